@@ -20,13 +20,13 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
 SOURCES = [Path("csrc/bindings.cpp"), *sorted(Path("csrc/cpu").glob("*.cpp"))]
-CXX_FLAGS = "-O3 -std=c++17 -fPIC -fvisibility=hidden -Wall -Wextra".split()
-LINK_FLAGS = "-bundle -undefined dynamic_lookup".split() if sys.platform == "darwin" else ["-shared"]
+CXX_FLAGS = ["-O3", "-std=c++17", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra"]
+LINK_FLAGS = ["-bundle", "-undefined", "dynamic_lookup"] if sys.platform == "darwin" else ["-shared"]
 
 # A source whose name ends like this is compiled for that instruction set; the program picks one at run time.
 X86_FLAGS = {
-    "_avx2": "-mavx2 -mfma -mf16c".split(),
-    "_avx512": "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c".split(),
+    "_avx2": ["-mavx2", "-mfma", "-mf16c"],
+    "_avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mf16c"],
 }
 
 NINJA_RULES = """\
@@ -112,6 +112,8 @@ extensions = [Extension("kan_fast._C", [source.as_posix() for source in SOURCES]
 if not find_compiler():
     extensions = []
     reason = "Windows is not supported by the native backend" if sys.platform == "win32" else "no C++ compiler found"
-    warnings.warn(f"kan_fast is installed without its compiled extension ({reason}); it will run on plain torch.")
+    warnings.warn(
+        f"kan_fast is installed without its compiled extension ({reason}); it will run on plain torch.", stacklevel=1
+    )
 
 setup(ext_modules=extensions, cmdclass={"build_ext": NinjaBuild})

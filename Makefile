@@ -1,0 +1,46 @@
+# Every target sets up what it needs in .venv; a second run with nothing changed takes seconds.
+# PYTHON chooses the interpreter of a new .venv; ARGS is passed on: make test ARGS="-k linear -x"
+
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+READY := .venv/.ready
+CPP := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+
+.PHONY: help demo test lint format bench build clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+
+demo: build  ## the main job on real data: text, pictures and figures (under 2 minutes)
+	$(BIN)/python -m kan_fast demo $(ARGS)
+
+test: build  ## the whole test suite (under 10 minutes)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY)  ## formatting, ruff, mypy, clang-format; changes nothing
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(CPP)
+
+format: $(READY)  ## apply the formatters
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/clang-format -i $(CPP)
+
+bench: build  ## speed against torch and other baselines
+	$(BIN)/python -m bench $(ARGS)
+
+build: $(READY)  ## compile what changed of the extension
+	@$(BIN)/python setup.py --quiet build_ext --inplace
+
+clean:  ## remove the environment and everything built
+	rm -rf .venv build *.egg-info kan_fast/_C.*
+
+# torch first and pinned: the package declares a range, from which pip would choose another build of it.
+$(READY): pyproject.toml requirements-dev.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --no-build-isolation -e '.[dev]'
+	@touch $@

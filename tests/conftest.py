@@ -1,0 +1,30 @@
+"""What every test runs under: fixed seeds, NaN in memory never written, no display, GPU tests only where there is a GPU."""
+
+import os
+from collections.abc import Iterator
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it in deterministic mode
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def torch_state() -> Iterator[None]:
+    """Seeds torch, fills `torch.empty` with NaN, and puts torch's global settings back after the test."""
+    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+    torch.manual_seed(0)
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.set_default_dtype(dtype)
+    torch.set_num_threads(threads)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
