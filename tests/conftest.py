@@ -1,4 +1,4 @@
-"""What every test runs under: fixed seeds, NaN in memory never written, no display, GPU tests only where there is a GPU."""
+"""What every test runs under: a fixed seed, NaN in memory never written, no display, GPU tests only with a GPU."""
 
 import os
 from collections.abc import Iterator
