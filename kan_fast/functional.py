@@ -1,0 +1,181 @@
+"""The functional interface, and the one place that validates shapes, dtypes, devices and autocast."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kan_fast import autograd, dispatch
+from kan_fast.reference import Spec
+
+Base = str | Callable[[Tensor], Tensor]
+BASES = ("silu", "identity", "zero")
+EXTRAPOLATIONS = ("zero", "linear", "clamp")
+
+
+def kan_linear(
+    x: Tensor,
+    spline_weight: Tensor,
+    base_weight: Tensor | None,
+    grid: Tensor,
+    bias: Tensor | None = None,
+    *,
+    spline_order: int,
+    base: Base = "silu",
+    extrapolation: str = "zero",
+    backend: str | None = None,
+) -> Tensor:
+    """Apply a KAN layer, `y_o = bias_o + sum_i base_weight_oi base(x_i) + sum_ir spline_weight_oir B_ir(x_i)`.
+
+    The B-splines `B_ir` have degree `spline_order` on the knots `grid[i]` (arXiv 2404.19756, Eq. 2.10-2.12).
+
+    Args:
+        x: input `(..., in)`; any leading dimensions.
+        spline_weight: B-spline coefficients `(out, in, G + k)`.
+        base_weight: weights of the base function `(out, in)`; None for no base function.
+        grid: knots `(in, G + 2k + 1)`, increasing; float32 for 16-bit weights, else of the weights' dtype.
+        bias: `(out,)` or None.
+        spline_order: degree k of the splines, 0 to 5.
+        base: "silu", "identity", "zero" or a callable that acts on each element (evaluated unfused).
+        extrapolation: outside the grid range the splines fade out over k spans ("zero", as in the paper), continue
+            with value and slope ("linear") or with their last value ("clamp"); the base function always goes on.
+        backend: "triton", "cuda", "cpu" or "reference" to force one; None chooses (see `kan_fast.explain`).
+
+    Returns:
+        `(..., out)`, in the dtype of x, or of autocast where that is on.
+
+    Raises:
+        TypeError: x is not floating point, or dtypes differ.
+        ValueError: shapes or devices do not fit, or an option is unknown.
+    """
+    spec, chosen = _check(x, spline_weight, base_weight, grid, spline_order, base, extrapolation, backend)
+    out_features, in_features = spline_weight.shape[:2]
+    if bias is not None:
+        _check_like("bias", bias, spline_weight, (out_features,))
+    result_dtype = x.dtype
+    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
+        result_dtype = torch.get_autocast_dtype(x.device.type)
+        x = x.to(spline_weight.dtype)
+    rows = x.reshape(-1, in_features) if x.dim() != 2 else x
+
+    extra = None
+    if callable(base):
+        extra = F.linear(base(rows), base_weight) if base_weight is not None else None
+        base_weight, spec = None, spec._replace(base="zero")
+    elif base == "zero":
+        base_weight = None
+    y = autograd.forward(rows, None, (spline_weight, base_weight), bias, grid, 0, spec, chosen)
+    if extra is not None:
+        y = y + extra
+    if x.dim() != 2:
+        y = y.reshape(*x.shape[:-1], out_features)
+    return y.to(result_dtype)
+
+
+def edge_magnitude(
+    x: Tensor,
+    spline_weight: Tensor,
+    base_weight: Tensor | None,
+    grid: Tensor,
+    *,
+    spline_order: int,
+    base: Base = "silu",
+    extrapolation: str = "zero",
+    backend: str | None = None,
+) -> Tensor:
+    """Mean absolute activation `mean_b |phi_oi(x_bi)|` of every edge (arXiv 2404.19756, Eq. 2.17).
+
+    Arguments are those of `kan_linear`; leading dimensions of x all count as batch. Memory is O(out * in).
+
+    Returns:
+        `(out, in)`, non-negative; 0 for an empty batch. Differentiable once in x and the weights.
+    """
+    spec, chosen = _check(x, spline_weight, base_weight, grid, spline_order, base, extrapolation, backend)
+    rows = x.to(spline_weight.dtype).reshape(-1, spline_weight.shape[1])
+    if callable(base):
+        if base_weight is not None:
+            return _edge_magnitude_unfused(rows, spline_weight, base_weight, grid, spec)
+        spec = spec._replace(base="zero")
+    elif base == "zero":
+        base_weight = None
+    return autograd.edge_magnitude(rows, (spline_weight, base_weight), grid, spec, chosen)
+
+
+def _edge_magnitude_unfused(x: Tensor, spline_weight: Tensor, base_weight: Tensor, grid: Tensor, spec: Spec) -> Tensor:
+    from kan_fast import reference
+
+    return reference.edge_magnitude(x, spline_weight, base_weight, grid, spec)
+
+
+def check_options(spline_order: int, base: Base, extrapolation: str) -> None:
+    """Raise ValueError for a degree, base function or extrapolation that does not exist."""
+    if isinstance(spline_order, bool) or not isinstance(spline_order, int):
+        raise TypeError(f"spline_order must be an int, got {spline_order!r}")
+    if not 0 <= spline_order <= dispatch.MAX_DEGREE:
+        raise ValueError(f"spline_order must be 0 to {dispatch.MAX_DEGREE}, got {spline_order}")
+    if not callable(base) and base not in BASES:
+        raise ValueError(f"unknown base {base!r}; allowed: {', '.join(BASES)} or a callable")
+    if extrapolation not in EXTRAPOLATIONS:
+        raise ValueError(f"unknown extrapolation {extrapolation!r}; allowed: {', '.join(EXTRAPOLATIONS)}")
+
+
+def grid_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Dtype of the knots for weights of `dtype`: 16-bit knots would move the function, so at least float32."""
+    return torch.float32 if dtype.itemsize < 4 else dtype
+
+
+def _check(
+    x: Tensor,
+    spline_weight: Tensor,
+    base_weight: Tensor | None,
+    grid: Tensor,
+    degree: int,
+    base: Base,
+    extrapolation: str,
+    backend: str | None,
+) -> tuple[Spec, str]:
+    """Validate what all functions share; return the spec and the chosen backend."""
+    check_options(degree, base, extrapolation)
+    if not x.is_floating_point():
+        raise TypeError(f"expected a floating point input, got {x.dtype}; convert it, for example with x.float()")
+    if spline_weight.dim() != 3:
+        raise ValueError(
+            f"spline_weight must have the shape (out, in, grid_size + spline_order), got {_shape(spline_weight)}"
+        )
+    out_features, in_features, rows = spline_weight.shape
+    if x.dim() == 0 or x.shape[-1] != in_features:
+        got = x.shape[-1] if x.dim() else "a scalar"
+        raise ValueError(f"expected last dimension {in_features}, got {got} (input shape {_shape(x)})")
+    if grid.shape != (in_features, rows + degree + 1) or rows <= degree:
+        raise ValueError(
+            f"grid must have the shape (in, grid_size + 2 * spline_order + 1) with grid_size >= 1; for spline_weight "
+            f"{_shape(spline_weight)} and spline_order {degree} that is ({in_features}, {rows + degree + 1}), "
+            f"got {_shape(grid)}"
+        )
+    if base_weight is not None:
+        _check_like("base_weight", base_weight, spline_weight, (out_features, in_features))
+    dtype, device = spline_weight.dtype, spline_weight.device
+    if x.dtype != dtype and not torch.is_autocast_enabled(device.type):
+        raise TypeError(f"input has dtype {x.dtype}, the weights have {dtype}; convert one of them")
+    knots = grid_dtype(dtype)
+    if grid.dtype != knots:
+        raise TypeError(f"grid must have dtype {knots} for weights of dtype {dtype}, got {grid.dtype}")
+    if x.device != device or grid.device != device:
+        raise ValueError(f"input is on {x.device}, grid on {grid.device}, weights on {device}; move them together")
+    return Spec(degree, base, extrapolation), dispatch.choose(device.type, dtype, degree, backend).backend
+
+
+def _check_like(name: str, tensor: Tensor, weight: Tensor, shape: tuple[int, ...]) -> None:
+    if tensor.shape != shape:
+        raise ValueError(f"{name} must have the shape {shape}, got {_shape(tensor)}")
+    if tensor.dtype != weight.dtype:
+        raise TypeError(f"{name} has dtype {tensor.dtype}, spline_weight has {weight.dtype}; convert one of them")
+    if tensor.device != weight.device:
+        raise ValueError(f"{name} is on {tensor.device}, spline_weight on {weight.device}; move them together")
+
+
+def _shape(tensor: Tensor) -> tuple[int, ...]:
+    return tuple(tensor.shape)

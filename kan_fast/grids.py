@@ -1,0 +1,91 @@
+"""Knots and what is done with them: uniform grids, grids from samples, moving curves to another grid."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kan_fast.reference import basis
+
+
+def uniform_grid(in_features: int, grid_size: int, degree: int, grid_range: tuple[float, float]) -> Tensor:
+    """Equally spaced knots `(in, G + 2k + 1)` in float64; k of them on either side of `grid_range`."""
+    start, end = grid_range
+    steps = torch.arange(-degree, grid_size + degree + 1, dtype=torch.float64)
+    return (start + (end - start) * (steps / grid_size)).expand(in_features, -1).clone()
+
+
+def extend(inner: Tensor, degree: int) -> Tensor:
+    """Add k knots on either side of `inner` `(in, G + 1)`, spaced by the mean width of its spans."""
+    step = (inner[:, -1:] - inner[:, :1]) / (inner.shape[1] - 1)
+    beyond = step * torch.arange(1, degree + 1, dtype=inner.dtype, device=inner.device)
+    return torch.cat([inner[:, :1] - beyond.flip(1), inner, inner[:, -1:] + beyond], 1)
+
+
+def grid_from_samples(x: Tensor, grid: Tensor, degree: int, *, eps: float = 0.02, margin: float = 0.0) -> Tensor:
+    """Knots that follow the samples: `eps * uniform + (1 - eps) * quantiles` of each column.
+
+    Args:
+        x: samples `(n, in)`, finite.
+        grid: present knots `(in, G + 2k + 1)`; gives G, the dtype, and the result for a column that is constant.
+        degree: k.
+        eps: share of the uniform grid, 0 to 1; 1 gives equally spaced knots over the range of the samples.
+        margin: added on either side of the range, in units of its length.
+
+    Returns:
+        `(in, G + 2k + 1)`, strictly increasing.
+    """
+    size = grid.shape[1] - 2 * degree - 1
+    x = x.detach().to(torch.float64)
+    share = torch.linspace(0, 1, size + 1, dtype=torch.float64, device=x.device)
+    quantiles = _quantiles(x, share).T  # (in, G + 1)
+    start, end = quantiles[:, :1], quantiles[:, -1:]
+    length = end - start
+    uniform = start - margin * length + (1 + 2 * margin) * length * share
+    inner = eps * uniform + (1 - eps) * (quantiles * (1 + 2 * margin) - 2 * margin * (start + end) / 2)
+    # spans no shorter than rounding allows, whatever eps is
+    least = 64 * torch.finfo(grid.dtype).eps * inner.abs().amax(1, keepdim=True)
+    floor = torch.maximum(1e-6 * length / size, least)
+    inner = inner + floor * size * share - floor * size / 2
+    new = extend(inner, degree).to(grid.dtype)
+    return torch.where(length > 0, new, grid)
+
+
+def _quantiles(x: Tensor, share: Tensor) -> Tensor:
+    """Linear quantiles of the columns, `(len(share), in)`; sorts once, any number of samples."""
+    ordered = x.sort(0).values
+    position = share * (len(x) - 1)
+    lower = position.floor().long()
+    upper = position.ceil().long()
+    return ordered[lower] + (position - lower)[:, None] * (ordered[upper] - ordered[lower])
+
+
+def transfer(old: Tensor, new: Tensor, degree: int, extrapolation: str) -> Tensor:
+    """Matrix `(in, G_new + k, G_old + k)` that carries the coefficients on the knots `old` to the knots `new`.
+
+    The new curve is the L2 projection of the old one over the range of the new grid. Products of splines are
+    polynomials between the knots of either grid, so Gauss-Legendre nodes there integrate them exactly: the design is
+    fixed, no sample can leave a span empty, and a curve that the new grid can represent is reproduced. The projection
+    is bounded in the maximum norm for any knots (Shadrin, Acta Mathematica 187, 2001). Computed in float64.
+
+    Args:
+        old: knots `(in, G_old + 2k + 1)`.
+        new: knots `(in, G_new + 2k + 1)`.
+        degree: k of both.
+        extrapolation: how the old curve goes on outside of its grid range.
+    """
+    old, new = old.to(torch.float64), new.to(torch.float64)
+    start, end = new[:, degree : degree + 1], new[:, -1 - degree :][:, :1]
+    breaks = torch.cat([old, new[:, degree : new.shape[1] - degree]], 1).clamp(start, end).sort(1).values
+    node, weight = (torch.as_tensor(a, device=old.device) for a in np.polynomial.legendre.leggauss(degree + 1))
+    left, width = breaks[:, :-1, None], breaks.diff(dim=1)[..., None]
+    points = (left + width * (node + 1) / 2).flatten(1)  # (i, p)
+    weights = (width * weight / 2).flatten(1)
+    rows_new = basis(points.T, new, degree).transpose(0, 1)  # (i, p, r)
+    rows_old = basis(points.T, old, degree, 0, extrapolation).transpose(0, 1)
+    weighted = (rows_new * weights[..., None]).mT  # (i, r, p)
+    gram, cross = weighted @ rows_new, weighted @ rows_old
+    scale = gram.diagonal(dim1=1, dim2=2).rsqrt()[..., None]  # the scaled Gram matrix is well conditioned for any knots
+    factor = torch.linalg.cholesky(gram * scale * scale.mT)
+    return scale * torch.cholesky_solve(scale * cross, factor)

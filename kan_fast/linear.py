@@ -1,0 +1,230 @@
+"""KANLinear: a drop-in for nn.Linear with a learnable function on every edge."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kan_fast import dispatch, functional, grids
+from kan_fast.functional import Base
+
+
+class KANLinear(nn.Module):
+    """A Kolmogorov-Arnold layer, `y_o = bias_o + sum_i phi_oi(x_i)` (arXiv 2404.19756, Eq. 2.10-2.12).
+
+    Every edge has a function `phi(x) = base_weight * base(x) + sum_r spline_weight_r * B_r(x)` with B-splines `B_r` of
+    degree k = `spline_order` on a grid of G = `grid_size` spans.
+
+    Args:
+        in_features: size of the last dimension of the input.
+        out_features: size of the last dimension of the output.
+        bias: whether to add a learnable bias.
+        grid_size: number of spans G >= 1 of the grid.
+        spline_order: degree k of the splines, 0 to 5.
+        grid_range: interval that the grid covers at first, for every input.
+        base: "silu", "identity", "zero", or a callable that acts on each element (evaluated unfused).
+        extrapolation: "zero", "linear" or "clamp"; see `kan_fast.functional.kan_linear`.
+        grid_eps: share of the uniform grid in `update_grid`, 0 to 1; the rest follows the quantiles of the samples.
+        backend: force a backend; None chooses. See `kan_fast.backends` and `kan_fast.explain`.
+        device: device of the parameters.
+        dtype: dtype of the parameters; the grid of 16-bit layers stays float32.
+
+    Attributes:
+        spline_weight: Parameter `(out, in, G + k)`.
+        base_weight: Parameter `(out, in)`; None for base "zero".
+        bias: Parameter `(out,)` or None.
+        grid: buffer of knots `(in, G + 2k + 1)`.
+    """
+
+    grid: Tensor
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        grid_size: int = 5,
+        spline_order: int = 3,
+        grid_range: tuple[float, float] = (-1, 1),
+        base: Base = "silu",
+        extrapolation: str = "zero",
+        grid_eps: float = 0.02,
+        backend: str | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        functional.check_options(spline_order, base, extrapolation)
+        _check_sizes(in_features, out_features, grid_size, grid_range, grid_eps, backend)
+        self.in_features, self.out_features = in_features, out_features
+        self.grid_size, self.spline_order = grid_size, spline_order
+        self.grid_range = (float(grid_range[0]), float(grid_range[1]))
+        self.base, self.extrapolation = base, extrapolation
+        self.grid_eps, self.backend = grid_eps, backend
+
+        empty = partial(torch.empty, device=device, dtype=dtype)
+        self.spline_weight = nn.Parameter(empty(out_features, in_features, grid_size + spline_order))
+        self.base_weight = nn.Parameter(empty(out_features, in_features)) if base != "zero" else None
+        self.bias = nn.Parameter(empty(out_features)) if bias else None
+        weight = self.spline_weight
+        if not weight.is_floating_point():
+            raise TypeError(f"dtype must be a floating point type, got {weight.dtype}")
+        knots = grids.uniform_grid(in_features, grid_size, spline_order, self.grid_range)
+        self.register_buffer("grid", knots.to(weight.device, functional.grid_dtype(weight.dtype)))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw new parameters; the grid stays.
+
+        The base weights keep the mean square of the activations from layer to layer, `in * Var(w) * E[base(x)^2] =
+        E[x^2]` (the paper's Xavier initialisation, Glorot and Bengio 2010), for normal x with the mean and variance of
+        the uniform distribution on the grid range. The splines start as small noise, a hundredth of that mean square;
+        the bias is zero.
+        """
+        with torch.no_grad():
+            power, base_power = self._mean_squares()
+            fan_in = max(self.in_features, 1)
+            if self.base_weight is not None:
+                bound = math.sqrt(3 * power / (fan_in * base_power)) if base_power else 0.0
+                nn.init.uniform_(self.base_weight, -bound, bound)
+            nn.init.normal_(self.spline_weight, std=0.1 * math.sqrt(power / fan_in))
+            if self.bias is not None:
+                nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(..., in_features)` to `(..., out_features)`."""
+        return functional.kan_linear(
+            x, self.spline_weight, self.base_weight, self.grid, self.bias, backend=self.backend, **self._options
+        )
+
+    def edge_magnitude(self, x: Tensor) -> Tensor:
+        """Mean absolute activation of every edge `(out, in)` over the samples x `(..., in)`; differentiable once."""
+        return functional.edge_magnitude(
+            x, self.spline_weight, self.base_weight, self.grid, backend=self.backend, **self._options
+        )
+
+    @torch.no_grad()
+    def update_grid(self, x: Tensor, *, eps: float | None = None, margin: float = 0.0) -> None:
+        """Move the knots to where the samples are; the layer's function on their range is preserved.
+
+        The new knots are `eps * uniform + (1 - eps) * quantiles` of each column (a constant column keeps its grid), and
+        every curve is projected on them (see `kan_fast.grids.transfer`). Optimiser state for `spline_weight` no longer
+        fits afterwards: reset it, as `KAN.fit` does.
+
+        Args:
+            x: samples `(..., in_features)`, finite.
+            eps: share of the uniform grid, 0 to 1; None takes `grid_eps`.
+            margin: added on either side of the samples' range, in units of its length.
+
+        Raises:
+            ValueError: no samples, or some are NaN or infinite.
+        """
+        x = x.reshape(-1, self.in_features)
+        if not len(x):
+            raise ValueError("update_grid needs at least one sample, got an empty batch")
+        if not x.isfinite().all():
+            raise ValueError("update_grid needs finite samples, got NaN or infinity; clean the data first")
+        eps = self.grid_eps if eps is None else eps
+        new = grids.grid_from_samples(x, self.grid, self.spline_order, eps=eps, margin=margin)
+        matrix = grids.transfer(self.grid, new, self.spline_order, self.extrapolation)
+        moved = torch.einsum("irs,ois->oir", matrix, self.spline_weight.to(matrix.dtype))
+        kept = (new == self.grid).all(1)[:, None]  # columns whose knots stay keep their coefficients to the bit
+        self.spline_weight.copy_(torch.where(kept, self.spline_weight, moved.to(self.spline_weight.dtype)))
+        self.grid.copy_(new)
+
+    def extra_repr(self) -> str:
+        """The constructor's arguments, as nn.Linear prints them."""
+        base = self.base if isinstance(self.base, str) else getattr(self.base, "__name__", repr(self.base))
+        text = (
+            f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}, "
+            f"grid_size={self.grid_size}, spline_order={self.spline_order}, base={base}"
+        )
+        if self.extrapolation != "zero":
+            text += f", extrapolation={self.extrapolation}"
+        return text if self.backend is None else f"{text}, backend={self.backend}"
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {"spline_order": self.spline_order, "base": self.base, "extrapolation": self.extrapolation}
+
+    def _mean_squares(self) -> tuple[float, float]:
+        """`E[x^2]` and `E[base(x)^2]` for normal x with the mean and variance of the uniform on the grid range."""
+        start, end = self.grid_range
+        nodes, weights = np.polynomial.hermite_e.hermegauss(32)
+        x = (start + end) / 2 + (end - start) / math.sqrt(12) * nodes
+        weights = weights / weights.sum()
+        if callable(self.base):
+            values = self.base(torch.from_numpy(x)).detach().numpy()
+        else:
+            values = {"silu": x / (1 + np.exp(-x)), "identity": x, "zero": 0 * x}[self.base]
+        return float(weights @ x**2), float(weights @ values**2)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> KANLinear:
+        knots = self.grid
+        super()._apply(fn, recurse)
+        if self.grid.dtype != functional.grid_dtype(self.grid.dtype):  # .half() and .bfloat16() would move the knots
+            self.grid = knots.to(self.grid.device, functional.grid_dtype(self.grid.dtype))
+        return self
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+        weight, grid = state_dict.get(prefix + "spline_weight"), state_dict.get(prefix + "grid")
+        if weight is None or grid is None or (weight.shape, grid.shape) == (self.spline_weight.shape, self.grid.shape):
+            return
+        order = grid.shape[1] - weight.shape[2] - 1
+        error_msgs.append(
+            f"{prefix.rstrip('.') or 'KANLinear'}: the state is of a layer with in_features={weight.shape[1]}, "
+            f"out_features={weight.shape[0]}, grid_size={weight.shape[2] - order}, spline_order={order}, this one has "
+            f"in_features={self.in_features}, out_features={self.out_features}, grid_size={self.grid_size}, "
+            f"spline_order={self.spline_order}; build the layer with the saved sizes, then load"
+        )
+
+
+def _check_sizes(
+    in_features: int,
+    out_features: int,
+    grid_size: int,
+    grid_range: tuple[float, float],
+    grid_eps: float,
+    backend: str | None,
+) -> None:
+    for name, value, least in (
+        ("in_features", in_features, 0),
+        ("out_features", out_features, 0),
+        ("grid_size", grid_size, 1),
+    ):
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"{name} must be an int, got {value!r}")
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+    if len(grid_range) != 2 or not -math.inf < grid_range[0] < grid_range[1] < math.inf:
+        raise ValueError(f"grid_range must be (start, end) with finite start < end, got {grid_range}")
+    if not 0 <= grid_eps <= 1:
+        raise ValueError(f"grid_eps must be between 0 (quantiles) and 1 (uniform), got {grid_eps}")
+    if backend is not None and backend not in dispatch.NAMES:
+        raise ValueError(f"unknown backend {backend!r}; allowed: {', '.join(dispatch.NAMES)}, or None to choose")
+
+
+def explain(layer: KANLinear, x: Tensor) -> dispatch.Choice:
+    """Which backend serves `layer(x)`, and why not the others; print it to read it."""
+    if layer.spline_weight.device != x.device:
+        raise ValueError(f"the layer is on {layer.spline_weight.device}, x on {x.device}; move them together")
+    return dispatch.choose(x.device.type, layer.spline_weight.dtype, layer.spline_order, layer.backend)

@@ -1,0 +1,91 @@
+"""The operators `torch.ops.kan_fast.*`: definitions, fakes and dispatch to a backend.
+
+The operators know nothing of autograd (autograd.py does). Their arguments are those of the backend contract in
+docs/architecture.md, with `needs` before `Spec`, `Spec` written out, and the backend's name at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kan_fast.dispatch import module
+from kan_fast.reference import Spec
+
+_LIBRARY = torch.library.Library("kan_fast", "DEF")
+_WEIGHTS = "Tensor? spline_weight, Tensor? base_weight"
+_SPEC = "int degree, str base, str extrapolation, str backend"
+
+
+def _define(name: str, arguments: str, results: int, fake: Callable[..., Any]) -> Any:
+    """Define an operator that returns `results` tensors; `fake` gives their shapes without computing them."""
+
+    def call(*args: Any) -> Any:
+        *tensors, degree, base, extrapolation, backend = args
+        return getattr(module(backend), name)(*tensors, Spec(degree, base, extrapolation))
+
+    def call_with_needs(*args: Any) -> Any:
+        *tensors, needs, degree, base, extrapolation, backend = args
+        return getattr(module(backend), name)(*tensors, Spec(degree, base, extrapolation), needs)
+
+    returned = ", ".join(["Tensor"] * results)
+    _LIBRARY.define(f"{name}({arguments}, {_SPEC}) -> ({returned})")
+    _LIBRARY.impl(name, call_with_needs if " needs" in arguments else call, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"kan_fast::{name}", fake, lib=_LIBRARY)
+    return getattr(torch.ops.kan_fast, name).default
+
+
+def _edges(spline_weight: Tensor | None, base_weight: Tensor | None) -> torch.Size:
+    weight = base_weight if spline_weight is None else spline_weight
+    assert weight is not None, "a layer has spline rows, a base row or both"
+    return weight.shape[:2]
+
+
+def _fake_forward(x: Tensor, v: Any, spline_weight: Any, base_weight: Any, *_: Any) -> Tensor:
+    return x.new_empty(x.shape[0], _edges(spline_weight, base_weight)[0])
+
+
+def _fake_grad_input(x: Tensor, *_: Any) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+def _fake_grad_coef(
+    x: Tensor, v: Any, g: Tensor, grid: Tensor, order: int, needs: list[bool], degree: int, *_: Any
+) -> tuple[Tensor, Tensor]:
+    edges = (g.shape[1], x.shape[1])
+    gs = x.new_empty(*edges, grid.shape[1] - degree - 1) if needs[0] else x.new_empty(0)
+    return gs, x.new_empty(edges if needs[1] else 0)
+
+
+def _fake_backward(
+    x: Tensor, g: Tensor, sw: Any, bw: Any, grid: Tensor, order: int, needs: list[bool], degree: int, *_: Any
+) -> tuple[Tensor, ...]:
+    gs, gb = _fake_grad_coef(x, None, g, grid, order, needs[1:3], degree)
+    return x.new_empty(x.shape if needs[0] else 0), gs, gb, x.new_empty(g.shape[1] if needs[3] else 0)
+
+
+def _fake_edge_magnitude(x: Tensor, spline_weight: Any, base_weight: Any, *_: Any) -> Tensor:
+    return x.new_empty(_edges(spline_weight, base_weight))
+
+
+def _fake_edge_magnitude_backward(
+    x: Tensor, gm: Tensor, spline_weight: Any, base_weight: Any, *_: Any
+) -> tuple[Tensor, ...]:
+    return tuple(x.new_empty(0 if t is None else t.shape) for t in (x, spline_weight, base_weight))
+
+
+forward = _define("forward", f"Tensor x, Tensor? v, {_WEIGHTS}, Tensor? bias, Tensor grid, int order", 1, _fake_forward)
+grad_input = _define("grad_input", f"Tensor x, Tensor g, {_WEIGHTS}, Tensor grid, int order", 1, _fake_grad_input)
+grad_coef = _define(
+    "grad_coef", "Tensor x, Tensor? v, Tensor g, Tensor grid, int order, bool[2] needs", 2, _fake_grad_coef
+)
+backward = _define(
+    "backward", f"Tensor x, Tensor g, {_WEIGHTS}, Tensor grid, int order, bool[4] needs", 4, _fake_backward
+)
+edge_magnitude = _define("edge_magnitude", f"Tensor x, {_WEIGHTS}, Tensor grid", 1, _fake_edge_magnitude)
+edge_magnitude_backward = _define(
+    "edge_magnitude_backward", f"Tensor x, Tensor gm, {_WEIGHTS}, Tensor grid", 3, _fake_edge_magnitude_backward
+)

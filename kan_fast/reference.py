@@ -1,0 +1,265 @@
+"""The mathematics of a KAN layer in plain torch: what every backend is checked against.
+
+Functions compute in the dtype of `grid` and return the dtype of `x`. Shapes are given as trailing comments with
+b = batch, i = in_features, o = out_features, r = spline row (G + k of them). Equations: docs/architecture.md and
+"KAN: Kolmogorov-Arnold Networks" (arXiv 2404.19756), section 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+MAX_CHUNK = 1 << 24  # numbers per temporary in edge_magnitude
+
+
+class Spec(NamedTuple):
+    """What a layer computes, apart from its tensors."""
+
+    degree: int
+    base: str | Callable[[Tensor], Tensor] = "silu"
+    extrapolation: str = "zero"
+
+
+# The rows: B-splines and base function
+
+
+def bspline(x: Tensor, grid: Tensor, degree: int, order: int = 0) -> Tensor:
+    """B-splines on the whole line, or a derivative of them, by the Cox-de Boor recursion.
+
+    Args:
+        x: `(..., in)`.
+        grid: knots `(in, G + 2k + 1)`, increasing in each row.
+        degree: k.
+        order: order of the derivative in x; one-sided at knots.
+
+    Returns:
+        `(..., in, G + k)`.
+    """
+    rows = grid.shape[-1] - degree - 1
+    clamped = x.clamp(grid[:, 0], grid[:, -1])[..., None]  # keeps infinities out of the products below
+    if order > degree:
+        return (0 * clamped).expand(*x.shape, rows)
+
+    x = x[..., None]  # (..., i, 1)
+    end, last = grid[:, rows, None], rows - 1  # the grid range is closed: its end lies in the last interior span
+    span = torch.arange(grid.shape[-1] - 1, device=grid.device)
+    inside = (grid[:, :-1] <= x) & (x < grid[:, 1:])
+    values = torch.where(x == end, span == last, inside).to(grid.dtype) + 0 * clamped  # (..., i, G + 2k)
+    for p in range(1, degree + 1):
+        width = grid[:, p:] - grid[:, :-p]
+        scaled = values * torch.where(width > 0, 1 / width, 0)
+        left, right = scaled[..., :-1], scaled[..., 1:]
+        if p <= degree - order:
+            values = (clamped - grid[:, : -p - 1]) * left + (grid[:, p + 1 :] - clamped) * right
+        else:
+            values = p * (left - right)
+    return values
+
+
+def basis(x: Tensor, grid: Tensor, degree: int, order: int = 0, extrapolation: str = "zero") -> Tensor:
+    """Spline rows of a layer: `bspline` inside the grid range, `extrapolation` outside of it.
+
+    Args:
+        x: `(..., in)`.
+        grid: knots `(in, G + 2k + 1)`.
+        degree: k.
+        order: order of the derivative in x.
+        extrapolation: "zero" (the splines fade out), "linear" or "clamp".
+
+    Returns:
+        `(..., in, G + k)`.
+    """
+    if extrapolation == "zero":
+        return bspline(x, grid, degree, order)
+    start, end = grid[:, degree], grid[:, -1 - degree]
+    nearest = x.clamp(start, end)
+    rows = bspline(nearest, grid, degree, order)
+    if extrapolation == "linear" and order == 0:
+        return rows + (x - nearest)[..., None] * bspline(nearest, grid, degree, 1)
+    if order == 0 or (extrapolation == "linear" and order == 1):
+        return rows
+    outside = (x < start) | (x > end)
+    return torch.where(outside[..., None], 0, rows)
+
+
+def base_function(x: Tensor, base: str | Callable[[Tensor], Tensor], order: int = 0) -> Tensor:
+    """The base function or a derivative of it, elementwise. `base`: "silu", "identity", "zero" or a callable."""
+    if callable(base):
+        for _ in range(order):
+            base = _derivative(base)
+        return base(x)
+    if base == "zero" or (base == "identity" and order > 1):
+        return 0 * x
+    if base == "identity":
+        return x if order == 0 else 1 + 0 * x
+    # silu = x s with s = sigmoid(x), so silu^(n) = x s^(n) + n s^(n-1)
+    value = x * _sigmoid_derivative(x, order)
+    return value + order * _sigmoid_derivative(x, order - 1) if order else value
+
+
+def _sigmoid_derivative(x: Tensor, order: int) -> Tensor:
+    """A polynomial in s = sigmoid(x), since s' = s - s^2."""
+    polynomial = [0, 1]
+    for _ in range(order):
+        slope = [j * c for j, c in enumerate(polynomial)]  # coefficients of s P'(s)
+        polynomial = [a - b for a, b in zip([*slope, 0], [0, *slope], strict=True)]
+    s, value = torch.sigmoid(x), torch.zeros_like(x)
+    for c in reversed(polynomial):
+        value = value * s + c
+    return value
+
+
+def _derivative(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    return torch.func.grad(lambda x: f(x).sum())
+
+
+# The contractions of T_d(v, c, g; x) = sum v[b,i] c[o,i,r] B_ir^(d)(x[b,i]) g[b,o]
+
+
+def forward(
+    x: Tensor,
+    v: Tensor | None,
+    spline_weight: Tensor | None,
+    base_weight: Tensor | None,
+    bias: Tensor | None,
+    grid: Tensor,
+    order: int,
+    spec: Spec,
+) -> Tensor:
+    """`y[b,o] = bias[o] + sum_ir v[b,i] c[o,i,r] B_ir^(d)(x[b,i])`; v and bias may be None (ones, none)."""
+    dtype, (x, v, spline_weight, base_weight, bias) = x.dtype, _cast(grid, x, v, spline_weight, base_weight, bias)
+    terms = [] if bias is None else [bias]
+    if spline_weight is not None:
+        rows = _weighted(basis(x, grid, spec.degree, order, spec.extrapolation), v)
+        terms.append(torch.einsum("bir,oir->bo", rows, spline_weight))
+    if base_weight is not None:
+        terms.append(torch.einsum("bi,oi->bo", _weighted(base_function(x, spec.base, order), v), base_weight))
+    return sum(terms, start=x.new_zeros(())).to(dtype).contiguous()
+
+
+def grad_input(
+    x: Tensor,
+    g: Tensor,
+    spline_weight: Tensor | None,
+    base_weight: Tensor | None,
+    grid: Tensor,
+    order: int,
+    spec: Spec,
+) -> Tensor:
+    """`gx[b,i] = sum_or c[o,i,r] B_ir^(d)(x[b,i]) g[b,o]`."""
+    dtype, (x, g, spline_weight, base_weight) = x.dtype, _cast(grid, x, g, spline_weight, base_weight)
+    gx = torch.zeros_like(x)
+    if spline_weight is not None:
+        rows = basis(x, grid, spec.degree, order, spec.extrapolation)
+        gx = gx + (torch.einsum("bo,oir->bir", g, spline_weight) * rows).sum(-1)
+    if base_weight is not None:
+        gx = gx + torch.einsum("bo,oi->bi", g, base_weight) * base_function(x, spec.base, order)
+    return gx.to(dtype).contiguous()
+
+
+def grad_coef(
+    x: Tensor,
+    v: Tensor | None,
+    g: Tensor,
+    grid: Tensor,
+    order: int,
+    spec: Spec,
+    needs: tuple[bool, bool] = (True, True),
+) -> tuple[Tensor, Tensor]:
+    """`gc[o,i,r] = sum_b v[b,i] B_ir^(d)(x[b,i]) g[b,o]` for the spline rows and the base row."""
+    dtype, (x, v, g) = x.dtype, _cast(grid, x, v, g)
+    gs = gb = x.new_empty(0)
+    if needs[0]:
+        rows = _weighted(basis(x, grid, spec.degree, order, spec.extrapolation), v)
+        gs = torch.einsum("bo,bir->oir", g, rows)
+    if needs[1]:
+        gb = torch.einsum("bo,bi->oi", g, _weighted(base_function(x, spec.base, order), v))
+    return gs.to(dtype).contiguous(), gb.to(dtype).contiguous()
+
+
+def backward(
+    x: Tensor,
+    g: Tensor,
+    spline_weight: Tensor | None,
+    base_weight: Tensor | None,
+    grid: Tensor,
+    order: int,
+    spec: Spec,
+    needs: tuple[bool, bool, bool, bool] = (True, True, True, True),
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """All gradients of `forward` with v = 1: (gx, gs, gb, gbias), each empty unless needed."""
+    gx = grad_input(x, g, spline_weight, base_weight, grid, order + 1, spec) if needs[0] else x.new_empty(0)
+    gs, gb = grad_coef(x, None, g, grid, order, spec, needs[1:3])
+    gbias = g.to(grid.dtype).sum(0).to(x.dtype) if needs[3] else x.new_empty(0)
+    return gx, gs, gb, gbias
+
+
+# Edge magnitudes
+
+
+def edges(
+    x: Tensor, spline_weight: Tensor | None, base_weight: Tensor | None, grid: Tensor, order: int, spec: Spec
+) -> Tensor:
+    """`phi_oi^(d)(x[b,i])` of every edge and sample, `(batch, out, in)`."""
+    terms = []
+    if spline_weight is not None:
+        rows = basis(x, grid, spec.degree, order, spec.extrapolation)
+        terms.append(torch.einsum("bir,oir->boi", rows, spline_weight))
+    if base_weight is not None:
+        terms.append(base_function(x, spec.base, order)[:, None, :] * base_weight)
+    return sum(terms, start=x.new_zeros(()))
+
+
+def edge_magnitude(
+    x: Tensor, spline_weight: Tensor | None, base_weight: Tensor | None, grid: Tensor, spec: Spec
+) -> Tensor:
+    """`m[o,i] = mean_b |phi_oi(x[b,i])|` (paper, Eq. 2.17); 0 for an empty batch."""
+    dtype, (x, spline_weight, base_weight) = x.dtype, _cast(grid, x, spline_weight, base_weight)
+    total = x.new_zeros(_edge_shape(spline_weight, base_weight))
+    for part in _chunks(x, total):
+        total = total + edges(x[part], spline_weight, base_weight, grid, 0, spec).abs().sum(0)
+    return (total / max(len(x), 1)).to(dtype)
+
+
+def edge_magnitude_backward(
+    x: Tensor, gm: Tensor, spline_weight: Tensor | None, base_weight: Tensor | None, grid: Tensor, spec: Spec
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of `sum_oi gm[o,i] m[o,i]` in x, spline_weight and base_weight (empty where that is None)."""
+    dtype, (x, gm, spline_weight, base_weight) = x.dtype, _cast(grid, x, gm, spline_weight, base_weight)
+    gx = torch.zeros_like(x)
+    gs = x.new_empty(0) if spline_weight is None else torch.zeros_like(spline_weight)
+    gb = x.new_empty(0) if base_weight is None else torch.zeros_like(base_weight)
+    for part in _chunks(x, gm):
+        phi = edges(x[part], spline_weight, base_weight, grid, 0, spec)
+        g = phi.sign() * gm / len(x)  # (b, o, i)
+        gx[part] = (g * edges(x[part], spline_weight, base_weight, grid, 1, spec)).sum(1)
+        if spline_weight is not None:
+            gs += torch.einsum("boi,bir->oir", g, basis(x[part], grid, spec.degree, 0, spec.extrapolation))
+        if base_weight is not None:
+            gb += torch.einsum("boi,bi->oi", g, base_function(x[part], spec.base))
+    return gx.to(dtype), gs.to(dtype), gb.to(dtype)
+
+
+def _edge_shape(spline_weight: Tensor | None, base_weight: Tensor | None) -> tuple[int, int]:
+    weight = base_weight if spline_weight is None else spline_weight
+    assert weight is not None, "a layer has spline rows, a base row or both"
+    return weight.shape[0], weight.shape[1]
+
+
+def _chunks(x: Tensor, edge: Tensor) -> Iterator[slice]:
+    step = max(1, MAX_CHUNK // max(1, edge.numel()))
+    return (slice(start, start + step) for start in range(0, len(x), step))
+
+
+def _weighted(rows: Tensor, v: Tensor | None) -> Tensor:
+    if v is None:
+        return rows
+    return rows * (v if rows.dim() == v.dim() else v[..., None])
+
+
+def _cast(grid: Tensor, *tensors: Tensor | None) -> list:
+    return [None if t is None else t.to(grid.dtype) for t in tensors]

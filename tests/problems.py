@@ -1,0 +1,90 @@
+"""Problems that the parity suites share: awkward shapes, grids and inputs, and the rule for their tolerances."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kan_fast import grids
+from kan_fast.reference import Spec
+
+
+@dataclass
+class Problem:
+    """The arguments of the contractions, in one dtype."""
+
+    x: Tensor
+    v: Tensor
+    g: Tensor
+    gm: Tensor
+    spline_weight: Tensor
+    base_weight: Tensor
+    bias: Tensor
+    grid: Tensor
+    spec: Spec
+
+    def to(self, dtype: torch.dtype) -> Problem:
+        """The same numbers in another dtype, the grid too (a reference computes in the dtype of its grid)."""
+        tensors = {k: t.to(dtype) for k, t in vars(self).items() if isinstance(t, Tensor)}
+        return Problem(**tensors, spec=self.spec)
+
+
+def make_problem(
+    batch: int,
+    in_features: int,
+    out_features: int,
+    grid_size: int = 5,
+    degree: int = 3,
+    *,
+    base: str = "silu",
+    extrapolation: str = "zero",
+    adaptive: bool = False,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+) -> Problem:
+    """Random arguments; x lies inside, on knots, on the ends of the range and outside of it."""
+    make = torch.Generator().manual_seed(seed)
+    if adaptive:
+        widths = torch.rand(in_features, grid_size, generator=make, dtype=torch.float64).mul(4).exp()
+        inner = torch.cat([torch.zeros(in_features, 1, dtype=torch.float64), widths.cumsum(1)], 1)
+        inner = 2 * inner / inner[:, -1:].clamp(min=1e-300) - 1
+        grid = grids.extend(inner, degree)
+    else:
+        grid = grids.uniform_grid(in_features, grid_size, degree, (-1, 1))
+    grid = grid.to(torch.float32 if dtype.itemsize < 4 else dtype)
+
+    x = (torch.rand(batch, in_features, generator=make, dtype=torch.float64) * 2.6 - 1.3).to(grid.dtype)
+    for row in range(0, batch, 5):  # every fifth sample on knots, the ends of the range among them
+        x[row] = grid[:, (row // 5 + degree) % grid.shape[1]] if in_features else x[row]
+
+    def normal(*shape: int, scale: float = 1.0) -> Tensor:
+        return (torch.randn(*shape, generator=make, dtype=torch.float64) * scale).to(dtype)
+
+    return Problem(
+        x=x.to(dtype),
+        v=normal(batch, in_features),
+        g=normal(batch, out_features),
+        gm=normal(out_features, in_features),
+        spline_weight=normal(out_features, in_features, grid_size + degree),
+        base_weight=normal(out_features, in_features),
+        bias=normal(out_features),
+        grid=grid,
+        spec=Spec(degree, base, extrapolation),
+    )
+
+
+def assert_as_accurate(result: Tensor, plain: Tensor, exact: Tensor, what: str = "") -> None:
+    """At most twice the error of plain torch against float64, plus one rounding unit of the result's own scale.
+
+    The rounding unit is there since plain torch can be exact by luck where there are few numbers.
+    """
+    assert result.shape == exact.shape, f"{what}: shape {tuple(result.shape)}, expected {tuple(exact.shape)}"
+    assert result.isfinite().all(), f"{what}: {(~result.isfinite()).sum()} of {result.numel()} numbers are not finite"
+    if not result.numel():
+        return
+    unit = torch.finfo(result.dtype).eps * exact.abs().max()
+    for name, norm in (("max", lambda e: e.abs().max()), ("rms", lambda e: e.square().mean().sqrt())):
+        error, allowed = norm(result.double() - exact), 2 * norm(plain.double() - exact) + unit
+        assert error <= allowed, f"{what}: {name} error {error:.3g} > {allowed:.3g} allowed"
