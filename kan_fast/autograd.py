@@ -131,6 +131,8 @@ class _GradCoef(Function):
 
 
 class _EdgeMagnitude(Function):
+    """m = mean_b |phi|."""
+
     @staticmethod
     def forward(x: Tensor, spline_weight: Any, base_weight: Any, grid: Tensor, spec: Spec, backend: str) -> Tensor:
         return ops.edge_magnitude(x, spline_weight, base_weight, grid, *spec, backend)
@@ -141,8 +143,27 @@ class _EdgeMagnitude(Function):
         ctx.save_for_backward(*tensors)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gm: Tensor) -> Gradients:
-        x, *c, grid = ctx.saved_tensors
-        grads = ops.edge_magnitude_backward(x, gm, *c, grid, *ctx.spec, ctx.backend)
+        x, spline_weight, base_weight, grid = ctx.saved_tensors
+        grads = _EdgeMagnitudeGradient.apply(x, gm, spline_weight, base_weight, grid, ctx.spec, ctx.backend)
         return *(g if need else None for g, need in zip(grads, ctx.needs_input_grad, strict=False)), None, None, None
+
+
+class _EdgeMagnitudeGradient(Function):
+    """Not another T_d (its g would belong to edges), so it says that it has no derivative instead of giving zero."""
+
+    @staticmethod
+    def forward(x: Tensor, gm: Tensor, spline_weight: Any, base_weight: Any, grid: Tensor, *rest: Any) -> Any:
+        spec, backend = rest
+        return ops.edge_magnitude_backward(x, gm, spline_weight, base_weight, grid, *spec, backend)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Gradients:
+        raise RuntimeError(
+            "edge_magnitude can be differentiated once, got a second derivative; "
+            "take the mean absolute value of the activations in plain torch where you need more"
+        )

@@ -56,7 +56,7 @@ def kan_linear(
     if bias is not None:
         _check_like("bias", bias, spline_weight, (out_features,))
     result_dtype = x.dtype
-    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
+    if _autocast(x.device) and x.dtype != torch.float64:
         result_dtype = torch.get_autocast_dtype(x.device.type)
         x = x.to(spline_weight.dtype)
     rows = x.reshape(-1, in_features) if x.dim() != 2 else x
@@ -158,14 +158,14 @@ def _check(
     if base_weight is not None:
         _check_like("base_weight", base_weight, spline_weight, (out_features, in_features))
     dtype, device = spline_weight.dtype, spline_weight.device
-    if x.dtype != dtype and not torch.is_autocast_enabled(device.type):
+    if x.dtype != dtype and not _autocast(device):
         raise TypeError(f"input has dtype {x.dtype}, the weights have {dtype}; convert one of them")
     knots = grid_dtype(dtype)
     if grid.dtype != knots:
         raise TypeError(f"grid must have dtype {knots} for weights of dtype {dtype}, got {grid.dtype}")
     if x.device != device or grid.device != device:
         raise ValueError(f"input is on {x.device}, grid on {grid.device}, weights on {device}; move them together")
-    return Spec(degree, base, extrapolation), dispatch.choose(device.type, dtype, degree, backend).backend
+    return Spec(degree, base, extrapolation), dispatch.choose(device.type, dtype, backend).backend
 
 
 def _check_like(name: str, tensor: Tensor, weight: Tensor, shape: tuple[int, ...]) -> None:
@@ -175,6 +175,10 @@ def _check_like(name: str, tensor: Tensor, weight: Tensor, shape: tuple[int, ...
         raise TypeError(f"{name} has dtype {tensor.dtype}, spline_weight has {weight.dtype}; convert one of them")
     if tensor.device != weight.device:
         raise ValueError(f"{name} is on {tensor.device}, spline_weight on {weight.device}; move them together")
+
+
+def _autocast(device: torch.device) -> bool:
+    return device.type != "meta" and torch.is_autocast_enabled(device.type)
 
 
 def _shape(tensor: Tensor) -> tuple[int, ...]:

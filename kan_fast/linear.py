@@ -62,6 +62,8 @@ class KANLinear(nn.Module):
     ) -> None:
         super().__init__()
         functional.check_options(spline_order, base, extrapolation)
+        if dtype is not None and not dtype.is_floating_point:
+            raise TypeError(f"dtype must be a floating point type, got {dtype}")
         _check_sizes(in_features, out_features, grid_size, grid_range, grid_eps, backend)
         self.in_features, self.out_features = in_features, out_features
         self.grid_size, self.spline_order = grid_size, spline_order
@@ -74,8 +76,6 @@ class KANLinear(nn.Module):
         self.base_weight = nn.Parameter(empty(out_features, in_features)) if base != "zero" else None
         self.bias = nn.Parameter(empty(out_features)) if bias else None
         weight = self.spline_weight
-        if not weight.is_floating_point():
-            raise TypeError(f"dtype must be a floating point type, got {weight.dtype}")
         knots = grids.uniform_grid(in_features, grid_size, spline_order, self.grid_range)
         self.register_buffer("grid", knots.to(weight.device, functional.grid_dtype(weight.dtype)))
         self.reset_parameters()
@@ -227,4 +227,4 @@ def explain(layer: KANLinear, x: Tensor) -> dispatch.Choice:
     """Which backend serves `layer(x)`, and why not the others; print it to read it."""
     if layer.spline_weight.device != x.device:
         raise ValueError(f"the layer is on {layer.spline_weight.device}, x on {x.device}; move them together")
-    return dispatch.choose(x.device.type, layer.spline_weight.dtype, layer.spline_order, layer.backend)
+    return dispatch.choose(x.device.type, layer.spline_weight.dtype, layer.backend)

@@ -1,0 +1,99 @@
+"""Derivatives through the Functions: gradcheck, second and third order, opcheck, on every backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from problems import make_problem
+from torch import Tensor
+from torch.autograd import gradcheck, gradgradcheck
+
+from kan_fast import dispatch, functional, ops, reference
+
+BACKENDS = [name for name, status in dispatch.backends().items() if status.available]
+
+
+def layer_and_tensors(backend: str, **options: object) -> tuple[Callable[..., Tensor], list[Tensor]]:
+    p = make_problem(5, 3, 4, grid_size=3, dtype=torch.float64, **options)
+    tensors = [(p.x + 0.01).requires_grad_(), p.spline_weight.requires_grad_(), p.base_weight.requires_grad_()]
+
+    def layer(x: Tensor, spline_weight: Tensor, base_weight: Tensor, bias: Tensor = p.bias) -> Tensor:
+        return functional.kan_linear(
+            x,
+            spline_weight,
+            base_weight,
+            p.grid,
+            bias,
+            spline_order=p.spec.degree,
+            base=p.spec.base,
+            extrapolation=p.spec.extrapolation,
+            backend=backend,
+        )
+
+    return layer, [*tensors, p.bias.requires_grad_()]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("extrapolation", ["zero", "linear", "clamp"])
+@pytest.mark.parametrize("base", ["silu", "identity", "zero"])
+@pytest.mark.parametrize("degree", [1, 3])
+def test_first_and_second_derivatives(backend: str, base: str, extrapolation: str, degree: int) -> None:
+    layer, tensors = layer_and_tensors(backend, base=base, extrapolation=extrapolation, degree=degree, adaptive=True)
+    if base == "zero":
+        layer, tensors = (lambda x, s, b, f=layer: f(x, s, None, b)), [tensors[0], tensors[1], tensors[3]]
+    assert gradcheck(layer, tensors)
+    assert gradgradcheck(layer, tensors)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_third_derivative_in_x(backend: str) -> None:
+    layer, (x, *weights) = layer_and_tensors(backend)
+    mine, plain = (f(x, *weights).sum() for f in (layer, layer_and_tensors("reference")[0]))
+    p = make_problem(5, 3, 4, grid_size=3, dtype=torch.float64)
+    for _ in range(3):
+        (mine,) = torch.autograd.grad(mine.sum(), x, create_graph=True)
+    plain = reference.grad_input(x, torch.ones_like(p.g), p.spline_weight, p.base_weight, p.grid, 3, p.spec)
+    torch.testing.assert_close(mine, plain)
+    gs = torch.autograd.grad(mine.sum(), weights[0])[0]
+    expected = reference.grad_coef(x, None, torch.ones_like(p.g), p.grid, 3, p.spec)[0]
+    torch.testing.assert_close(gs, expected)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_only_the_gradients_asked_for(backend: str) -> None:
+    layer, tensors = layer_and_tensors(backend)
+    full = torch.autograd.grad(layer(*tensors).square().sum(), tensors)
+    for i, tensor in enumerate(tensors):
+        alone = [t.detach().requires_grad_(j == i) for j, t in enumerate(tensors)]
+        (gradient,) = torch.autograd.grad(layer(*alone).square().sum(), alone[i])
+        torch.testing.assert_close(gradient, full[i])
+        assert gradient.shape == tensor.shape
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_edge_magnitude(backend: str) -> None:
+    p = make_problem(9, 3, 4, dtype=torch.float64)
+    tensors = [(p.x + 0.01).requires_grad_(), p.spline_weight.requires_grad_(), p.base_weight.requires_grad_()]
+
+    def magnitude(x: Tensor, spline_weight: Tensor, base_weight: Tensor) -> Tensor:
+        return functional.edge_magnitude(x, spline_weight, base_weight, p.grid, spline_order=3, backend=backend)
+
+    assert gradcheck(magnitude, tensors)
+    (gx,) = torch.autograd.grad(magnitude(*tensors).sum(), tensors[0], create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiated once"):
+        torch.autograd.grad(gx.sum(), tensors[0])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_operators(backend: str) -> None:
+    p = make_problem(5, 3, 4)
+    c, rest = (p.spline_weight, p.base_weight), (*p.spec, backend)
+    for v in (None, p.v):
+        torch.library.opcheck(ops.forward, (p.x, v, *c, p.bias, p.grid, 0, *rest))
+        torch.library.opcheck(ops.grad_coef, (p.x, v, p.g, p.grid, 0, [True, False], *rest))
+    torch.library.opcheck(ops.grad_input, (p.x, p.g, *c, p.grid, 1, *rest))
+    torch.library.opcheck(ops.backward, (p.x, p.g, *c, p.grid, 0, [True, False, True, True], *rest))
+    torch.library.opcheck(ops.edge_magnitude, (p.x, *c, p.grid, *rest))
+    torch.library.opcheck(ops.edge_magnitude_backward, (p.x, p.gm, p.spline_weight, None, p.grid, *rest))

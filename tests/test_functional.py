@@ -1,0 +1,114 @@
+"""kan_linear and edge_magnitude: what they accept, and how clearly they refuse the rest."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+from problems import make_problem
+from torch import Tensor
+
+import kan_fast
+from kan_fast import functional, reference
+
+ARGUMENTS = ("x", "spline_weight", "base_weight", "grid", "bias")
+
+
+def arguments(**changes: object) -> dict:
+    p = make_problem(6, 3, 4)
+    return {name: getattr(p, name) for name in ARGUMENTS} | {"spline_order": 3} | changes
+
+
+@pytest.mark.parametrize("leading", [(), (0,), (5,), (2, 0, 3), (2, 3, 4)], ids=str)
+def test_any_leading_dimensions(leading: tuple[int, ...]) -> None:
+    p = make_problem(6, 3, 4)
+    x = torch.rand(*leading, 3)
+    y = functional.kan_linear(**arguments(x=x))
+    assert y.shape == (*leading, 4)
+    flat = reference.forward(x.reshape(-1, 3), None, p.spline_weight, p.base_weight, p.bias, p.grid, 0, p.spec)
+    torch.testing.assert_close(y.reshape(-1, 4), flat)
+    assert functional.edge_magnitude(**{k: v for k, v in arguments(x=x).items() if k != "bias"}).shape == (4, 3)
+
+
+def test_callable_base_is_the_named_one() -> None:
+    named, called = (functional.kan_linear(**arguments(base=b)) for b in ("silu", torch.nn.functional.silu))
+    torch.testing.assert_close(named, called)
+    without_bias = {k: v for k, v in arguments().items() if k != "bias"}
+    named, called = (
+        functional.edge_magnitude(**without_bias | {"base": b}) for b in ("silu", torch.nn.functional.silu)
+    )
+    torch.testing.assert_close(named, called)
+
+
+def test_base_zero_and_no_base_weight_are_the_same() -> None:
+    a, b = functional.kan_linear(**arguments(base="zero")), functional.kan_linear(**arguments(base_weight=None))
+    assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_gives_its_dtype_and_float32_gradients(dtype: torch.dtype) -> None:
+    exact = functional.kan_linear(**arguments())
+    tensors = arguments()
+    tensors["spline_weight"].requires_grad_()
+    for x in (tensors["x"], tensors["x"].to(dtype)):
+        with torch.autocast("cpu", dtype=dtype):
+            y = functional.kan_linear(**tensors | {"x": x})
+        assert y.dtype == dtype
+        torch.testing.assert_close(y.float(), exact, rtol=2e-2, atol=5e-2)
+    y.float().sum().backward()
+    assert tensors["spline_weight"].grad.dtype == torch.float32
+
+
+BAD = {
+    "last dimension": ({"x": torch.rand(32, 7)}, ValueError, "expected last dimension 3, got 7 (input shape (32, 7))"),
+    "scalar": ({"x": torch.tensor(1.0)}, ValueError, "expected last dimension 3, got a scalar"),
+    "integer input": ({"x": torch.ones(2, 3, dtype=torch.long)}, TypeError, "floating point input, got torch.int64"),
+    "mixed dtypes": ({"x": torch.rand(2, 3).double()}, TypeError, "torch.float64, the weights have torch.float32"),
+    "devices": ({"x": torch.rand(2, 3, device="meta")}, ValueError, "input is on meta"),
+    "grid shape": ({"grid": torch.rand(3, 11)}, ValueError, "(3, 12), got (3, 11)"),
+    "grid dtype": ({"grid": torch.rand(3, 12).double()}, TypeError, "grid must have dtype torch.float32"),
+    "weight shape": (
+        {"spline_weight": torch.rand(4, 3)},
+        ValueError,
+        "(out, in, grid_size + spline_order), got (4, 3)",
+    ),
+    "base shape": ({"base_weight": torch.rand(3, 4)}, ValueError, "base_weight must have the shape (4, 3), got (3, 4)"),
+    "bias dtype": ({"bias": torch.rand(4).double()}, TypeError, "bias has dtype torch.float64"),
+    "degree": ({"spline_order": 6}, ValueError, "spline_order must be 0 to 5, got 6"),
+    "negative degree": ({"spline_order": -1}, ValueError, "spline_order must be 0 to 5, got -1"),
+    "degree type": ({"spline_order": 3.0}, TypeError, "spline_order must be an int, got 3.0"),
+    "base": ({"base": "relu6"}, ValueError, "unknown base 'relu6'; allowed: silu, identity, zero or a callable"),
+    "extrapolation": ({"extrapolation": "cubic"}, ValueError, "unknown extrapolation 'cubic'; allowed: zero, linear"),
+    "backend": ({"backend": "tpu"}, ValueError, "unknown backend 'tpu'; allowed: triton, cuda, cpu, reference"),
+    "backend here": ({"backend": "triton"}, ValueError, "backend 'triton' can't be used here: needs tensors on cuda"),
+}
+
+
+@pytest.mark.parametrize(("change", "error", "message"), BAD.values(), ids=BAD.keys())
+def test_bad_input(change: dict, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=re.escape(message)):
+        functional.kan_linear(**arguments(**change))
+
+
+def test_backends_and_explain() -> None:
+    states = kan_fast.backends()
+    assert list(states) == ["triton", "cuda", "cpu", "reference"]
+    assert states["reference"].available
+    assert all(state.detail for state in states.values())
+    layer, x = kan_fast.KANLinear(3, 4), torch.rand(2, 3)
+    choice = kan_fast.explain(layer, x)
+    assert choice.backend == ("cpu" if states["cpu"].available else "reference")
+    assert "triton: needs tensors on cuda, got cpu" in str(choice)
+    assert f"{choice.backend}: used" in str(choice)
+    layer.backend = "reference"
+    assert kan_fast.explain(layer, x).backend == "reference"
+    with pytest.raises(ValueError, match="move them together"):
+        kan_fast.explain(layer, x.to("meta"))
+
+
+def test_reference_serves_what_the_kernels_do_not() -> None:
+    def result(backend: str | None) -> Tensor:
+        return functional.kan_linear(**arguments(backend=backend))
+
+    torch.testing.assert_close(result(None), result("reference"))

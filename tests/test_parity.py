@@ -1,0 +1,171 @@
+"""Every backend against the float64 reference: one contract suite, under the accuracy rule of `problems`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+
+import pytest
+import torch
+from problems import Problem, assert_as_accurate, make_problem
+from torch import Tensor
+
+from kan_fast import dispatch, reference
+
+BACKENDS = [name for name, status in dispatch.backends().items() if status.available and name != "reference"]
+ALL = (True, True, True, True)
+
+CALLS: dict[str, Callable[..., object]] = {
+    "forward": lambda m, p, d: m.forward(p.x, None, p.spline_weight, p.base_weight, p.bias, p.grid, d, p.spec),
+    "forward_v": lambda m, p, d: m.forward(p.x, p.v, p.spline_weight, p.base_weight, None, p.grid, d, p.spec),
+    "grad_input": lambda m, p, d: m.grad_input(p.x, p.g, p.spline_weight, p.base_weight, p.grid, d, p.spec),
+    "grad_coef": lambda m, p, d: m.grad_coef(p.x, None, p.g, p.grid, d, p.spec, (True, True)),
+    "grad_coef_v": lambda m, p, d: m.grad_coef(p.x, p.v, p.g, p.grid, d, p.spec, (True, True)),
+    "backward": lambda m, p, d: m.backward(p.x, p.g, p.spline_weight, p.base_weight, p.grid, d, p.spec, ALL),
+    "edge_magnitude": lambda m, p, d: m.edge_magnitude(p.x, p.spline_weight, p.base_weight, p.grid, p.spec),
+    "edge_magnitude_backward": lambda m, p, d: m.edge_magnitude_backward(
+        p.x, p.gm, p.spline_weight, p.base_weight, p.grid, p.spec
+    ),
+}
+
+
+def check(backend: str, p: Problem, orders: tuple[int, ...] = (0,)) -> None:
+    plain, exact = p.to(p.x.dtype), p.to(torch.float64)
+    for order in orders:
+        for name, call in CALLS.items():
+            if name.startswith("edge") and order:
+                continue
+            results, plains, exacts = (
+                out if isinstance(out, tuple) else (out,)
+                for out in (
+                    call(dispatch.module(backend), p, order),
+                    call(reference, plain, order),
+                    call(reference, exact, order),
+                )
+            )
+            for i, (a, b, c) in enumerate(zip(results, plains, exacts, strict=True)):
+                assert a.dtype == p.x.dtype
+                assert a.is_contiguous()
+                assert_as_accurate(a, b, c, f"{name}[{i}], d = {order}")
+
+
+backend_and_dtype = pytest.mark.parametrize(
+    ("backend", "dtype"),
+    [
+        pytest.param(name, dtype, id=f"{name}-{str(dtype).removeprefix('torch.')}")
+        for name in BACKENDS
+        for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+        if dispatch.refusal(name, "cpu", dtype) is None
+    ],
+)
+SHAPES = [(1, 1, 1), (7, 3, 3), (7, 257, 1), (1000, 1, 64), (7, 64, 257), (1000, 3, 5), (65, 33, 130), (1, 64, 64)]
+
+
+@backend_and_dtype
+@pytest.mark.parametrize("adaptive", [False, True], ids=["uniform", "adaptive"])
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda s: "x".join(map(str, s)))
+def test_shapes(backend: str, dtype: torch.dtype, shape: tuple[int, int, int], adaptive: bool) -> None:
+    check(backend, make_problem(*shape, dtype=dtype, adaptive=adaptive))
+
+
+@backend_and_dtype
+@pytest.mark.parametrize("shape", [(0, 3, 4), (5, 0, 4), (5, 3, 0), (0, 0, 0)], ids=lambda s: "x".join(map(str, s)))
+def test_empty_sizes(backend: str, dtype: torch.dtype, shape: tuple[int, int, int]) -> None:
+    check(backend, make_problem(*shape, dtype=dtype))
+
+
+@backend_and_dtype
+@pytest.mark.parametrize("grid_size", [1, 3, 5, 50, 200])
+@pytest.mark.parametrize("degree", range(6))
+def test_degrees_orders_and_grids(backend: str, dtype: torch.dtype, degree: int, grid_size: int) -> None:
+    for adaptive in (False, True):
+        p = make_problem(67, 5, 19, grid_size, degree, dtype=dtype, adaptive=adaptive)
+        check(backend, p, orders=tuple(range(degree + 2)))
+
+
+@backend_and_dtype
+@pytest.mark.parametrize("extrapolation", ["zero", "linear", "clamp"])
+@pytest.mark.parametrize("base", ["silu", "identity", "zero"])
+@pytest.mark.parametrize("degree", [0, 1, 3])
+def test_bases_and_extrapolations(backend: str, dtype: torch.dtype, degree: int, base: str, extrapolation: str) -> None:
+    p = make_problem(67, 5, 19, 4, degree, base=base, extrapolation=extrapolation, dtype=dtype, adaptive=True)
+    check(backend, p, orders=(0, 1, 2, 3))
+
+
+@backend_and_dtype
+@pytest.mark.parametrize("keep", [(True, False), (False, True)], ids=["splines", "base"])
+def test_rows_and_results_can_be_left_out(backend: str, dtype: torch.dtype, keep: tuple[bool, bool]) -> None:
+    p = make_problem(33, 4, 6, dtype=dtype)
+
+    def outputs(m: ModuleType, q: Problem) -> tuple[Tensor, ...]:
+        c = (q.spline_weight if keep[0] else None, q.base_weight if keep[1] else None)
+        return (
+            m.forward(q.x, q.v, *c, None, q.grid, 0, q.spec),
+            m.grad_input(q.x, q.g, *c, q.grid, 1, q.spec),
+            *m.grad_coef(q.x, None, q.g, q.grid, 0, q.spec, keep),
+            *m.backward(q.x, q.g, *c, q.grid, 0, q.spec, (keep[1], *keep, keep[0])),
+            m.edge_magnitude(q.x, *c, q.grid, q.spec),
+            *m.edge_magnitude_backward(q.x, q.gm, *c, q.grid, q.spec),
+        )
+
+    results = (
+        outputs(dispatch.module(backend), p),
+        outputs(reference, p.to(dtype)),
+        outputs(reference, p.to(torch.float64)),
+    )
+    for a, b, c in zip(*results, strict=True):
+        assert_as_accurate(a, b, c)
+
+
+@backend_and_dtype
+@pytest.mark.parametrize("extrapolation", ["zero", "linear", "clamp"])
+def test_nan_and_infinity_stay_in_their_sample(backend: str, dtype: torch.dtype, extrapolation: str) -> None:
+    p = make_problem(37, 5, 9, dtype=dtype, extrapolation=extrapolation)
+    module = dispatch.module(backend)
+    clean = module.forward(p.x, None, p.spline_weight, p.base_weight, p.bias, p.grid, 0, p.spec)
+    rows = {3: torch.nan, 17: torch.inf, 30: -torch.inf}
+    for row, value in rows.items():
+        p.x[row, 2] = value
+    for base_weight in (p.base_weight, None):
+        for order in (0, 1):
+            arguments = (p.x, None, p.spline_weight, base_weight, None, p.grid, order, p.spec)
+            got, expected = module.forward(*arguments), reference.forward(*arguments)
+            assert torch.equal(got.isnan(), expected.isnan())
+            assert torch.equal(got.isinf(), expected.isinf())
+            gx = module.grad_input(p.x, p.g, p.spline_weight, base_weight, p.grid, order, p.spec)
+            others = torch.ones_like(gx, dtype=torch.bool)
+            others[list(rows), 2] = False
+            assert gx[others].isfinite().all()
+    got = module.forward(p.x, None, p.spline_weight, p.base_weight, p.bias, p.grid, 0, p.spec)
+    untouched = torch.tensor([row not in rows for row in range(len(p.x))])
+    assert torch.equal(got[untouched], clean[untouched])
+
+
+@backend_and_dtype
+def test_inputs_may_have_any_strides(backend: str, dtype: torch.dtype) -> None:
+    p = make_problem(21, 6, 10, dtype=dtype)
+    strided = Problem(
+        **{
+            name: t.T.contiguous().T if t.dim() == 2 else t.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+            for name, t in vars(p).items()
+            if isinstance(t, Tensor) and t.dim() > 1
+        },
+        bias=p.bias.repeat_interleave(2)[::2],
+        spec=p.spec,
+    )
+    assert not strided.x.is_contiguous()
+    for call in CALLS.values():
+        for a, b in zip(
+            _tuple(call(dispatch.module(backend), p, 0)),
+            _tuple(call(dispatch.module(backend), strided, 0)),
+            strict=True,
+        ):
+            assert torch.equal(a, b)
+    expanded = p.g[:1].expand_as(p.g)  # what sum().backward() sends
+    got = dispatch.module(backend).grad_input(p.x, expanded, p.spline_weight, p.base_weight, p.grid, 1, p.spec)
+    full = dispatch.module(backend).grad_input(p.x, expanded.clone(), p.spline_weight, p.base_weight, p.grid, 1, p.spec)
+    assert torch.equal(got, full)
+
+
+def _tuple(result: object) -> tuple:
+    return result if isinstance(result, tuple) else (result,)
