@@ -1,0 +1,148 @@
+"""KAN: a stack of KANLinear layers with pykan's way of calling it."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kan_fast import training
+from kan_fast.functional import Base
+from kan_fast.linear import KANLinear
+
+
+class KAN(nn.Module):
+    """A Kolmogorov-Arnold network (arXiv 2404.19756), built and trained as in pykan.
+
+    Args:
+        width: number of nodes in every layer, inputs first: `[2, 5, 1]`.
+        grid: number of spans G of every grid.
+        k: degree of the splines, 0 to 5.
+        seed: makes the initial parameters reproducible and leaves the global random generator as it was. They are
+            drawn on the CPU, so every device gets the same. None draws from the global generator, as nn.Linear does.
+        bias: whether every layer has a learnable bias.
+        base: base function of every edge: "silu", "identity", "zero" or a callable that acts on each element.
+        base_fun: pykan's name of `base`; used if given.
+        extrapolation: what splines do outside of the grid: "zero", "linear" or "clamp"; see `KANLinear`.
+        grid_range: interval that the grids cover at first.
+        grid_eps: share of the uniform grid in `update_grid`, 0 to 1.
+        backend: force a backend; None chooses.
+        device: device of the parameters.
+        dtype: dtype of the parameters.
+
+    Attributes:
+        layers: nn.ModuleList of KANLinear.
+        width: list of ints.
+
+    Raises:
+        TypeError, ValueError: a width or option is not allowed; the message says what is.
+    """
+
+    layers: Sequence[KANLinear]
+
+    def __init__(
+        self,
+        width: Sequence[int],
+        grid: int = 5,
+        k: int = 3,
+        *,
+        seed: int | None = None,
+        bias: bool = True,
+        base: Base = "silu",
+        base_fun: Base | None = None,
+        extrapolation: str = "zero",
+        grid_range: Sequence[float] = (-1, 1),
+        grid_eps: float = 0.02,
+        backend: str | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.width = _check_width(width)
+        self.grid, self.k = grid, k
+        final = torch.get_default_device() if device is None else torch.device(device)
+        start = "cpu" if seed is not None and final.type != "meta" else final
+        with torch.random.fork_rng(devices=[]) if seed is not None else nullcontext():
+            if seed is not None:
+                torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed other devices as well
+            self.layers = nn.ModuleList(  # type: ignore[assignment]  # it has no type for its items
+                KANLinear(
+                    n_in,
+                    n_out,
+                    bias,
+                    grid_size=grid,
+                    spline_order=k,
+                    grid_range=tuple(grid_range),  # type: ignore[arg-type]  # KANLinear checks that there are two
+                    base=base if base_fun is None else base_fun,
+                    extrapolation=extrapolation,
+                    grid_eps=grid_eps,
+                    backend=backend,
+                    device=start,
+                    dtype=dtype,
+                )
+                for n_in, n_out in zip(self.width[:-1], self.width[1:], strict=True)
+            )
+        self.to(final)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(..., width[0])` to `(..., width[-1])`; a floating point x is cast to the dtype of the parameters.
+
+        Raises:
+            TypeError: x is not floating point.
+            ValueError: x has another number of columns than the network has inputs.
+        """
+        return self.activations(x)[-1]
+
+    def activations(self, x: Tensor) -> list[Tensor]:
+        """What flows through the network: the input of every layer, `(..., width[l])`, and last the output."""
+        flow = [self._cast(x)]
+        for layer in self.layers:
+            flow.append(layer(flow[-1]))
+        return flow
+
+    @torch.no_grad()
+    def update_grid(self, x: Tensor, *, eps: float | None = None, margin: float = 0.0) -> None:
+        """Move the knots of every layer to where its samples are; the function on their range is preserved.
+
+        Each layer gets the samples that reached it before the layers ahead of it were changed.
+
+        Args:
+            x: input samples `(..., width[0])`, finite.
+            eps: share of the uniform grid, 0 to 1; None takes `grid_eps`.
+            margin: added on either side of the samples' range, in units of its length.
+        """
+        for layer, samples in zip(self.layers, self.activations(x), strict=False):
+            layer.update_grid(samples, eps=eps, margin=margin)
+
+    fit = training.fit
+
+    def train(self, mode: bool | training.Dataset = True, *args: Any, **options: Any) -> Any:
+        """`train(True)` and `train(False)` set the mode, as in nn.Module; `train(dataset, ...)` is `fit(dataset, ...)`.
+
+        The latter is the spelling of pykan's first version.
+        """
+        if isinstance(mode, bool):
+            return super().train(mode, *args, **options)
+        return self.fit(mode, *args, **options)
+
+    def extra_repr(self) -> str:
+        """The sizes, as the constructor takes them."""
+        return f"width={self.width}, grid={self.grid}, k={self.k}"
+
+    def _cast(self, x: Tensor) -> Tensor:
+        return x.to(self.layers[0].spline_weight.dtype) if x.is_floating_point() else x
+
+
+def _check_width(width: Sequence[int]) -> list[int]:
+    expected = "width must list the number of nodes of at least two layers, such as [2, 5, 1]"
+    try:
+        sizes = [operator.index(n) for n in width]
+    except TypeError:
+        raise TypeError(f"{expected}; got {width!r}") from None
+    if len(sizes) < 2 or min(sizes) < 1:
+        raise ValueError(f"{expected}, each of them at least 1; got {width!r}")
+    return sizes

@@ -1,0 +1,172 @@
+"""KAN as an nn.Module: construction, casting, reproducible seeds, grids, copies; and what it refuses."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from kan_fast.network import KAN
+
+
+@pytest.fixture
+def x():
+    return torch.rand(50, 2) * 2 - 1
+
+
+def same(a: KAN, b: KAN) -> bool:
+    pairs = zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    return all(torch.equal(s, t) for s, t in pairs)
+
+
+def test_is_the_composition_of_its_layers(x):
+    model = KAN([2, 5, 1], grid=4, k=2)
+    assert model(x).shape == (50, 1)
+    assert torch.equal(model(x), nn.Sequential(*model.layers)(x))
+    flow = model.activations(x)
+    assert [tuple(t.shape) for t in flow] == [(50, 2), (50, 5), (50, 1)]
+    assert model.layers[0].spline_weight.shape == (5, 2, 6)
+
+
+@pytest.mark.parametrize("shape", [(2,), (0, 2), (7, 2), (3, 1, 2)], ids=str)
+def test_any_leading_dimensions(shape):
+    assert KAN([2, 3, 4], grid=3)(torch.zeros(shape)).shape == (*shape[:-1], 4)
+
+
+def test_forward_casts_to_the_dtype_of_the_network(x):
+    model = KAN([2, 1], grid=3)
+    assert model(x.double()).dtype == torch.float32
+    assert torch.equal(model(x.double()), model(x))
+    assert model.double()(x).dtype == torch.float64
+
+
+def test_options_reach_every_layer():
+    model = KAN(
+        [1, 2, 1], 3, 2, bias=False, base_fun="identity", extrapolation="linear", grid_range=[0, 4], grid_eps=0.5
+    )
+    for layer in model.layers:
+        assert (layer.grid_size, layer.spline_order, layer.bias) == (3, 2, None)
+        assert (layer.base, layer.extrapolation, layer.grid_eps) == ("identity", "linear", 0.5)
+        assert layer.grid[0, 2] == 0
+        assert layer.grid[0, -3] == 4
+    assert KAN([1, 1], base="zero").layers[0].base == "zero"
+    assert "width=[1, 2, 1], grid=3, k=2" in repr(model)
+
+
+def test_seed_is_reproducible_and_leaves_the_global_generator_alone():
+    before = torch.get_rng_state()
+    a, b, c = KAN([2, 3, 1], seed=4), KAN([2, 3, 1], seed=4), KAN([2, 3, 1], seed=5)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert same(a, b)
+    assert not same(a, c)
+    torch.manual_seed(1)
+    d = KAN([2, 3, 1])
+    torch.manual_seed(1)
+    assert same(d, KAN([2, 3, 1]))
+
+
+def test_meta_device():
+    for seed in (None, 0):
+        model = KAN([2, 3, 1], seed=seed, device="meta")
+        assert {p.device.type for p in model.parameters()} == {"meta"}
+        assert model(torch.zeros(4, 2, device="meta")).shape == (4, 1)
+
+
+@pytest.mark.parametrize(
+    "clone",
+    [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))],
+    ids=["deepcopy", "pickle"],
+)
+def test_copies_compute_the_same_and_are_independent(x, clone):
+    model = KAN([2, 3, 1], grid=3)
+    model.fit((x, x[:, :1]), steps=1, progress=False)
+    twin = clone(model)
+    assert torch.equal(twin(x), model(x))
+    with torch.no_grad():
+        twin.layers[0].spline_weight.zero_()
+    assert not torch.equal(twin(x), model(x))
+
+
+def test_state_dict_carries_everything(x):
+    model, other = KAN([2, 3, 1], grid=3, seed=0), KAN([2, 3, 1], grid=3, seed=1)
+    model.update_grid(x)
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(other(x), model(x))
+    with pytest.raises(RuntimeError, match="grid_size=3"):
+        KAN([2, 3, 1], grid=4).load_state_dict(model.state_dict())
+
+
+def test_update_grid_covers_the_samples_of_every_layer_and_keeps_the_function():
+    model = KAN([2, 4, 3, 1], grid=20, seed=0, dtype=torch.float64)
+    x = torch.rand(2000, 2, dtype=torch.float64) * 2 - 1
+    flow = model.activations(x)
+    model.update_grid(x, eps=1.0)  # uniform grids of 20 spans, which can represent smooth curves well
+    for layer, samples in zip(model.layers, flow, strict=False):
+        k = layer.spline_order
+        torch.testing.assert_close(layer.grid[:, k], samples.min(0).values, atol=1e-5, rtol=0)
+        torch.testing.assert_close(layer.grid[:, -1 - k], samples.max(0).values, atol=1e-5, rtol=0)
+    change = (model(x) - flow[-1]).abs().max() / (flow[-1].max() - flow[-1].min())
+    assert change < 0.05  # the noise of the initial splines is what can't be represented
+
+
+def test_update_grid_on_samples_that_fill_the_grid_already_changes_nothing():
+    model = KAN([2, 1], grid=5, seed=0, dtype=torch.float64)
+    x = torch.linspace(-1, 1, 301, dtype=torch.float64)[:, None].expand(-1, 2)
+    before = model(x)
+    model.update_grid(x)
+    torch.testing.assert_close(model(x), before, atol=1e-5, rtol=0)
+
+
+def test_train_sets_the_mode_or_trains(x):
+    model = KAN([2, 1], grid=3)
+    assert model.train(False) is model
+    assert not any(m.training for m in model.modules())
+    assert model.train() is model
+    assert model.layers[0].training
+    assert model.eval().train(mode=True).training
+    before = model(x)
+    history = model.train((x, x[:, :1]), opt="Adam", steps=2, progress=False)
+    assert len(history["train_loss"]) == 2
+    assert not torch.equal(model(x), before)
+    assert len(nn.Sequential(model).train()[0].train((x, x[:, :1]), steps=1, progress=False)["reg"]) == 1
+
+
+def test_second_derivatives_through_the_network():
+    model = KAN([2, 3, 1], grid=3, dtype=torch.float64)
+    x = (torch.rand(4, 2, dtype=torch.float64) - 0.5).requires_grad_()
+    assert torch.autograd.gradgradcheck(model, x)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (dict(width=[2]), ValueError, r"at least two layers.*got \[2\]"),
+        (dict(width=[2, 0, 1]), ValueError, "at least 1"),
+        (dict(width=[2, 1.5]), TypeError, "width must list"),
+        (dict(width=3), TypeError, "width must list"),
+        (dict(width=[2, [3, 1], 1]), TypeError, "width must list"),
+        (dict(width=[2, 1], grid=0), ValueError, "grid_size must be at least 1, got 0"),
+        (dict(width=[2, 1], k=6), ValueError, "0 to 5, got 6"),
+        (dict(width=[2, 1], grid_range=[1, -1]), ValueError, "start < end"),
+        (dict(width=[2, 1], base_fun="relu"), ValueError, "unknown base 'relu'"),
+        (dict(width=[2, 1], extrapolation="flat"), ValueError, "unknown extrapolation 'flat'"),
+        (dict(width=[2, 1], backend="tpu"), ValueError, "unknown backend 'tpu'"),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
+)
+def test_bad_options(arguments, error, message):
+    with pytest.raises(error, match=message):
+        KAN(**arguments)
+
+
+def test_bad_inputs(x):
+    model = KAN([2, 1])
+    with pytest.raises(ValueError, match=r"expected last dimension 2, got 3 \(input shape \(5, 3\)\)"):
+        model(torch.zeros(5, 3))
+    with pytest.raises(TypeError, match="floating point"):
+        model(torch.zeros(5, 2, dtype=torch.long))
+    with pytest.raises(ValueError, match="empty"):
+        model.update_grid(x[:0])
+    with pytest.raises(ValueError, match="finite"):
+        model.update_grid(x / 0)
