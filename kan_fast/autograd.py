@@ -2,6 +2,7 @@
 
 With T_d(v, c, g; x) of docs/architecture.md: the derivative of a contraction in v, c or g is another contraction at
 the same d, and the derivative in x is v times `grad_input` at d + 1. `c` stands for (spline_weight, base_weight).
+So are the forward-mode derivatives (`tangent`). Under vmap all tensors get one leading dimension of groups.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ def forward(
     x: Tensor, v: Tensor | None, c: Coef, bias: Tensor | None, grid: Tensor, order: int, spec: Spec, backend: str
 ) -> Tensor:
     """Differentiable `forward` contraction, `(batch, out)`; arguments as in the backend contract."""
-    return _Forward.apply(x, v, *c, bias, grid, order, spec, backend)
+    return _apply(_Forward, x, v, *c, bias, grid, order, spec, backend)
 
 
 def grad_input(x: Tensor, g: Tensor, c: Coef, grid: Tensor, order: int, spec: Spec, backend: str) -> Tensor:
     """Differentiable `grad_input` contraction, `(batch, in)`."""
-    return _GradInput.apply(x, g, *c, grid, order, spec, backend)
+    return _apply(_GradInput, x, g, *c, grid, order, spec, backend)
 
 
 def grad_coef(
@@ -37,7 +38,7 @@ def grad_coef(
     """Differentiable `grad_coef` contraction, `(out, in, G + k)` and `(out, in)`, each None unless needed."""
     if not any(needs):
         return None, None
-    gs, gb = _GradCoef.apply(x, v, g, grid, order, spec, backend, needs)
+    gs, gb = _apply(_GradCoef, x, v, g, grid, order, spec, backend, needs)
     return (gs if needs[0] else None), (gb if needs[1] else None)
 
 
@@ -46,12 +47,51 @@ def edge_magnitude(x: Tensor, c: Coef, grid: Tensor, spec: Spec, backend: str) -
     return _EdgeMagnitude.apply(x, *c, grid, spec, backend)
 
 
+def _apply(function: type[_Contraction], *args: Any) -> Any:
+    """Dynamo refuses a Function that defines jvp, so compiled code gets the one without."""
+    return (function if torch.compiler.is_compiling() else function.with_jvp).apply(*args)
+
+
 def _times(v: Tensor | None, gx: Tensor) -> Tensor:
     return gx if v is None else v * gx
 
 
-class _Forward(Function):
+class _Contraction(Function):
+    """What the contractions share: groups under vmap, and a twin with forward-mode derivatives."""
+
+    tensors: int  # the first arguments; the rest are numbers and names
+    folds: bool  # whether groups with shared coefficients are just a larger batch
+    with_jvp: type[Function]
+
+    @classmethod
+    def vmap(cls, info: Any, in_dims: tuple, *args: Any) -> tuple[Any, Any]:
+        """Groups become a leading dimension of all tensors, or of the batch where that is all they are."""
+        size, rest = info.batch_size, args[cls.tensors :]
+        plain = args[0].dim() - (in_dims[0] is not None) == 2
+        shared = plain and cls.folds and not any(dim is not None for dim in in_dims[2 : cls.tensors])
+        tensors = list(args[: cls.tensors])
+        for i in range(2 if shared else cls.tensors):
+            tensors[i] = _lead(args[i], in_dims[i], size, flat=shared or not plain)
+        result = cls.apply(*tensors, *rest)
+        if plain and not shared:
+            return result, (0,) * len(result) if isinstance(result, tuple) else 0
+        if isinstance(result, tuple):
+            return tuple(t.unflatten(0, (size, len(t) // size)) for t in result), (0,) * len(result)
+        return result.unflatten(0, (size, len(result) // size)), 0
+
+
+def _lead(tensor: Tensor | None, dim: int | None, size: int, flat: bool) -> Tensor | None:
+    """Put the mapped dimension first, or repeat what is not mapped; `flat` merges it with the next."""
+    if tensor is None:
+        return None
+    tensor = tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+    return tensor.flatten(0, 1) if flat else tensor
+
+
+class _Forward(_Contraction):
     """y = T(v, c, .) + bias."""
+
+    tensors, folds = 6, True
 
     @staticmethod
     def forward(x: Tensor, v: Any, spline_weight: Any, base_weight: Any, bias: Any, grid: Tensor, *rest: Any) -> Tensor:
@@ -61,7 +101,7 @@ class _Forward(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
         x, v, spline_weight, base_weight, _, grid, *ctx.rest = inputs
-        ctx.save_for_backward(x, v, spline_weight, base_weight, grid)
+        _save(ctx, x, v, spline_weight, base_weight, grid)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Gradients:
@@ -77,11 +117,29 @@ class _Forward(Function):
         gx = _times(v, grad_input(x, g, c, grid, order + 1, spec, backend)) if need_x else None
         gv = grad_input(x, g, c, grid, order, spec, backend) if need_v else None
         gc = grad_coef(x, v, g, grid, order, spec, backend, tuple(needs))
-        return gx, gv, *gc, g.sum(0) if need_bias else None, None, None, None, None
+        return gx, gv, *gc, g.sum(-2) if need_bias else None, None, None, None, None
+
+    @staticmethod
+    def tangent(ctx: Any, dx: Any, dv: Any, ds: Any, db: Any, dbias: Any, *_: Any) -> Tensor:
+        x, v, spline_weight, base_weight, grid = ctx.saved_tensors
+        c = spline_weight, base_weight
+        order, spec, backend = ctx.rest
+        terms = []
+        if dx is not None:
+            terms.append(forward(x, _times(v, dx), c, None, grid, order + 1, spec, backend))
+        if dv is not None:
+            terms.append(forward(x, dv, c, None, grid, order, spec, backend))
+        if ds is not None or db is not None:
+            terms.append(forward(x, v, (ds, db), None, grid, order, spec, backend))
+        if dbias is not None:
+            terms.append(dbias.unsqueeze(-2).expand(*x.shape[:-1], -1))
+        return _sum(terms)
 
 
-class _GradInput(Function):
+class _GradInput(_Contraction):
     """gx = T(., c, g)."""
+
+    tensors, folds = 5, True
 
     @staticmethod
     def forward(x: Tensor, g: Tensor, spline_weight: Any, base_weight: Any, grid: Tensor, *rest: Any) -> Tensor:
@@ -91,7 +149,7 @@ class _GradInput(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
         *tensors, ctx.order, ctx.spec, ctx.backend = inputs
-        ctx.save_for_backward(*tensors)
+        _save(ctx, *tensors)
 
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> Gradients:
@@ -103,9 +161,25 @@ class _GradInput(Function):
         gg = forward(x, v, c, None, *rest) if need_g else None
         return gx, gg, *grad_coef(x, v, g, *rest, tuple(needs)), None, None, None, None
 
+    @staticmethod
+    def tangent(ctx: Any, dx: Any, dg: Any, ds: Any, db: Any, *_: Any) -> Tensor:
+        x, g, spline_weight, base_weight, grid = ctx.saved_tensors
+        c = spline_weight, base_weight
+        rest = (grid, ctx.order, ctx.spec, ctx.backend)
+        terms = []
+        if dx is not None:
+            terms.append(dx * grad_input(x, g, c, grid, ctx.order + 1, ctx.spec, ctx.backend))
+        if dg is not None:
+            terms.append(grad_input(x, dg, c, *rest))
+        if ds is not None or db is not None:
+            terms.append(grad_input(x, g, (ds, db), *rest))
+        return _sum(terms)
 
-class _GradCoef(Function):
+
+class _GradCoef(_Contraction):
     """gc = T(v, ., g)."""
+
+    tensors, folds = 4, False
 
     @staticmethod
     def forward(x: Tensor, v: Tensor | None, g: Tensor, grid: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
@@ -115,7 +189,7 @@ class _GradCoef(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Coef) -> None:
         *tensors, ctx.order, ctx.spec, ctx.backend, ctx.needs = inputs
-        ctx.save_for_backward(*tensors)
+        _save(ctx, *tensors)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Gradients:
@@ -128,6 +202,35 @@ class _GradCoef(Function):
         gv = grad_input(x, g, c, *rest) if need_v else None
         gg = forward(x, v, c, None, *rest) if need_g else None
         return gx, gv, gg, None, None, None, None, None
+
+    @staticmethod
+    def tangent(ctx: Any, dx: Any, dv: Any, dg: Any, *_: Any) -> tuple[Tensor, Tensor]:
+        x, v, g, grid = ctx.saved_tensors
+        rest = (ctx.spec, ctx.backend, ctx.needs)
+        terms = []
+        if dx is not None:
+            terms.append(_apply(_GradCoef, x, _times(v, dx), g, grid, ctx.order + 1, *rest))
+        if dv is not None:
+            terms.append(_apply(_GradCoef, x, dv, g, grid, ctx.order, *rest))
+        if dg is not None:
+            terms.append(_apply(_GradCoef, x, v, dg, grid, ctx.order, *rest))
+        return _sum([s for s, _ in terms]), _sum([b for _, b in terms])
+
+
+def _save(ctx: Any, *tensors: Tensor | None) -> None:
+    ctx.save_for_backward(*tensors)
+    ctx.save_for_forward(*tensors)
+
+
+def _sum(terms: list[Tensor]) -> Tensor:
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total
+
+
+for _function in (_Forward, _GradInput, _GradCoef):
+    _function.with_jvp = type(_function.__name__, (_function,), {"jvp": staticmethod(_function.tangent)})
 
 
 class _EdgeMagnitude(Function):

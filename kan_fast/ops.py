@@ -1,6 +1,7 @@
 """The operators `torch.ops.kan_fast.*`: definitions, fakes and dispatch to a backend.
 
-The operators know nothing of autograd (autograd.py does). Their arguments are those of the backend contract in
+The operators know nothing of autograd (autograd.py does). All tensors may have one leading dimension of groups,
+independent problems of one size (vmap makes them). Their arguments are those of the backend contract in
 docs/architecture.md, with `needs` before `Spec`, `Spec` written out, and the backend's name at the end.
 """
 
@@ -25,11 +26,11 @@ def _define(name: str, arguments: str, results: int, fake: Callable[..., Any]) -
 
     def call(*args: Any) -> Any:
         *tensors, degree, base, extrapolation, backend = args
-        return getattr(module(backend), name)(*tensors, Spec(degree, base, extrapolation))
+        return _grouped(getattr(module(backend), name), tensors, Spec(degree, base, extrapolation))
 
     def call_with_needs(*args: Any) -> Any:
         *tensors, needs, degree, base, extrapolation, backend = args
-        return getattr(module(backend), name)(*tensors, Spec(degree, base, extrapolation), needs)
+        return _grouped(getattr(module(backend), name), tensors, Spec(degree, base, extrapolation), needs)
 
     returned = ", ".join(["Tensor"] * results)
     _LIBRARY.define(f"{name}({arguments}, {_SPEC}) -> ({returned})")
@@ -38,14 +39,25 @@ def _define(name: str, arguments: str, results: int, fake: Callable[..., Any]) -
     return getattr(torch.ops.kan_fast, name).default
 
 
+def _grouped(function: Callable[..., Any], tensors: list, *rest: Any) -> Any:
+    """Call a backend's function, once for each group if the tensors have a leading dimension of groups."""
+    if tensors[0].dim() == 2:
+        return function(*tensors, *rest)
+    groups = range(len(tensors[0]))
+    results = [function(*(t[i] if isinstance(t, Tensor) else t for t in tensors), *rest) for i in groups]
+    if isinstance(results[0], Tensor):
+        return torch.stack(results)
+    return tuple(torch.stack(parts) for parts in zip(*results, strict=True))
+
+
 def _edges(spline_weight: Tensor | None, base_weight: Tensor | None) -> torch.Size:
     weight = base_weight if spline_weight is None else spline_weight
     assert weight is not None, "a layer has spline rows, a base row or both"
-    return weight.shape[:2]
+    return weight.shape[-3:-1] if weight is spline_weight else weight.shape[-2:]
 
 
 def _fake_forward(x: Tensor, v: Any, spline_weight: Any, base_weight: Any, *_: Any) -> Tensor:
-    return x.new_empty(x.shape[0], _edges(spline_weight, base_weight)[0])
+    return x.new_empty(*x.shape[:-1], _edges(spline_weight, base_weight)[0])
 
 
 def _fake_grad_input(x: Tensor, *_: Any) -> Tensor:
@@ -55,26 +67,30 @@ def _fake_grad_input(x: Tensor, *_: Any) -> Tensor:
 def _fake_grad_coef(
     x: Tensor, v: Any, g: Tensor, grid: Tensor, order: int, needs: list[bool], degree: int, *_: Any
 ) -> tuple[Tensor, Tensor]:
-    edges = (g.shape[1], x.shape[1])
-    gs = x.new_empty(*edges, grid.shape[1] - degree - 1) if needs[0] else x.new_empty(0)
-    return gs, x.new_empty(edges if needs[1] else 0)
+    groups, edges = x.shape[:-2], (g.shape[-1], x.shape[-1])
+    gs = x.new_empty(*groups, *((*edges, grid.shape[-1] - degree - 1) if needs[0] else (0,)))
+    return gs, x.new_empty(*groups, *(edges if needs[1] else (0,)))
 
 
 def _fake_backward(
     x: Tensor, g: Tensor, sw: Any, bw: Any, grid: Tensor, order: int, needs: list[bool], degree: int, *_: Any
 ) -> tuple[Tensor, ...]:
     gs, gb = _fake_grad_coef(x, None, g, grid, order, needs[1:3], degree)
-    return x.new_empty(x.shape if needs[0] else 0), gs, gb, x.new_empty(g.shape[1] if needs[3] else 0)
+    groups = x.shape[:-2]
+    gx = x.new_empty(x.shape if needs[0] else (*groups, 0))
+    return gx, gs, gb, x.new_empty(*groups, g.shape[-1] if needs[3] else 0)
 
 
 def _fake_edge_magnitude(x: Tensor, spline_weight: Any, base_weight: Any, *_: Any) -> Tensor:
-    return x.new_empty(_edges(spline_weight, base_weight))
+    return x.new_empty(*x.shape[:-2], *_edges(spline_weight, base_weight))
 
 
 def _fake_edge_magnitude_backward(
     x: Tensor, gm: Tensor, spline_weight: Any, base_weight: Any, *_: Any
 ) -> tuple[Tensor, ...]:
-    return tuple(x.new_empty(0 if t is None else t.shape) for t in (x, spline_weight, base_weight))
+    return tuple(
+        x.new_empty(*x.shape[:-2], 0) if t is None else x.new_empty(t.shape) for t in (x, spline_weight, base_weight)
+    )
 
 
 forward = _define("forward", f"Tensor x, Tensor? v, {_WEIGHTS}, Tensor? bias, Tensor grid, int order", 1, _fake_forward)
