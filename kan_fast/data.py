@@ -32,12 +32,12 @@ class Check:
 
     Args:
         in_features: columns that inputs must have.
-        like: tensor whose dtype and device inputs get.
-        cast_labels: whether labels get that dtype as well; else only floating point ones do.
+        out_features: columns that labels must have; None if a loss function of the user interprets them.
+        like: tensor whose dtype and device the data get; labels for the user's loss stay integers if they are.
     """
 
-    def __init__(self, in_features: int, like: Tensor, cast_labels: bool) -> None:
-        self.in_features, self.like, self.cast_labels = in_features, like, cast_labels
+    def __init__(self, in_features: int, out_features: int | None, like: Tensor) -> None:
+        self.in_features, self.out_features, self.like = in_features, out_features, like
 
     def __call__(self, x: Any, y: Any, kind: str) -> Pair:
         """Return `(x, y)` ready for the network; `kind`, "train" or "test", is for messages.
@@ -60,9 +60,15 @@ class Check:
             raise ValueError(f"{input_name} is empty, shape {tuple(x.shape)}; at least one sample is needed")
         if y.dim() == 0 or len(y) != len(x):
             raise ValueError(f"{label_name} must have a row per sample: {len(x)} samples, labels {tuple(y.shape)}")
+        if self.out_features is not None and y.shape != (len(x), self.out_features):
+            hint = f"; reshape them with {label_name}[:, None]" if y.dim() == self.out_features == 1 else ""
+            raise ValueError(
+                f"{label_name} must have the shape ({len(x)}, {self.out_features}) of the output of the network, "
+                f"got {tuple(y.shape)}{hint}"
+            )
         _check_finite(x, input_name)
         _check_finite(y, label_name)
-        cast = self.cast_labels or y.is_floating_point()
+        cast = self.out_features is not None or y.is_floating_point()
         return x.to(self.like), y.to(self.like.device, self.like.dtype if cast else y.dtype)
 
 

@@ -117,7 +117,7 @@ def fit(
         raise ValueError("the network has no trainable parameters; set requires_grad_(True) on some")
 
     generator = None if seed is None else torch.Generator().manual_seed(seed)
-    check = Check(model.width[0], parameters[0], cast_labels=loss_fn is None)
+    check = Check(model.width[0], model.width[-1] if loss_fn is None else None, parameters[0])
     train, test = sources(dataset, val, batch, generator, check)
     measures = _named(metrics or ())
     history: History = {name: [] for name in ("train_loss", "test_loss", "reg", *measures)}
@@ -128,9 +128,8 @@ def fit(
     if not update_grid:
         _warn_if_outside(model, train.samples())
 
-    loss_fn = _mean_squared_error if loss_fn is None else loss_fn
     optimizer = OPTIMIZERS[opt](parameters, lr)
-    objective = _Objective(model, loss_fn, optimizer, lamb, lamb_l1, lamb_entropy)
+    objective = _Objective(model, loss_fn or F.mse_loss, optimizer, lamb, lamb_l1, lamb_entropy)
     every = max(1, stop_grid_update_step // grid_update_num)
     with tqdm(total=steps, disable=not progress) as bar:
         try:
@@ -190,8 +189,9 @@ class _Objective:
             loss, reg = self._losses(pair)
             total = loss + self.lamb * reg
             total.backward()
-            if losses is None:  # the first evaluation is at the parameters that the last step arrived at
-                self._keep_if_finite(total)
+            if losses is None:  # at the parameters that the step before arrived at
+                gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+                self._keep_if_finite(total + torch.nn.utils.get_total_norm(gradients))
                 losses = loss, reg
             return total
 
@@ -199,9 +199,8 @@ class _Objective:
         if isinstance(self.optimizer, LBFGS):  # its last evaluation need not be at the parameters that it chose
             with torch.no_grad():
                 losses = self._losses(pair)
+            self._keep_if_finite(losses[0])
         assert losses is not None
-        if not losses[0].isfinite():
-            raise _Diverged
         return _root(losses[0]), losses[1].item()
 
     @torch.no_grad()
@@ -212,7 +211,7 @@ class _Objective:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Put back the parameters and grids that the last finite evaluation began with."""
+        """Put back the parameters and grids that were last known to be good."""
         for t, good in zip(self._state(), self._good, strict=True):
             t.copy_(good)
 
@@ -222,25 +221,14 @@ class _Objective:
         return loss, regularization(self.model.layers, inputs, *self.weights) if self.lamb else loss.new_zeros(())
 
     @torch.no_grad()
-    def _keep_if_finite(self, total: Tensor) -> None:
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        if not (total + torch.nn.utils.get_total_norm(gradients)).isfinite():
+    def _keep_if_finite(self, value: Tensor) -> None:
+        if not value.isfinite():
             raise _Diverged
         for t, good in zip(self._state(), self._good, strict=True):
             good.copy_(t)
 
     def _state(self) -> list[Tensor]:
         return [*self.model.parameters(), *self.model.buffers()]
-
-
-def _mean_squared_error(output: Tensor, label: Tensor) -> Tensor:
-    if output.shape != label.shape:
-        fix = "[:, None]" if (*label.shape, 1) == output.shape else f".reshape{tuple(output.shape)}"
-        hint = f"; reshape the labels, for example label{fix}" if label.numel() == output.numel() else ""
-        raise ValueError(
-            f"labels have the shape {tuple(label.shape)}, the output of the network {tuple(output.shape)}{hint}"
-        )
-    return F.mse_loss(output, label)
 
 
 def _scalar(loss: Tensor) -> Tensor:
