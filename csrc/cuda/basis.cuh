@@ -1,0 +1,181 @@
+// The basis rows of a layer: a table of polynomials for every span of every input, and their evaluation.
+//
+// A cell is the interval between two knots, or what lies beyond the first or last one. In each cell k + 1 neighbouring
+// splines are polynomials in u = (x - origin) * scale. The table holds the derivative of the wanted order, and cells
+// outside of the grid range hold the extrapolation, so that evaluation knows nothing of either.
+#pragma once
+
+#include "platform.h"
+
+namespace kan_cuda {
+
+template <class T, int K>
+struct alignas(16) Cell {
+  T polynomial[K + 1][K + 1];  // [power of u][row - first]
+  T origin, scale;
+};
+
+// The values of all basis rows that are not 0 at one x[b,i]: splines first .. first + K, and the base function.
+template <class T, int K>
+struct alignas(16) Record {
+  T value[K + 1];
+  T base;
+  int first;
+};
+
+template <class T, int K>
+struct Basis {
+  Source<T> x;              // (batch, in)
+  Source<T> v;              // (batch, in), or null for ones
+  const T* breaks;          // (in, knots): cell c holds x if c breaks are <= x
+  const Cell<T, K>* cells;  // (in, knots + 1)
+  const T* base;            // base function x P(s) + Q(s), s = sigmoid(x): `terms` coefficients of P, then of Q
+  int64_t batch, in;
+  int knots, terms;
+  bool has_spline, has_base;
+  bool bounded;  // whether a cell beyond the first or last knot is constant, so that x may be clamped
+
+  __host__ __device__ int rows() const { return knots - K - 1; }
+};
+
+// Coefficients of P and Q in base^(order)(x) = x P(s) + Q(s). silu = x s, so silu^(n) = x s^(n) + n s^(n-1), and s^(n)
+// is a polynomial in s because s' = s - s^2. `scratch` holds order + 2 numbers.
+template <class T>
+__device__ void base_polynomials(int base, int order, double* scratch, T* result) {
+  const int terms = order + 2;
+  T *p = result, *q = result + terms;
+  for (int j = 0; j < 2 * terms; ++j) result[j] = 0;
+  if (base == kIdentity && order == 0) p[0] = 1;
+  if (base == kIdentity && order == 1) q[0] = 1;
+  if (base != kSilu) return;
+  for (int j = 0; j < terms; ++j) scratch[j] = j == 1;
+  for (int n = 0; n < order; ++n) {
+    if (n == order - 1)
+      for (int j = 0; j < terms; ++j) q[j] = T(order * scratch[j]);
+    for (int j = n + 2; j > 0; --j) scratch[j] = j * scratch[j] - (j - 1) * scratch[j - 1];
+  }
+  for (int j = 0; j < terms; ++j) p[j] = T(scratch[j]);
+}
+
+// The polynomials of one cell, by the Cox-de Boor recursion on their coefficients in double precision.
+template <class T, int K>
+__device__ void make_cell(const T* t, int cell, int knots, int order, int extrapolation, Cell<T, K>& result) {
+  const int rows = knots - K - 1;
+  auto knot = [&](int j) { return double(t[j < 0 ? 0 : j < knots ? j : knots - 1]); };
+
+  int span = cell - 1;
+  const bool left = span < K && extrapolation != kFadeOut, right = span >= rows && extrapolation != kFadeOut;
+  if (left) span = K;
+  if (right) span = rows - 1;
+  const double start = knot(span), width = knot(span + 1) - start;
+
+  double p[K + 1][K + 1] = {};  // [row - (span - K)][power of u]
+  p[K][0] = span >= 0 && span < knots - 1;
+#pragma unroll
+  for (int degree = 1; degree <= K; ++degree) {
+#pragma unroll
+    for (int q = K - degree; q <= K; ++q) {
+      const int row = span - K + q;
+      const double up = knot(row + degree) - knot(row), down = knot(row + degree + 1) - knot(row + 1);
+      const double a = up > 0 ? reciprocal(up) : 0, b = down > 0 ? reciprocal(down) : 0;
+#pragma unroll
+      for (int n = degree; n >= 0; --n) {
+        double sum = a * (start - knot(row)) * p[q][n];
+        if (n > 0) sum += a * width * p[q][n - 1];
+        if (q < K) sum += b * (knot(row + degree + 1) - start) * p[q + 1][n];
+        if (q < K && n > 0) sum -= b * width * p[q + 1][n - 1];
+        p[q][n] = sum;
+      }
+    }
+  }
+
+  const double scale = width > 0 ? reciprocal(width) : 1;
+  result.origin = T(right ? knot(rows) : start);
+  result.scale = T(scale);
+  const int lowest = span - K, first = lowest < 0 ? 0 : lowest < rows - K ? lowest : rows - K - 1;
+#pragma unroll
+  for (int n = 0; n <= K; ++n)
+#pragma unroll
+    for (int r = 0; r <= K; ++r) result.polynomial[n][r] = 0;
+#pragma unroll
+  for (int q = 0; q <= K; ++q) {
+    double* c = p[q];
+    if (right) {  // expand around the end of the range, u = 1
+      double value = 0, slope = 0;
+#pragma unroll
+      for (int n = 0; n <= K; ++n) value += c[n], slope += n * c[n];
+      c[0] = value;
+      if (K > 0) c[K > 0] = slope;
+    }
+#pragma unroll
+    for (int n = 1; n <= K; ++n)
+      if ((left || right) && (n > 1 || extrapolation != kLinear)) c[n] = 0;
+    for (int d = 0; d < order && d <= K; ++d)
+#pragma unroll
+      for (int n = 0; n <= K; ++n) c[n] = n < K ? (n + 1) * scale * c[n < K ? n + 1 : K] : 0;
+    const int r = lowest + q - first;
+    if (r < 0 || r > K) continue;
+#pragma unroll
+    for (int n = 0; n <= K; ++n) result.polynomial[n][r] = T(c[n]);
+  }
+}
+
+// A block for each input.
+template <class T, int K>
+__global__ void __launch_bounds__(kWarp)
+    table_kernel(const T* __restrict__ grid, const int knots, const int order, const int base, const int extrapolation,
+                 Cell<T, K>* __restrict__ cells, T* __restrict__ breaks, double* scratch, T* base_result) {
+  const int64_t i = blockIdx.x;
+  const T* t = grid + i * knots;
+  if (i == 0 && threadIdx.x == 0) base_polynomials(base, order, scratch, base_result);
+  for (int cell = threadIdx.x; cell <= knots; cell += kWarp) {
+    make_cell(t, cell, knots, order, extrapolation, cells[i * (knots + 1) + cell]);
+    // the grid range is closed: its end t[rows] lies in the last interior span
+    if (cell < knots) breaks[i * knots + cell] = cell == knots - K - 1 ? next_up(t[cell]) : t[cell];
+  }
+}
+
+template <class T, int K>
+__device__ Record<T, K> evaluate(const Basis<T, K>& f, int64_t b, int64_t i) {
+  Record<T, K> record = {};
+  if (b >= f.batch || i >= f.in) return record;
+  const T x = f.x[b * f.in + i];
+
+  if (f.has_spline) {
+    const T* breaks = f.breaks + i * f.knots;
+    int cell = 0;
+    for (int left = f.knots; left > 0;) {
+      const int half = left / 2;
+      const bool above = breaks[cell + half] <= x;
+      cell = above ? cell + half + 1 : cell;
+      left = above ? left - half - 1 : half;
+    }
+    T inside = x;
+    if (f.bounded) inside = x < breaks[0] ? breaks[0] : x > breaks[f.knots - 1] ? breaks[f.knots - 1] : x;
+    const Cell<T, K>& c = f.cells[i * (f.knots + 1) + cell];
+    const T u = (inside - c.origin) * c.scale;
+#pragma unroll
+    for (int r = 0; r <= K; ++r) record.value[r] = c.polynomial[K][r] + 0 * u;  // NaN in any degree
+#pragma unroll
+    for (int n = K - 1; n >= 0; --n)
+#pragma unroll
+      for (int r = 0; r <= K; ++r) record.value[r] = record.value[r] * u + c.polynomial[n][r];
+    record.first = min(max(cell - 1 - K, 0), f.rows() - K - 1);
+  }
+  if (f.has_base) {
+    const T e = exp(-fabs(x)), r = reciprocal(1 + e);
+    const T s = x < 0 ? e * r : r;
+    T p = 0, q = 0;
+    for (int n = f.terms - 1; n >= 0; --n) p = p * s + f.base[n], q = q * s + f.base[f.terms + n];
+    record.base = x * p + q;
+  }
+  if (f.v.data) {
+    const T v = f.v[b * f.in + i];
+#pragma unroll
+    for (int r = 0; r <= K; ++r) record.value[r] *= v;
+    record.base *= v;
+  }
+  return record;
+}
+
+}  // namespace kan_cuda

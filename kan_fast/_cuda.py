@@ -1,0 +1,210 @@
+"""The cuda backend: launches the compiled kernels of csrc/cuda on torch's current stream.
+
+Implements the backend contract of docs/architecture.md. The kernels are a plain shared library behind the C interface
+of csrc/cuda/problem.h, with the CUDA runtime inside: it loads on any machine, and `unavailable_reason` says what is
+missing there. Nothing here waits for the device, so every function can be captured in a CUDA graph.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from kan_fast.reference import Spec
+
+_TENSORS = "x v g spline_weight base_weight bias grid y gx gs ge"
+_OPERATIONS = ("forward", "grad_input", "grad_coef", "edge_magnitude", "edge_grad_input", "edge_grad_coef")
+_DTYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
+_BASES = {"silu": 0, "identity": 1, "zero": 2}
+_EXTRAPOLATIONS = {"zero": 0, "linear": 1, "clamp": 2}
+
+
+class _Problem(ctypes.Structure):
+    """Mirror of kan_cuda::Problem."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in [*_TENSORS.split(), "workspace", "stream"]),
+        *((name, ctypes.c_int64) for name in ("batch", "inputs", "outputs", "knots")),
+        *((name, ctypes.c_int32) for name in ("dtype", "degree", "order", "base", "extrapolation", "device")),
+    )
+
+
+def load(path: Path) -> ctypes.CDLL:
+    """Load a library with the interface of csrc/cuda/problem.h.
+
+    Raises:
+        OSError: the file is missing or not a library for this machine.
+    """
+    library = ctypes.CDLL(str(path))
+    arguments = [ctypes.c_int32, ctypes.POINTER(_Problem)]
+    library.kan_cuda_workspace.argtypes, library.kan_cuda_workspace.restype = arguments, ctypes.c_int64
+    library.kan_cuda_launch.argtypes = arguments
+    library.kan_cuda_error_name.restype = library.kan_cuda_error_text.restype = ctypes.c_char_p
+    return library
+
+
+@cache
+def _library() -> ctypes.CDLL | str:
+    """The kernels, or why there are none."""
+    for suffix in EXTENSION_SUFFIXES:
+        path = Path(__file__).with_name("_cuda_kernels" + suffix)
+        if path.exists():
+            try:
+                return load(path)
+            except OSError as error:
+                return f"the compiled kernels can't be loaded ({error})"
+    return "this installation has no CUDA kernels; they are compiled where nvcc is found"
+
+
+@cache
+def unavailable_reason() -> str | None:
+    """Why the kernels can't be used; None if they can."""
+    library = _library()
+    if isinstance(library, str):
+        return library
+    devices = library.kan_cuda_devices()
+    if devices <= 0:
+        return "no CUDA device" if devices == 0 else f"no CUDA device ({_error(library, -devices)})"
+    if not torch.cuda.is_available():
+        return f"torch {torch.__version__} does not see the CUDA device"
+    return None
+
+
+def forward(
+    x: Tensor,
+    v: Tensor | None,
+    spline_weight: Tensor | None,
+    base_weight: Tensor | None,
+    bias: Tensor | None,
+    grid: Tensor,
+    order: int,
+    spec: Spec,
+) -> Tensor:
+    y = x.new_empty(len(x), _edges(spline_weight, base_weight)[0])
+    _run("forward", x, grid, order, spec, v=v, spline_weight=spline_weight, base_weight=base_weight, bias=bias, y=y)
+    return y
+
+
+def grad_input(
+    x: Tensor,
+    g: Tensor,
+    spline_weight: Tensor | None,
+    base_weight: Tensor | None,
+    grid: Tensor,
+    order: int,
+    spec: Spec,
+) -> Tensor:
+    gx = x.new_empty(x.shape)
+    _run("grad_input", x, grid, order, spec, g=g, spline_weight=spline_weight, base_weight=base_weight, gx=gx)
+    return gx
+
+
+def grad_coef(
+    x: Tensor,
+    v: Tensor | None,
+    g: Tensor,
+    grid: Tensor,
+    order: int,
+    spec: Spec,
+    needs: tuple[bool, bool] = (True, True),
+) -> tuple[Tensor, Tensor]:
+    edges = (g.shape[1], x.shape[1])
+    gs = x.new_empty(*edges, grid.shape[1] - spec.degree - 1) if needs[0] else None
+    gb = x.new_empty(edges) if needs[1] else None
+    if any(needs):
+        _run("grad_coef", x, grid, order, spec, v=v, g=g, gs=gs, ge=gb)
+    return _or_empty(gs, x), _or_empty(gb, x)
+
+
+def backward(
+    x: Tensor,
+    g: Tensor,
+    spline_weight: Tensor | None,
+    base_weight: Tensor | None,
+    grid: Tensor,
+    order: int,
+    spec: Spec,
+    needs: tuple[bool, bool, bool, bool] = (True, True, True, True),
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    gx = grad_input(x, g, spline_weight, base_weight, grid, order + 1, spec) if needs[0] else x.new_empty(0)
+    gs, gb = grad_coef(x, None, g, grid, order, spec, (needs[1], needs[2]))
+    gbias = g.sum(0, dtype=grid.dtype).to(x.dtype) if needs[3] else x.new_empty(0)
+    return gx, gs, gb, gbias
+
+
+def edge_magnitude(
+    x: Tensor, spline_weight: Tensor | None, base_weight: Tensor | None, grid: Tensor, spec: Spec
+) -> Tensor:
+    m = x.new_empty(_edges(spline_weight, base_weight))
+    _run("edge_magnitude", x, grid, 0, spec, spline_weight=spline_weight, base_weight=base_weight, ge=m)
+    return m
+
+
+def edge_magnitude_backward(
+    x: Tensor, gm: Tensor, spline_weight: Tensor | None, base_weight: Tensor | None, grid: Tensor, spec: Spec
+) -> tuple[Tensor, Tensor, Tensor]:
+    gx, gs, gb = (None if t is None else t.new_empty(t.shape) for t in (x, spline_weight, base_weight))
+    weights = {"spline_weight": spline_weight, "base_weight": base_weight}
+    _run("edge_grad_input", x, grid, 0, spec, g=gm, gx=gx, **weights)
+    _run("edge_grad_coef", x, grid, 0, spec, g=gm, gs=gs, ge=gb, **weights)
+    return _or_empty(gx, x), _or_empty(gs, x), _or_empty(gb, x)
+
+
+def _run(operation: str, x: Tensor, grid: Tensor, order: int, spec: Spec, **tensors: Tensor | None) -> None:
+    """Queue one operation; results are among `tensors`, contiguous, as the fields of `Problem` name them."""
+    library = _library()
+    if isinstance(library, str):
+        raise RuntimeError(library)
+    # copies live until the launch; the allocator then gives their memory to later work on the same stream
+    held = {name: t.contiguous() for name, t in {"x": x, "grid": grid, **tensors}.items() if t is not None}
+    problem = _Problem(
+        **{name: t.data_ptr() for name, t in held.items()},
+        stream=_stream(x.device),
+        batch=x.shape[0],
+        inputs=x.shape[1],
+        outputs=_outputs(**held),
+        knots=grid.shape[1],
+        dtype=_DTYPES[x.dtype],
+        degree=spec.degree,
+        order=order,
+        base=_BASES[spec.base],  # type: ignore[index]  # callables are computed in functional.py
+        extrapolation=_EXTRAPOLATIONS[spec.extrapolation],
+        device=x.device.index or 0,
+    )
+    number = _OPERATIONS.index(operation)
+    workspace = torch.empty(library.kan_cuda_workspace(number, problem), dtype=torch.uint8, device=x.device)
+    problem.workspace = workspace.data_ptr()
+    error = library.kan_cuda_launch(number, problem)
+    if error:
+        raise RuntimeError(f"the CUDA kernels of {operation} could not be launched: {_error(library, error)}")
+
+
+def _stream(device: torch.device) -> int:
+    return torch.cuda.current_stream(device).cuda_stream
+
+
+def _outputs(**tensors: Tensor) -> int:
+    for name, dimension in (("y", 1), ("spline_weight", 0), ("base_weight", 0), ("g", 1)):
+        if name in tensors:
+            return tensors[name].shape[dimension]
+    raise AssertionError("every operation has outputs")
+
+
+def _edges(spline_weight: Tensor | None, base_weight: Tensor | None) -> torch.Size:
+    weight = base_weight if spline_weight is None else spline_weight
+    assert weight is not None, "a layer has spline rows, a base row or both"
+    return weight.shape[:2]
+
+
+def _or_empty(tensor: Tensor | None, x: Tensor) -> Tensor:
+    return x.new_empty(0) if tensor is None else tensor
+
+
+def _error(library: ctypes.CDLL, error: int) -> str:
+    name, text = library.kan_cuda_error_name(error), library.kan_cuda_error_text(error)
+    return f"{name.decode()}: {text.decode()}"
