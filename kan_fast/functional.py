@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kan_fast import autograd, dispatch
+from kan_fast import autograd, dispatch, reference
 from kan_fast.reference import Spec
 
 Base = str | Callable[[Tensor], Tensor]
@@ -67,7 +67,10 @@ def kan_linear(
         base_weight, spec = None, spec._replace(base="zero")
     elif base == "zero":
         base_weight = None
-    y = autograd.forward(rows, None, (spline_weight, base_weight), bias, grid, 0, spec, chosen)
+    if torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export():  # ONNX has no operators of ours
+        y = reference.forward(rows, None, spline_weight, base_weight, bias, grid, 0, spec)
+    else:
+        y = autograd.forward(rows, None, (spline_weight, base_weight), bias, grid, 0, spec, chosen)
     if extra is not None:
         y = y + extra
     if x.dim() != 2:
@@ -97,17 +100,11 @@ def edge_magnitude(
     rows = x.to(spline_weight.dtype).reshape(-1, spline_weight.shape[1])
     if callable(base):
         if base_weight is not None:
-            return _edge_magnitude_unfused(rows, spline_weight, base_weight, grid, spec)
+            return reference.edge_magnitude(rows, spline_weight, base_weight, grid, spec)
         spec = spec._replace(base="zero")
     elif base == "zero":
         base_weight = None
     return autograd.edge_magnitude(rows, (spline_weight, base_weight), grid, spec, chosen)
-
-
-def _edge_magnitude_unfused(x: Tensor, spline_weight: Tensor, base_weight: Tensor, grid: Tensor, spec: Spec) -> Tensor:
-    from kan_fast import reference
-
-    return reference.edge_magnitude(x, spline_weight, base_weight, grid, spec)
 
 
 def check_options(spline_order: int, base: Base, extrapolation: str) -> None:
@@ -165,7 +162,7 @@ def _check(
         raise TypeError(f"grid must have dtype {knots} for weights of dtype {dtype}, got {grid.dtype}")
     if x.device != device or grid.device != device:
         raise ValueError(f"input is on {x.device}, grid on {grid.device}, weights on {device}; move them together")
-    return Spec(degree, base, extrapolation), dispatch.choose(device.type, dtype, backend).backend
+    return Spec(degree, base, extrapolation), dispatch.chosen(device.type, dtype, backend)
 
 
 def _check_like(name: str, tensor: Tensor, weight: Tensor, shape: tuple[int, ...]) -> None:

@@ -48,7 +48,8 @@ def bspline(x: Tensor, grid: Tensor, degree: int, order: int = 0) -> Tensor:
     end, last = grid[:, rows, None], rows - 1  # the grid range is closed: its end lies in the last interior span
     span = torch.arange(grid.shape[-1] - 1, device=grid.device)
     inside = (grid[:, :-1] <= x) & (x < grid[:, 1:])
-    values = torch.where(x == end, span == last, inside).to(grid.dtype) + 0 * clamped  # (..., i, G + 2k)
+    one_hot = torch.where(x == end, (span == last).to(grid.dtype), inside.to(grid.dtype))
+    values = one_hot + 0 * clamped  # (..., i, G + 2k)
     for p in range(1, degree + 1):
         width = grid[:, p:] - grid[:, :-p]
         scaled = values * torch.where(width > 0, 1 / width, 0)
