@@ -1,0 +1,56 @@
+// The Python module: integers in, integers out. Everything about tensors happens in kan_fast/_native.py.
+#include <pybind11/pybind11.h>
+
+#include <stdexcept>
+
+#include "kernels.h"
+
+namespace py = pybind11;
+
+namespace {
+
+const void* in(uintptr_t address) { return reinterpret_cast<const void*>(address); }
+void* out(uintptr_t address) { return reinterpret_cast<void*>(address); }
+
+using Kernel = void (*kan::Kernels::*)(kan::Type, const kan::Layer&, const kan::Operands&);
+
+template <Kernel kernel>
+void run(int isa, int type, int threads, int64_t batch, int64_t in_features, int64_t out_features, int grid_size,
+         int degree, int order, int base, int extrapolation, uintptr_t grid, uintptr_t x, uintptr_t v, uintptr_t g,
+         uintptr_t spline_weight, uintptr_t base_weight, uintptr_t bias, uintptr_t y, uintptr_t grad_x,
+         uintptr_t grad_spline, uintptr_t grad_base, uintptr_t grad_bias) {
+  int count;
+  const kan::Kernels* const* kernels = kan::available_kernels(&count);
+  if (isa < 0 || isa >= count) throw std::invalid_argument("no such instruction set");
+  const kan::Layer layer{batch,
+                         in_features,
+                         out_features,
+                         grid_size,
+                         degree,
+                         order,
+                         static_cast<kan::Base>(base),
+                         static_cast<kan::Extrapolation>(extrapolation),
+                         threads};
+  const kan::Operands operands{in(grid),        in(x),    in(v),   in(g),       in(spline_weight),
+                               in(base_weight), in(bias), out(y),  out(grad_x), out(grad_spline),
+                               out(grad_base),  out(grad_bias)};
+  py::gil_scoped_release unlocked;
+  (kernels[isa]->*kernel)(static_cast<kan::Type>(type), layer, operands);
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_C, m) {
+  m.def("isas", [] {
+    int count;
+    const kan::Kernels* const* kernels = kan::available_kernels(&count);
+    py::list names;
+    for (int i = 0; i < count; i++) names.append(kernels[i]->name);
+    return names;
+  });
+  m.def("has_thread_pool", &kan::has_thread_pool);
+  m.def("forward", &run<&kan::Kernels::forward>);
+  m.def("backward", &run<&kan::Kernels::backward>);
+  m.def("edge_magnitude", &run<&kan::Kernels::edge_magnitude>);
+  m.def("edge_magnitude_backward", &run<&kan::Kernels::edge_magnitude_backward>);
+}

@@ -1,0 +1,241 @@
+// Everything that is summed over the batch or the outputs: coefficient and input gradients, edge magnitudes.
+#pragma once
+
+#include "tiling.h"
+
+namespace kan {
+namespace {
+
+enum class Mode { backward, magnitude, magnitude_backward };
+
+// A task is a block of features times a chunk of the batch. It makes each plan once and uses it for all outputs and
+// for both gradients; the rows of its features are a panel of its own. One chunk is the rule; where features alone
+// make too few tasks, the panels of the chunks are added in their order afterwards.
+template <class S>
+struct Columns {
+  using C = Compute<S>;
+  static constexpr int64_t most_features = 8, panel_bytes = 1 << 20, wanted_tasks = 16, smallest_chunk = 2048;
+
+  Mode mode;
+  bool want_x, want_coef;
+  Problem<C> problem;
+  const Operands& op;
+  const Layer& layer;
+  OutTiles<C> tiles;
+  int64_t samples, block, blocks, chunk, chunks, panel_size;
+  C *results, *bias_results;  // [chunk][block] panels; [chunk] sums of g
+  char* workspaces;
+  int64_t workspace_bytes;
+
+  static bool coef(Mode m, const Operands& o) { return m == Mode::magnitude || o.grad_spline || o.grad_base; }
+  static bool spline(const Operands& o) { return o.spline_weight || o.grad_spline; }
+  static bool base(const Layer& l, const Operands& o) {
+    return ((o.base_weight || o.grad_base) && l.base != Base::zero) || !spline(o);
+  }
+  static bool joint(Mode m, const Operands& o) {
+    return m == Mode::magnitude_backward || (o.grad_x && (o.grad_spline || o.grad_base));
+  }
+
+  struct Workspace {
+    Problem<C> problem;  // with the tables of one block of features
+    PlanSet<S> plans;
+    C *g, *sums, *grad_x, *coefficients, *scale;
+    double* scratch;
+
+    Workspace(Arena& arena, const Columns& c)
+        : problem(with_tables(c.problem, arena, c.block)),
+          plans(arena, problem, c.block, c.samples, c.op.v, joint(c.mode, c.op)),
+          g(arena.take<C>(c.samples * problem.kernel.wide.vectors * kLanes<C>)),
+          sums(arena.take<C>(c.want_x ? c.block * c.samples * kLanes<C> : 0)),
+          grad_x(arena.take<C>(c.want_x ? c.block * plans.padded : 0)),
+          coefficients(arena.take<C>(c.panel_size)),
+          scale(arena.take<C>(c.mode == Mode::magnitude_backward ? c.block * c.tiles.padded() : 0)),
+          scratch(arena.take<double>(problem.scratch_size())) {}
+    static Problem<C> with_tables(Problem<C> p, Arena& arena, int64_t features) {
+      p.place_tables(arena, features);
+      return p;
+    }
+  };
+
+  Columns(Mode m, const Layer& l, const Operands& o)
+      : mode(m),
+        want_x(o.grad_x),
+        want_coef(coef(m, o)),
+        problem(l, spline(o), base(l, o), joint(m, o)),
+        op(o),
+        layer(problem.layer),
+        tiles(problem.kernel, 0, l.out) {
+    samples = samples_per_tile(layer.batch, problem.kernel.wide.vectors * KAN_VECTOR_BYTES);
+    const int64_t per_feature = larger(1, Panel<C>::size(1, problem.rows, tiles.padded()) * sizeof(C));
+    block = smaller(most_features, smaller(panel_bytes / per_feature, layer.in / wanted_tasks));
+    block = larger(1, block);
+    blocks = larger(1, ceil_div(layer.in, block));
+    chunks = larger(1, smaller(ceil_div(wanted_tasks, blocks), layer.batch / smallest_chunk));
+    chunk = round_up(larger(1, ceil_div(layer.batch, chunks)), samples);
+    chunks = larger(1, ceil_div(layer.batch, chunk));
+    panel_size = Panel<C>::size(block, problem.rows, tiles.padded());
+  }
+
+  void place(Arena& arena) {
+    results = arena.take<C>(want_coef ? blocks * chunks * panel_size : 0);
+    bias_results = arena.take<C>(op.grad_bias ? chunks * tiles.padded() : 0);
+    workspaces = arena.take<char>(0);
+  }
+
+  void run() {
+    const int threads = threads_for(layer, problem.rows);
+    Arena measure_task(nullptr), measure(nullptr);
+    Workspace(measure_task, *this);
+    workspace_bytes = measure_task.used();
+    place(measure);
+    char* memory = static_cast<char*>(allocate(measure.used() + threads * workspace_bytes));
+    Arena arena(memory);
+    place(arena);
+    parallel_for(threads, blocks * chunks, [](void* c, int64_t i, int w) { self(c).task(i, w); }, this);
+    if (chunks > 1) {
+      parallel_for(threads, blocks, [](void* c, int64_t i, int) { self(c).finish(i); }, this);
+    }
+    if (op.grad_bias) finish_bias();
+    release(memory);
+  }
+
+  static Columns& self(void* c) { return *static_cast<Columns*>(c); }
+  int64_t first_feature(int64_t b) const { return b * block; }
+  int64_t features(int64_t b) const { return larger(0, smaller(block, layer.in - b * block)); }
+  Panel<C> result(int64_t b, int64_t k) const {
+    return {results + (k * blocks + b) * panel_size, features(b), problem.rows};
+  }
+
+  void task(int64_t index, int worker) {
+    Arena arena(workspaces + worker * workspace_bytes);
+    Workspace w(arena, *this);
+    const int64_t b = index % blocks, k = index / blocks, first = first_feature(b), count = features(b);
+    w.problem.compile(static_cast<const C*>(op.grid) + first * problem.knots(), 0, count, w.scratch);
+    const Panel<C> coefficients{w.coefficients, count, problem.rows}, sums = result(b, k);
+    const bool needs_coefficients = want_x || mode != Mode::backward;
+    for (int64_t t = 0; needs_coefficients && t < tiles.count; t++) {
+      pack_tile<S>(coefficients, tiles, t, static_cast<const S*>(op.spline_weight),
+                   problem.basis.has_base ? static_cast<const S*>(op.base_weight) : nullptr, layer.in, first);
+    }
+    if (want_coef) sums.clear(tiles);
+    if (mode == Mode::magnitude_backward) pack_scale(w, first, count);
+    C* bias = op.grad_bias && b == 0 ? bias_results + k * tiles.padded() : nullptr;
+    if (bias) std::memset(bias, 0, tiles.padded() * sizeof(C));
+
+    const int64_t end = smaller(layer.batch, (k + 1) * chunk);
+    for (int64_t row = k * chunk; row < end; row += samples) {
+      tile(w, coefficients, sums, bias, row, smaller(samples, end - row), first, count);
+    }
+    if (chunks == 1) finish(b);
+  }
+
+  void pack_scale(Workspace& w, int64_t first, int64_t count) {
+    const C mean = C(1) / C(larger(1, layer.batch));
+    for (int64_t t = 0; t < tiles.count; t++) {
+      C* scale = w.scale + tiles.start(t) * count;
+      pack_transposed(static_cast<const S*>(op.g) + tiles.start(t) * layer.in + first, layer.in, tiles.valid(t), count,
+                      scale, tiles.width(t));
+      for (int64_t j = 0; j < count * tiles.width(t); j++) scale[j] *= mean;
+    }
+  }
+
+  void tile(Workspace& w, const Panel<C>& coefficients, const Panel<C>& sums, C* bias, int64_t row, int64_t n,
+            int64_t first, int64_t count) {
+    constexpr int lanes = kLanes<C>;
+    const int cells = problem.basis.cells();
+    const int64_t at = row * layer.in + first;
+    const S* v = static_cast<const S*>(op.v);
+    w.plans.make(w.problem, static_cast<const S*>(op.x) + at, v ? v + at : nullptr, n, count, 0);
+    if (want_x) std::memset(w.sums, 0, count * n * lanes * sizeof(C));
+
+    for (int64_t t = 0; t < tiles.count; t++) {
+      const TileOps<C>& ops = tiles.ops(t);
+      if (mode == Mode::backward) {
+        pack_rows(static_cast<const S*>(op.g) + row * layer.out + tiles.start(t), layer.out, n, tiles.valid(t), w.g,
+                  tiles.width(t));
+        if (bias) add_rows(w.g, n, tiles.width(t), bias + tiles.start(t));
+      }
+      for (int64_t i = 0; i < count; i++) {
+        const Plan<C> plan = w.plans[i];
+        const C *c = coefficients.spline(tiles, t, i), *c_base = coefficients.base(tiles, t, i);
+        C *d = sums.spline(tiles, t, i), *d_base = sums.base(tiles, t, i), *gx = w.sums + i * n * lanes;
+        if (mode == Mode::magnitude) {
+          ops.magnitude(plan, cells, c, c_base, d_base);
+        } else if (mode == Mode::magnitude_backward) {
+          ops.magnitude_backward(plan, cells, c, c_base, w.scale + tiles.start(t) * count + i * tiles.width(t), gx, d,
+                                 d_base);
+        } else {
+          if (want_x) ops.grad_input(plan, want_coef ? plan.slope : plan.value, cells, c, c_base, w.g, gx);
+          if (want_coef) ops.grad_coef(plan, cells, w.g, d, d_base);
+        }
+      }
+    }
+    if (!want_x) return;
+    for (int64_t i = 0; i < count; i++) {
+      add_lanes(w.sums + i * n * lanes, w.plans[i].id, n, w.grad_x + i * w.plans.padded);
+    }
+    unpack_transposed(w.grad_x, w.plans.padded, static_cast<S*>(op.grad_x) + at, layer.in, n, count);
+  }
+
+  // sums[] += the n rows of g
+  static void add_rows(const C* g, int64_t n, int64_t width, C* sums) {
+    for (int64_t z = 0; z < width; z += kLanes<C>) {
+      Vec<C> sum = {};
+      for (int64_t b0 = 0; b0 < n; b0 += kSumBlock) {
+        Vec<C> part = {};
+        for (int64_t b = b0; b < smaller(b0 + kSumBlock, n); b++) part += load<Vec<C>>(g + b * width + z);
+        sum += part;
+      }
+      store(sums + z, load<Vec<C>>(sums + z) + sum);
+    }
+  }
+
+  // target[id[q]] = the sum of the lanes of sums[q]
+  static void add_lanes(const C* sums, const int32_t* id, int64_t n, C* target) {
+    constexpr int lanes = kLanes<C>;
+    for (int64_t q = 0; q < n; q += lanes) {
+      Vec<C> block[lanes];
+      const int64_t count = smaller(lanes, n - q);
+      for (int k = 0; k < lanes; k++) block[k] = k < count ? load<Vec<C>>(sums + (q + k) * lanes) : Vec<C>{};
+      transpose<C>(block);
+#pragma GCC unroll 4
+      for (int half = lanes / 2; half > 0; half /= 2)
+        for (int k = 0; k < half; k++) block[k] += block[k + half];
+      for (int k = 0; k < count; k++) target[id[q + k]] = block[0][k];
+    }
+  }
+
+  // The chunks of a block of features, added up and written to the result.
+  void finish(int64_t b) {
+    if (!want_coef) return;
+    const Panel<C> sums = result(b, 0);
+    for (int64_t k = 1; k < chunks; k++) {
+      const Panel<C> more = result(b, k);
+      for (int64_t j = 0; j < panel_size; j += kLanes<C>) {
+        store(sums.data + j, load<Vec<C>>(sums.data + j) + load<Vec<C>>(more.data + j));
+      }
+    }
+    const C mean = C(1) / C(larger(1, layer.batch));
+    for (int64_t t = 0; t < tiles.count; t++) {
+      if (mode == Mode::magnitude) {
+        unpack_transposed(sums.base(tiles, t, 0), tiles.width(t),
+                          static_cast<S*>(op.y) + tiles.start(t) * layer.in + first_feature(b), layer.in,
+                          tiles.valid(t), sums.features, mean);
+      } else {
+        unpack_tile<S>(sums, tiles, t, static_cast<S*>(op.grad_spline), static_cast<S*>(op.grad_base), layer.in,
+                       first_feature(b));
+      }
+    }
+  }
+
+  void finish_bias() {
+    for (int64_t o = 0; o < layer.out; o += kLanes<C>) {
+      Vec<C> sum = load<Vec<C>>(bias_results + o);
+      for (int64_t k = 1; k < chunks; k++) sum += load<Vec<C>>(bias_results + k * tiles.padded() + o);
+      put(static_cast<S*>(op.grad_bias) + o, sum, layer.out - o);
+    }
+  }
+};
+
+}  // namespace
+}  // namespace kan

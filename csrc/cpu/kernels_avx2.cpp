@@ -1,0 +1,5 @@
+// The kernels for AVX2.
+#define KAN_NAME avx2
+#define KAN_VECTOR_BYTES 32
+#define KAN_REGISTERS 16
+#include "instantiate.h"

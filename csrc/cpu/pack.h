@@ -1,0 +1,96 @@
+// Copies between the tensors of the caller and the workspace: transposed tiles, in the computing type.
+#pragma once
+
+#include "simd.h"
+
+namespace kan {
+namespace {
+
+// Hands out aligned pieces of one block of memory; without memory it measures how much is needed.
+class Arena {
+ public:
+  explicit Arena(char* memory) : memory_(memory) {}
+
+  template <class T>
+  T* take(int64_t count) {
+    T* p = memory_ ? reinterpret_cast<T*>(memory_ + used_) : nullptr;
+    used_ += round_up(count * int64_t(sizeof(T)), 64);
+    return p;
+  }
+  int64_t used() const { return used_; }
+
+ private:
+  char* memory_;
+  int64_t used_ = 0;
+};
+
+// target[c][r] = source[r][c]; `target` has `padded` numbers per row, whole vectors, and 0 where r >= rows. It also
+// has room for whole vectors of rows.
+template <class S>
+void pack_transposed(const S* source, int64_t source_stride, int64_t rows, int64_t columns, Compute<S>* target,
+                     int64_t padded) {
+  using C = Compute<S>;
+  constexpr int lanes = kLanes<C>;
+  for (int64_t r = 0; r < padded; r += lanes) {
+    for (int64_t c = 0; c < columns; c += lanes) {
+      Vec<C> block[lanes];
+      const int64_t width = columns - c;
+      if (rows - r >= lanes && width >= lanes) {
+#pragma GCC unroll 16
+        for (int k = 0; k < lanes; k++) block[k] = fetch(source + (r + k) * source_stride + c);
+      } else {
+        for (int k = 0; k < lanes; k++) {
+          block[k] = r + k < rows ? fetch(source + (r + k) * source_stride + c, width) : Vec<C>{};
+        }
+      }
+      transpose<C>(block);
+      const int64_t count = smaller(lanes, width);
+      if (count == lanes) {
+#pragma GCC unroll 16
+        for (int k = 0; k < lanes; k++) store(target + (c + k) * padded + r, block[k]);
+      } else {
+        for (int k = 0; k < count; k++) store(target + (c + k) * padded + r, block[k]);
+      }
+    }
+  }
+}
+
+// The inverse: target[r][c] = factor * source[c][r].
+template <class S>
+void unpack_transposed(const Compute<S>* source, int64_t padded, S* target, int64_t target_stride, int64_t rows,
+                       int64_t columns, Compute<S> factor = 1) {
+  using C = Compute<S>;
+  constexpr int lanes = kLanes<C>;
+  for (int64_t r = 0; r < rows; r += lanes) {
+    for (int64_t c = 0; c < columns; c += lanes) {
+      Vec<C> block[lanes];
+      const int64_t width = columns - c;
+      if (width >= lanes) {
+#pragma GCC unroll 16
+        for (int k = 0; k < lanes; k++) block[k] = load<Vec<C>>(source + (c + k) * padded + r) * factor;
+      } else {
+        for (int k = 0; k < lanes; k++) {
+          block[k] = k < width ? load<Vec<C>>(source + (c + k) * padded + r) * factor : Vec<C>{};
+        }
+      }
+      transpose<C>(block);
+      const int64_t count = smaller(lanes, rows - r);
+      for (int k = 0; k < count; k++) put(target + (r + k) * target_stride + c, block[k], width);
+    }
+  }
+}
+
+// target[r] = source[r] with `padded` numbers per row, 0 beyond the columns.
+template <class S>
+void pack_rows(const S* source, int64_t source_stride, int64_t rows, int64_t columns, Compute<S>* target,
+               int64_t padded) {
+  constexpr int lanes = kLanes<Compute<S>>;
+  for (int64_t r = 0; r < rows; r++) {
+    for (int64_t c = 0; c < padded; c += lanes) {
+      store(target + r * padded + c, fetch(source + r * source_stride + c, columns - c));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace kan

@@ -1,0 +1,173 @@
+// The grid as a table of polynomials: within one span every derivative of every extrapolated B-spline is a polynomial
+// of degree at most k, so degree, derivative order and extrapolation are settled here once per call.
+#pragma once
+
+#include "simd.h"
+
+namespace kan {
+namespace {
+
+inline float next_up(float x) { return __builtin_nextafterf(x, __builtin_inff()); }
+inline double next_up(double x) { return __builtin_nextafter(x, __builtin_inf()); }
+
+// For one feature the real line is cut at `bounds` into pieces: outside, span, ..., span, outside. A piece is
+//   [origin, inverse width, unused, unused, coefficient of u^0: k+1 rows padded to `width`, of u^1, ..., of u^k]
+// for the rows first_row .. first_row + k at u = (x - origin) * inverse width. Rows that are not active are 0. The origin
+// of a span is its middle: with |u| <= 1/2 the powers of u cancel least.
+template <class C>
+struct Pieces {
+  int degree, grid_size, order;
+  Extrapolation extrapolation;
+  bool extended;        // extrapolation "zero": the k spans on either side of the range are pieces too
+  int bounds, count;    // number of bounds and of pieces, bounds + 1
+  int bound_stride;     // bounds per feature, padded by +inf to whole vectors
+  int width, size;      // padded number of rows; numbers per piece
+  int shift;            // first_row of piece p is p - shift, clamped to [0, grid_size)
+  bool poison_infinite; // "linear" at order 0: an infinite input gives NaN
+  C *bound_table, *piece_table;
+
+  int knots() const { return grid_size + 2 * degree + 1; }
+  const C* bounds_of(int64_t feature) const { return bound_table + feature * bound_stride; }
+  C* piece(int64_t feature, int p) const { return piece_table + (feature * count + p) * size; }
+};
+
+template <class C>
+Pieces<C> describe_pieces(const Layer& layer) {
+  Pieces<C> g;
+  g.degree = layer.degree;
+  g.grid_size = layer.grid_size;
+  g.order = layer.order;
+  g.extrapolation = layer.extrapolation;
+  g.extended = layer.extrapolation == Extrapolation::zero;
+  g.bounds = layer.grid_size + 1 + (g.extended ? 2 * layer.degree : 0);
+  g.count = g.bounds + 1;
+  g.bound_stride = round_up(g.bounds, kLanes<C>);
+  g.width = layer.degree < 4 ? 4 : 8;
+  g.size = 4 + (layer.degree + 1) * g.width;
+  g.shift = 1 + (g.extended ? layer.degree : 0);
+  g.poison_infinite = layer.extrapolation == Extrapolation::linear && layer.order == 0;
+  return g;
+}
+
+// Fills the tables at place `feature` from the knots t. `scratch` holds knots() + 2 * degree + kLanes<double> doubles.
+template <class C, int K>
+void compile_feature(const Pieces<C>& g, const C* t, int64_t feature, double* scratch) {
+  using V = Vec<double>;
+  constexpr int lanes = kLanes<double>;
+  const int knots = g.knots();
+
+  // Knots beyond the ends belong to B-splines that do not exist; any increasing values will do.
+  double* knot = scratch + K;
+  for (int j = -K; j < knots + K + lanes; j++) {
+    knot[j] = j < 0 ? t[0] + double(j) : j < knots ? double(t[j]) : t[knots - 1] + double(j - knots + 1);
+  }
+
+  C* bounds = g.bound_table + feature * g.bound_stride;
+  const int first_knot = g.extended ? 0 : K;
+  for (int j = 0; j < g.bound_stride; j++) bounds[j] = j < g.bounds ? t[first_knot + j] : C(__builtin_inf());
+  // The end of the range belongs to the last interior span.
+  bounds[g.grid_size + K - first_knot] = next_up(t[g.grid_size + K]);
+
+  const auto clear = [&](int p, double origin, double inverse) {
+    C* piece = g.piece(feature, p);
+    for (int j = 0; j < g.size; j++) piece[j] = 0;
+    piece[0] = C(origin);
+    piece[1] = C(inverse);
+    return piece + 4;
+  };
+  C* below = clear(0, knot[K], 0);
+  C* above = clear(g.count - 1, knot[g.grid_size + K], 0);
+
+  const int last_span = first_knot + g.count - 2;
+  for (int m0 = first_knot; m0 < last_span; m0 += lanes) {
+    // Cox-de Boor on polynomials in u, in the lanes the spans [t_m, t_m+1), m = m0, m0 + 1, ... The origin is rounded
+    // first, so that u in the computing type belongs to these very polynomials.
+    V T[2 * K + 2], spline[K + 1][K + 1] = {};
+#pragma GCC unroll 12
+    for (int j = 0; j < 2 * K + 2; j++) T[j] = load<V>(knot + m0 - K + j);
+    const V h = T[K + 1] - T[K], inverse = 1.0 / h;
+    V origin = (T[K] + T[K + 1]) * 0.5;
+    for (int lane = 0; lane < lanes; lane++) origin[lane] = C(origin[lane]);
+    spline[0][0] = splat<V>(1.0);
+#pragma GCC unroll 5
+    for (int d = 1; d <= K; d++) {
+      V next[K + 1][K + 1] = {};
+#pragma GCC unroll 6
+      for (int r = 0; r <= d; r++) {
+        // N_j = w_j N_j + (1 - w_j+1) N_j+1 with j = m - d + r and w_j = (x - t_j) / (t_j+d - t_j) = a + b u
+        const int j = K - d + r;
+        if (r > 0) {
+          const V width = 1.0 / (T[j + d] - T[j]), a = (origin - T[j]) * width, b = h * width;
+#pragma GCC unroll 6
+          for (int q = 0; q < d; q++) {
+            next[r][q] += a * spline[r - 1][q];
+            next[r][q + 1] += b * spline[r - 1][q];
+          }
+        }
+        if (r < d) {
+          const V width = 1.0 / (T[j + d + 1] - T[j + 1]), a = (T[j + d + 1] - origin) * width, b = h * width;
+#pragma GCC unroll 6
+          for (int q = 0; q < d; q++) {
+            next[r][q] += a * spline[r][q];
+            next[r][q + 1] -= b * spline[r][q];
+          }
+        }
+      }
+#pragma GCC unroll 6
+      for (int r = 0; r <= K; r++)
+#pragma GCC unroll 6
+        for (int q = 0; q <= K; q++) spline[r][q] = next[r][q];
+    }
+
+    const int spans = smaller(lanes, last_span - m0);
+    for (int lane = 0; lane < spans; lane++) {
+      const int m = m0 + lane, span = m - K;
+      const int first_row = span < 0 ? 0 : span >= g.grid_size ? g.grid_size - 1 : span;
+      C* piece = clear(1 + m - first_knot, origin[lane], inverse[lane]);
+      for (int row = 0; row <= K; row++) {
+        const int r = first_row + row - span;
+        if (r < 0 || r > K) continue;
+        double scale = 1;
+        for (int d = 0; d < g.order; d++) scale *= inverse[lane];
+        for (int q = 0; q + g.order <= K; q++) {
+          double falling = scale;
+          for (int d = 0; d < g.order; d++) falling *= q + g.order - d;
+          piece[q * g.width + row] = C(spline[r][q + g.order][lane] * falling);
+        }
+        // The end pieces continue the first and the last interior span.
+        const bool first = span == 0, last = span == g.grid_size - 1;
+        if (g.extended || !(first || last)) continue;
+        for (int side = 0; side < 2; side++) {
+          if (!(side ? last : first)) continue;
+          C* outside = side ? above : below;
+          const double u = (knot[m + side] - origin[lane]) * inverse[lane];
+          double value = 0, slope = 0;
+          for (int q = K; q >= 0; q--) {
+            slope = slope * u + value;
+            value = value * u + spline[r][q][lane];
+          }
+          slope *= inverse[lane];
+          const bool linear = g.extrapolation == Extrapolation::linear;
+          outside[row] = C(g.order == 0 ? value : g.order == 1 && linear ? slope : 0);
+          if (g.order == 0 && linear && K > 0) {
+            outside[-3] = C(inverse[lane]);
+            outside[g.width + row] = C(slope / inverse[lane]);
+          }
+        }
+      }
+    }
+  }
+}
+
+template <class C>
+using CompileFeature = void (*)(const Pieces<C>&, const C*, int64_t, double*);
+
+template <class C>
+CompileFeature<C> compile_feature_of(int degree) {
+  constexpr CompileFeature<C> table[] = {compile_feature<C, 0>, compile_feature<C, 1>, compile_feature<C, 2>,
+                                         compile_feature<C, 3>, compile_feature<C, 4>, compile_feature<C, 5>};
+  return table[degree];
+}
+
+}  // namespace
+}  // namespace kan

@@ -1,0 +1,237 @@
+// Vectors of any width through the compiler's vector extension: loads, shuffles, exp and 16-bit conversions.
+//
+// Everything below the kernels lives in an anonymous namespace and calls no inline library function: a function
+// compiled here for AVX-512 must never be the copy that the linker keeps for the whole module.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <utility>
+
+#include "../kernels.h"
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wpsabi"  // vectors never cross the boundary of a source file
+#endif
+
+namespace kan {
+namespace {
+
+template <class T>
+struct Bits;
+template <>
+struct Bits<float> {
+  using Int = int32_t;
+  static constexpr int mantissa = 23;
+};
+template <>
+struct Bits<double> {
+  using Int = int64_t;
+  static constexpr int mantissa = 52;
+};
+
+// N numbers of type T. `Loose` is the same vector in memory without alignment.
+template <class T, int N>
+struct Vector {
+  typedef T Type __attribute__((vector_size(N * sizeof(T))));
+  typedef T Loose __attribute__((vector_size(N * sizeof(T)), aligned(alignof(T)), may_alias));
+};
+
+template <class T>
+constexpr int kLanes = KAN_VECTOR_BYTES / sizeof(T);
+template <class T>
+using Vec = typename Vector<T, kLanes<T>>::Type;
+template <class T>
+using IntVec = Vec<typename Bits<T>::Int>;
+
+template <class V, class T>
+inline V load(const T* p) {
+  return *reinterpret_cast<const typename Vector<T, sizeof(V) / sizeof(T)>::Loose*>(p);
+}
+
+template <class V, class T>
+inline void store(T* p, V v) {
+  *reinterpret_cast<typename Vector<T, sizeof(V) / sizeof(T)>::Loose*>(p) = v;
+}
+
+template <class V, class T>
+inline V splat(T value) {
+  return value - V{};
+}
+
+// A bit cast: V has the size of v.
+template <class V, class U>
+inline V as(U v) {
+  V r;
+  static_assert(sizeof r == sizeof v, "bit casts keep the size");
+  std::memcpy(&r, &v, sizeof r);
+  return r;
+}
+
+template <class V, class U>
+inline V convert(U v) {
+  return __builtin_convertvector(v, V);
+}
+
+inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
+// ---- shuffles ----
+
+template <class V, int Half, int... J>
+inline V interleave(V a, V b, std::integer_sequence<int, J...>) {
+  constexpr int n = sizeof...(J);
+#if defined(__clang__) || __GNUC__ >= 12
+  return __builtin_shufflevector(a, b, (J / 2 + Half * n / 2 + (J % 2) * n)...);
+#else
+  using Index = decltype(a < b);
+  return __builtin_shuffle(a, b, Index{(J / 2 + Half * n / 2 + (J % 2) * n)...});
+#endif
+}
+
+// Transposes the square of vectors v[0..N-1] in registers: after each of log2(N) perfect interleavings the row index
+// has rotated by one bit.
+template <class T>
+inline void transpose(Vec<T> (&v)[kLanes<T>]) {
+  constexpr int n = kLanes<T>;
+  using Sequence = std::make_integer_sequence<int, n>;
+#pragma GCC unroll 4
+  for (int step = 1; step < n; step *= 2) {
+    Vec<T> w[n];
+#pragma GCC unroll 16
+    for (int i = 0; i < n / 2; i++) {
+      w[2 * i] = interleave<Vec<T>, 0>(v[i], v[i + n / 2], Sequence{});
+      w[2 * i + 1] = interleave<Vec<T>, 1>(v[i], v[i + n / 2], Sequence{});
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < n; i++) v[i] = w[i];
+  }
+}
+
+// ---- exp ----
+
+// exp(x) within 2 units in the last place; +inf above `limit`, at least exp(-limit).
+template <class T>
+struct Exp;
+template <>
+struct Exp<float> {
+  static constexpr float limit = 87.0f, magic = 12582912.0f, ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
+  static constexpr float series[] = {1.98756915e-4f, 1.39819995e-3f, 8.33345190e-3f, 4.16657959e-2f,
+                                     1.66666655e-1f, 5.0e-1f,        1.0f,           1.0f};
+};
+template <>
+struct Exp<double> {
+  static constexpr double limit = 708.0, magic = 6755399441055744.0, ln2_high = 6.93145751953125e-1,
+                          ln2_low = 1.42860682030941723212e-6;
+  static constexpr double series[] = {1.0 / 6227020800, 1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880,
+                                      1.0 / 40320,      1.0 / 5040,      1.0 / 720,      1.0 / 120,     1.0 / 24,
+                                      1.0 / 6,          0.5,             1.0,            1.0};
+};
+
+template <class T>
+inline Vec<T> exp(Vec<T> x) {
+  using V = Vec<T>;
+  using I = IntVec<T>;
+  using E = Exp<T>;
+  const V clamped = x < -E::limit ? splat<V>(-E::limit) : x;
+  const V shifted = clamped * T(1.4426950408889634) + E::magic;  // its low bits hold the exponent n
+  const V n = shifted - E::magic;
+  const V r = (clamped - n * E::ln2_high) - n * E::ln2_low;
+  V p = splat<V>(E::series[0]);
+#pragma GCC unroll 16
+  for (unsigned i = 1; i < sizeof(E::series) / sizeof(T); i++) p = p * r + E::series[i];
+  const V power = as<V>((as<I>(shifted) << Bits<T>::mantissa) + as<I>(splat<V>(T(1))));
+  return x > E::limit ? splat<V>(T(__builtin_inf())) : p * power;
+}
+
+// ---- storage types ----
+
+struct Half {
+  uint16_t bits;
+};
+struct BFloat {
+  uint16_t bits;
+};
+
+// S is stored, Compute<S> is computed with; the grid has the computing type.
+template <class S>
+struct ComputeOf {
+  using Type = S;
+};
+template <>
+struct ComputeOf<Half> {
+  using Type = float;
+};
+template <>
+struct ComputeOf<BFloat> {
+  using Type = float;
+};
+template <class S>
+using Compute = typename ComputeOf<S>::Type;
+
+using Int = Vec<int32_t>;
+using Word = Vec<uint32_t>;
+using Short = Vector<uint16_t, kLanes<float>>::Type;
+
+inline Vec<float> widen(Short s, BFloat) { return as<Vec<float>>(convert<Word>(s) << 16); }
+
+inline Vec<float> widen(Short s, Half) {
+  const Word h = convert<Word>(s), magnitude = h & 0x7fff;
+  // Moving the exponent field leaves a bias of 127 - 15 = 112, which the product removes, denormals included.
+  Vec<float> value = as<Vec<float>>(magnitude << 13) * 0x1p112f;
+  const Word special = (magnitude << 13) | 0x7f800000;
+  value = magnitude >= 0x7c00 ? as<Vec<float>>(special) : value;
+  return as<Vec<float>>(as<Word>(value) | ((h & 0x8000) << 16));
+}
+
+// Round to nearest, ties to even.
+inline Short narrow(Vec<float> v, BFloat) {
+  const Word b = as<Word>(v), rounded = (b + 0x7fff + ((b >> 16) & 1)) >> 16;
+  const Word nan = (b >> 16) | 0x40;
+  return convert<Short>((b & 0x7fffffff) > 0x7f800000 ? nan : rounded);
+}
+
+inline Short narrow(Vec<float> v, Half) {
+  const Word b = as<Word>(v), sign = (b >> 16) & 0x8000, magnitude = b & 0x7fffffff;
+  const Word normal = (magnitude - (112u << 23) + 0xfff + ((magnitude >> 13) & 1)) >> 13;
+  // Below 2^-14 the sum with 0.5 rounds to a multiple of 2^-24, the denormal step.
+  const Word denormal = as<Word>(as<Vec<float>>(magnitude) + 0.5f) - 0x3f000000;
+  Word h = magnitude < (113u << 23) ? denormal : normal;
+  h = magnitude >= 0x477ff000 ? Word{} + 0x7c00 : h;
+  h = magnitude > 0x7f800000 ? Word{} + 0x7e00 : h;
+  return convert<Short>(h | sign);
+}
+
+inline Vec<float> fetch(const float* p) { return load<Vec<float>>(p); }
+inline Vec<double> fetch(const double* p) { return load<Vec<double>>(p); }
+inline Vec<float> fetch(const Half* p) { return widen(load<Short>(&p->bits), Half{}); }
+inline Vec<float> fetch(const BFloat* p) { return widen(load<Short>(&p->bits), BFloat{}); }
+
+inline void put(float* p, Vec<float> v) { store(p, v); }
+inline void put(double* p, Vec<double> v) { store(p, v); }
+inline void put(Half* p, Vec<float> v) { store(&p->bits, narrow(v, Half{})); }
+inline void put(BFloat* p, Vec<float> v) { store(&p->bits, narrow(v, BFloat{})); }
+
+// The same for the first n of the lanes; those beyond are 0 in a fetch and untouched by a put.
+template <class S>
+inline Vec<Compute<S>> fetch(const S* p, int64_t n) {
+  constexpr int lanes = kLanes<Compute<S>>;
+  if (n >= lanes) return fetch(p);
+  S buffer[lanes] = {};
+  for (int64_t i = 0; i < n; i++) buffer[i] = p[i];
+  return fetch(buffer);
+}
+
+template <class S>
+inline void put(S* p, Vec<Compute<S>> v, int64_t n) {
+  constexpr int lanes = kLanes<Compute<S>>;
+  if (n >= lanes) return put(p, v);
+  S buffer[lanes];
+  put(buffer, v);
+  for (int64_t i = 0; i < n; i++) p[i] = buffer[i];
+}
+
+}  // namespace
+}  // namespace kan

@@ -1,0 +1,65 @@
+// A parallel loop on the OpenMP pool that the process already has, and aligned memory.
+#include <dlfcn.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <new>
+
+#include "../kernels.h"
+
+namespace kan {
+namespace {
+
+// The entry point of GNU OpenMP (libomp offers it too). Linking a runtime of our own would start a second pool of
+// threads beside torch's.
+using Fork = void (*)(void (*)(void*), void*, unsigned threads, unsigned flags);
+
+Fork find_fork() { return reinterpret_cast<Fork>(dlsym(RTLD_DEFAULT, "GOMP_parallel")); }
+
+Fork fork_pool() {
+  static const Fork fork = find_fork();
+  return fork;
+}
+
+struct Loop {
+  Task task;
+  void* context;
+  int64_t tasks;
+  std::atomic<int64_t> next{0};
+  std::atomic<int> workers{0};
+};
+
+void work(void* data) {
+  Loop& loop = *static_cast<Loop*>(data);
+  const int worker = loop.workers.fetch_add(1, std::memory_order_relaxed);
+  for (int64_t i; (i = loop.next.fetch_add(1, std::memory_order_relaxed)) < loop.tasks;) {
+    loop.task(loop.context, i, worker);
+  }
+}
+
+}  // namespace
+
+bool has_thread_pool() { return fork_pool() != nullptr; }
+
+void parallel_for(int threads, int64_t tasks, Task task, void* context) {
+  if (threads > tasks) threads = static_cast<int>(tasks);
+  if (threads <= 1 || !fork_pool()) {
+    for (int64_t i = 0; i < tasks; i++) task(context, i, 0);
+    return;
+  }
+  Loop loop;
+  loop.task = task;
+  loop.context = context;
+  loop.tasks = tasks;
+  fork_pool()(work, &loop, static_cast<unsigned>(threads), 0);
+}
+
+void* allocate(size_t bytes) {
+  void* memory = std::aligned_alloc(64, (bytes + 127) / 64 * 64);
+  if (!memory) throw std::bad_alloc();
+  return memory;
+}
+
+void release(void* memory) { std::free(memory); }
+
+}  // namespace kan

@@ -1,0 +1,227 @@
+// The inner kernels: one feature, one tile of samples sorted by cell, one tile of outputs.
+//
+// Samples of one cell meet the same rows, so the rows stay in registers while the samples pass by: per sample and
+// vector of outputs there is one load besides the multiply-adds. S is the number of spline rows (0: none), B tells
+// whether there is a base row, NZ is the number of vectors in a tile of outputs.
+#pragma once
+
+#include "plan.h"
+
+namespace kan {
+namespace {
+
+// Long sums are sums of sums of this many terms, which keeps their rounding errors small.
+constexpr int64_t kSumBlock = 16;
+
+template <class C, int S, bool B, int NZ>
+struct Tile {
+  using V = Vec<C>;
+  static constexpr int lanes = kLanes<C>, outs = NZ * lanes, width = S <= 4 ? 4 : 8, stride = width + 1;
+
+  struct Rows {
+    V row[S + 1][NZ];
+
+    void load_spline(const C* panel, int cell) {
+#pragma GCC unroll 8
+      for (int j = 0; j < S; j++)
+#pragma GCC unroll 4
+        for (int z = 0; z < NZ; z++) row[j][z] = load<V>(panel + (cell + j) * outs + z * lanes);
+    }
+    void load_base(const C* base) {
+#pragma GCC unroll 4
+      for (int z = 0; z < NZ; z++) row[S][z] = B ? load<V>(base + z * lanes) : V{};
+    }
+    void clear() {
+#pragma GCC unroll 8
+      for (int j = 0; j <= S; j++)
+#pragma GCC unroll 4
+        for (int z = 0; z < NZ; z++) row[j][z] = V{};
+    }
+    void add_spline(C* panel, int cell) {
+#pragma GCC unroll 8
+      for (int j = 0; j < S; j++)
+#pragma GCC unroll 4
+        for (int z = 0; z < NZ; z++) {
+          C* p = panel + (cell + j) * outs + z * lanes;
+          store(p, load<V>(p) + row[j][z]);
+          row[j][z] = V{};
+        }
+    }
+    void add_base(C* base) {
+#pragma GCC unroll 4
+      for (int z = 0; z < NZ && B; z++) store(base + z * lanes, load<V>(base + z * lanes) + row[S][z]);
+    }
+    // sum over the rows of weight * row
+    V combine(const C* w, int z, V sum) const {
+#pragma GCC unroll 8
+      for (int j = 0; j < S; j++) sum += w[j] * row[j][z];
+      return B ? sum + w[width] * row[S][z] : sum;
+    }
+    // row += weight * g
+    void accumulate(const C* w, int z, V g) {
+#pragma GCC unroll 8
+      for (int j = 0; j < S; j++) row[j][z] += w[j] * g;
+      if (B) row[S][z] += w[width] * g;
+    }
+  };
+
+  // y[id] += sum of weight * row
+  static void forward(const Plan<C>& plan, int cells, const C* panel, const C* base, C* y) {
+    Rows c;
+    c.load_base(base);
+    for (int cell = 0; cell < cells; cell++) {
+      if (plan.start[cell] == plan.start[cell + 1]) continue;
+      c.load_spline(panel, cell);
+      for (int64_t q = plan.start[cell]; q < plan.start[cell + 1]; q++) {
+        C* row = y + int64_t(plan.id[q]) * outs;
+        const C* w = plan.value + q * stride;
+#pragma GCC unroll 4
+        for (int z = 0; z < NZ; z++) store(row + z * lanes, c.combine(w, z, load<V>(row + z * lanes)));
+      }
+    }
+  }
+
+  // sums[q] += g[id] * sum of weight * row, lane by lane
+  static void grad_input(const Plan<C>& plan, const C* weight, int cells, const C* panel, const C* base, const C* g,
+                         C* sums) {
+    Rows c;
+    c.load_base(base);
+    for (int cell = 0; cell < cells; cell++) {
+      if (plan.start[cell] == plan.start[cell + 1]) continue;
+      c.load_spline(panel, cell);
+      for (int64_t q = plan.start[cell]; q < plan.start[cell + 1]; q++) {
+        const C* row = g + int64_t(plan.id[q]) * outs;
+        const C* w = weight + q * stride;
+        V dot[S + 1] = {};
+#pragma GCC unroll 4
+        for (int z = 0; z < NZ; z++) {
+          const V gz = load<V>(row + z * lanes);
+#pragma GCC unroll 8
+          for (int j = 0; j < S + B; j++) dot[j] = z == 0 ? gz * c.row[j][z] : dot[j] + gz * c.row[j][z];
+        }
+        V sum = load<V>(sums + q * lanes);
+#pragma GCC unroll 8
+        for (int j = 0; j < S; j++) sum += w[j] * dot[j];
+        if (B) sum += w[width] * dot[S];
+        store(sums + q * lanes, sum);
+      }
+    }
+  }
+
+  // rows += weight * g[id]
+  static void grad_coef(const Plan<C>& plan, int cells, const C* g, C* panel, C* base) {
+    Rows c;
+    c.clear();
+    for (int cell = 0; cell < cells; cell++) {
+      if (plan.start[cell] == plan.start[cell + 1]) continue;
+      for (int64_t q = plan.start[cell]; q < plan.start[cell + 1]; q++) {
+        const C* row = g + int64_t(plan.id[q]) * outs;
+        const C* w = plan.value + q * stride;
+#pragma GCC unroll 4
+        for (int z = 0; z < NZ; z++) c.accumulate(w, z, load<V>(row + z * lanes));
+      }
+      c.add_spline(panel, cell);
+    }
+    c.add_base(base);
+  }
+
+  // sums += |phi|
+  static void magnitude(const Plan<C>& plan, int cells, const C* panel, const C* base, C* sums) {
+    Rows c;
+    c.load_base(base);
+    V sum[NZ] = {};
+    for (int cell = 0; cell < cells; cell++) {
+      if (plan.start[cell] == plan.start[cell + 1]) continue;
+      c.load_spline(panel, cell);
+      for (int64_t q0 = plan.start[cell]; q0 < plan.start[cell + 1]; q0 += kSumBlock) {
+        V part[NZ] = {};
+        for (int64_t q = q0; q < smaller(q0 + kSumBlock, plan.start[cell + 1]); q++) {
+          const C* w = plan.value + q * stride;
+#pragma GCC unroll 4
+          for (int z = 0; z < NZ; z++) {
+            const V phi = c.combine(w, z, V{});
+            part[z] += phi < 0 ? -phi : phi;
+          }
+        }
+#pragma GCC unroll 4
+        for (int z = 0; z < NZ; z++) sum[z] += part[z];
+      }
+    }
+#pragma GCC unroll 4
+    for (int z = 0; z < NZ; z++) store(sums + z * lanes, load<V>(sums + z * lanes) + sum[z]);
+  }
+
+  // With g = sign(phi) * scale: sums[q] += g * sum of slope * row, and d_rows += value * g. Works on the first of
+  // `outs` / `lanes` vectors at z0: two sets of rows would not fit in the registers otherwise.
+  static void magnitude_backward(const Plan<C>& plan, int cells, const C* panel, const C* base, const C* scale,
+                                 C* sums, C* d_panel, C* d_base) {
+    using One = Tile<C, S, B, 1>;
+    for (int z = 0; z < NZ; z++) {
+      typename One::Rows c, d;
+      d.clear();
+      c.row[S][0] = B ? load<V>(base + z * lanes) : V{};
+      const V factor = load<V>(scale + z * lanes);
+      for (int cell = 0; cell < cells; cell++) {
+        if (plan.start[cell] == plan.start[cell + 1]) continue;
+#pragma GCC unroll 8
+        for (int j = 0; j < S; j++) c.row[j][0] = load<V>(panel + (cell + j) * outs + z * lanes);
+        for (int64_t q = plan.start[cell]; q < plan.start[cell + 1]; q++) {
+          const C* w = plan.value + q * stride;
+          const V phi = c.combine(w, 0, V{});
+          const V g = phi > 0 ? factor : phi < 0 ? -factor : phi * factor;
+          d.accumulate(w, 0, g);
+          store(sums + q * lanes, load<V>(sums + q * lanes) + g * c.combine(plan.slope + q * stride, 0, V{}));
+        }
+#pragma GCC unroll 8
+        for (int j = 0; j < S; j++) {
+          C* p = d_panel + (cell + j) * outs + z * lanes;
+          store(p, load<V>(p) + d.row[j][0]);
+          d.row[j][0] = V{};
+        }
+      }
+      if (B) store(d_base + z * lanes, load<V>(d_base + z * lanes) + d.row[S][0]);
+    }
+  }
+};
+
+// The kernels for one tile width.
+template <class C>
+struct TileOps {
+  int vectors;
+  void (*forward)(const Plan<C>&, int, const C*, const C*, C*);
+  void (*grad_input)(const Plan<C>&, const C*, int, const C*, const C*, const C*, C*);
+  void (*grad_coef)(const Plan<C>&, int, const C*, C*, C*);
+  void (*magnitude)(const Plan<C>&, int, const C*, const C*, C*);
+  void (*magnitude_backward)(const Plan<C>&, int, const C*, const C*, const C*, C*, C*, C*);
+};
+
+template <class C, int S, bool B, int NZ>
+constexpr TileOps<C> tile_ops() {
+  using T = Tile<C, S, B, NZ>;
+  return {NZ, T::forward, T::grad_input, T::grad_coef, T::magnitude, T::magnitude_backward};
+}
+
+// Wide tiles and one-vector tiles for what is left of the outputs.
+template <class C>
+struct Kernel {
+  TileOps<C> wide, narrow;
+};
+
+template <class C, int S, bool B>
+constexpr Kernel<C> kernel() {
+  constexpr int rows = S + B, wide = KAN_REGISTERS == 32 ? (rows <= 5 ? 4 : 2) : (rows <= 5 ? 2 : 1);
+  return {tile_ops<C, S, B, wide>(), tile_ops<C, S, B, 1>()};
+}
+
+template <class C>
+const Kernel<C>& kernel_of(int spline_rows, bool base) {
+  static constexpr Kernel<C> table[][2] = {
+      {kernel<C, 0, true>(), kernel<C, 0, true>()},  {kernel<C, 1, false>(), kernel<C, 1, true>()},
+      {kernel<C, 2, false>(), kernel<C, 2, true>()}, {kernel<C, 3, false>(), kernel<C, 3, true>()},
+      {kernel<C, 4, false>(), kernel<C, 4, true>()}, {kernel<C, 5, false>(), kernel<C, 5, true>()},
+      {kernel<C, 6, false>(), kernel<C, 6, true>()}};
+  return table[spline_rows][base];
+}
+
+}  // namespace
+}  // namespace kan

@@ -1,0 +1,57 @@
+// The interface of the compiled kernels: raw pointers and sizes, no torch, no Python.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace kan {
+
+enum class Type : int { f32, f64, f16, bf16 };
+enum class Base : int { silu, identity, zero };
+enum class Extrapolation : int { zero, linear, clamp };
+
+struct Layer {
+  int64_t batch, in, out;
+  int grid_size, degree, order;
+  Base base;
+  Extrapolation extrapolation;
+  int threads;
+};
+
+// Contiguous tensors in the layouts of docs/architecture.md. Null stands for an absent operand (v: ones; bias,
+// spline_weight, base_weight: no such term) or for a result that is not wanted.
+struct Operands {
+  const void *grid, *x, *v, *g, *spline_weight, *base_weight, *bias;
+  void *y, *grad_x, *grad_spline, *grad_base, *grad_bias;
+};
+
+// The kernels compiled for one instruction set.
+//   forward                  y
+//   backward                 grad_spline, grad_base at layer.order with v; grad_bias; grad_x at layer.order when it is
+//                            the only contraction wanted, else at layer.order + 1
+//   edge_magnitude           y (out, in) = mean over the batch of |phi|
+//   edge_magnitude_backward  grad_x, grad_spline, grad_base from g (out, in)
+struct Kernels {
+  const char* name;
+  void (*forward)(Type, const Layer&, const Operands&);
+  void (*backward)(Type, const Layer&, const Operands&);
+  void (*edge_magnitude)(Type, const Layer&, const Operands&);
+  void (*edge_magnitude_backward)(Type, const Layer&, const Operands&);
+};
+
+// The kernels this processor can execute, best first; count receives their number.
+const Kernels* const* available_kernels(int* count);
+
+// Runs task(context, index, worker) for every index in [0, tasks), on at most `threads` threads of the OpenMP pool
+// that torch uses, where there is one. Worker numbers are below `threads`.
+using Task = void (*)(void* context, int64_t index, int worker);
+void parallel_for(int threads, int64_t tasks, Task task, void* context);
+
+// True when parallel_for has found the OpenMP runtime of the process.
+bool has_thread_pool();
+
+// Uninitialised memory aligned to a cache line; throws std::bad_alloc.
+void* allocate(size_t bytes);
+void release(void* memory);
+
+}  // namespace kan

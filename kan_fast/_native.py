@@ -1,0 +1,209 @@
+"""The cpu backend: launches the compiled kernels of csrc/cpu on torch tensors.
+
+Implements the backend contract of docs/architecture.md. Importable without the extension; `unavailable_reason` then
+says why. The kernels run on torch's own pool of threads and obey `torch.set_num_threads`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor, get_num_threads
+
+from kan_fast.reference import Spec
+
+_C: Any
+try:
+    _C = import_module("kan_fast._C")
+except ImportError as error:
+    _C, _import_error = None, error
+
+MAX_ORDER = 20
+DTYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
+_BASES = {"silu": 0, "identity": 1, "zero": 2}
+_EXTRAPOLATIONS = {"zero": 0, "linear": 1, "clamp": 2}
+
+_isa = 0  # index into isas()
+
+
+def unavailable_reason() -> str | None:
+    """Why the compiled kernels can't be used; None if they can."""
+    return None if _C is not None else f"the compiled extension kan_fast._C can't be imported ({_import_error})"
+
+
+def isas() -> list[str]:
+    """The instruction sets that have kernels and that this processor can execute, best first."""
+    return [] if _C is None else _C.isas()
+
+
+@contextmanager
+def use_isa(name: str) -> Iterator[None]:
+    """Run the kernels of one instruction set, for the whole process.
+
+    Raises:
+        ValueError: `name` is not in `isas()`.
+    """
+    global _isa
+    if name not in isas():
+        raise ValueError(f"unknown instruction set {name!r}; this processor has {', '.join(isas()) or 'none'}")
+    previous, _isa = _isa, isas().index(name)
+    try:
+        yield
+    finally:
+        _isa = previous
+
+
+def threading() -> str:
+    """How the kernels run in parallel, in one sentence."""
+    if _C is None:
+        return "no compiled kernels"
+    if not _C.has_thread_pool():
+        return "one thread: this build of torch shares no OpenMP runtime (GOMP_parallel)"
+    return "the OpenMP threads of torch"
+
+
+def forward(
+    x: Tensor,
+    v: Tensor | None,
+    spline_weight: Tensor | None,
+    base_weight: Tensor | None,
+    bias: Tensor | None,
+    grid: Tensor,
+    order: int,
+    spec: Spec,
+) -> Tensor:
+    weight = base_weight if spline_weight is None else spline_weight
+    assert weight is not None, "a layer has spline rows, a base row or both"
+    y = x.new_empty(x.shape[0], weight.shape[0])
+    _run("forward", x, v, None, spline_weight, base_weight, bias, grid, order, spec, y.shape[1], y=y)
+    return y
+
+
+def grad_input(
+    x: Tensor,
+    g: Tensor,
+    spline_weight: Tensor | None,
+    base_weight: Tensor | None,
+    grid: Tensor,
+    order: int,
+    spec: Spec,
+) -> Tensor:
+    gx = torch.empty(x.shape, dtype=x.dtype)
+    _run("backward", x, None, g, spline_weight, base_weight, None, grid, order, spec, g.shape[1], gx=gx)
+    return gx
+
+
+def grad_coef(
+    x: Tensor,
+    v: Tensor | None,
+    g: Tensor,
+    grid: Tensor,
+    order: int,
+    spec: Spec,
+    needs: tuple[bool, bool] = (True, True),
+) -> tuple[Tensor, Tensor]:
+    gs, gb = _empty_coefficients(x, g.shape[1], grid, spec, needs)
+    if needs[0] or needs[1]:
+        _run("backward", x, v, g, None, None, None, grid, order, spec, g.shape[1], gs=gs, gb=gb)
+    return gs, gb
+
+
+def backward(
+    x: Tensor,
+    g: Tensor,
+    spline_weight: Tensor | None,
+    base_weight: Tensor | None,
+    grid: Tensor,
+    order: int,
+    spec: Spec,
+    needs: tuple[bool, bool, bool, bool] = (True, True, True, True),
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    gx = torch.empty(x.shape if needs[0] else 0, dtype=x.dtype)
+    gs, gb = _empty_coefficients(x, g.shape[1], grid, spec, (needs[1], needs[2]))
+    gbias = torch.empty(g.shape[1] if needs[3] else 0, dtype=x.dtype)
+    if not (needs[1] or needs[2]):
+        order += 1
+    _run(
+        "backward", x, None, g, spline_weight, base_weight, None, grid, order, spec, g.shape[1],
+        gx=gx, gs=gs, gb=gb, gbias=gbias,
+    )  # fmt: skip
+    return gx, gs, gb, gbias
+
+
+def edge_magnitude(
+    x: Tensor, spline_weight: Tensor | None, base_weight: Tensor | None, grid: Tensor, spec: Spec
+) -> Tensor:
+    weight = base_weight if spline_weight is None else spline_weight
+    assert weight is not None, "a layer has spline rows, a base row or both"
+    m = torch.empty(weight.shape[:2], dtype=x.dtype)
+    _run("edge_magnitude", x, None, None, spline_weight, base_weight, None, grid, 0, spec, m.shape[0], y=m)
+    return m
+
+
+def edge_magnitude_backward(
+    x: Tensor, gm: Tensor, spline_weight: Tensor | None, base_weight: Tensor | None, grid: Tensor, spec: Spec
+) -> tuple[Tensor, Tensor, Tensor]:
+    gx = torch.empty(x.shape, dtype=x.dtype)
+    gs = torch.empty(0 if spline_weight is None else spline_weight.shape, dtype=x.dtype)
+    gb = torch.empty(0 if base_weight is None else base_weight.shape, dtype=x.dtype)
+    _run(
+        "edge_magnitude_backward", x, None, gm, spline_weight, base_weight, None, grid, 0, spec, gm.shape[0],
+        gx=gx, gs=gs, gb=gb,
+    )  # fmt: skip
+    return gx, gs, gb
+
+
+def _empty_coefficients(
+    x: Tensor, out: int, grid: Tensor, spec: Spec, needs: tuple[bool, bool]
+) -> tuple[Tensor, Tensor]:
+    features, knots = grid.shape
+    gs = torch.empty((out, features, knots - spec.degree - 1) if needs[0] else 0, dtype=x.dtype)
+    return gs, torch.empty((out, features) if needs[1] else 0, dtype=x.dtype)
+
+
+def _run(
+    kernel: str,
+    x: Tensor,
+    v: Tensor | None,
+    g: Tensor | None,
+    spline_weight: Tensor | None,
+    base_weight: Tensor | None,
+    bias: Tensor | None,
+    grid: Tensor,
+    order: int,
+    spec: Spec,
+    out: int,
+    y: Tensor | None = None,
+    gx: Tensor | None = None,
+    gs: Tensor | None = None,
+    gb: Tensor | None = None,
+    gbias: Tensor | None = None,
+) -> None:
+    """Call a kernel; results are wanted where they are given and not of shape (0,)."""
+    if order > MAX_ORDER:
+        raise ValueError(f"the cpu backend takes derivatives up to order {MAX_ORDER}, got {order}; use 'reference'")
+    # Names keep the contiguous copies alive until the call returns.
+    given = (grid, x, v, g, spline_weight, base_weight, bias)
+    inputs = [t if t is None or t.is_contiguous() else t.contiguous() for t in given]
+    degree, base, extrapolation = spec
+    assert isinstance(base, str), "callables run unfused"
+    batch, features = x.shape
+    getattr(_C, kernel)(
+        _isa,
+        DTYPES[x.dtype],
+        get_num_threads(),
+        batch,
+        features,
+        out,
+        grid.shape[1] - 2 * degree - 1,
+        degree,
+        order,
+        _BASES[base],
+        _EXTRAPOLATIONS[extrapolation],
+        *[0 if t is None else t.data_ptr() for t in inputs],
+        *[0 if t is None else t.data_ptr() for t in (y, gx, gs, gb, gbias)],
+    )
