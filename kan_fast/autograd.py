@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from kan_fast import ops
+from kan_fast import ops, reference
 from kan_fast.reference import Spec
 
 Coef = tuple[Tensor | None, Tensor | None]
@@ -24,6 +24,9 @@ def forward(
     x: Tensor, v: Tensor | None, c: Coef, bias: Tensor | None, grid: Tensor, order: int, spec: Spec, backend: str
 ) -> Tensor:
     """Differentiable `forward` contraction, `(batch, out)`; arguments as in the backend contract."""
+    if torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+        # torch 2.13 compiles grad, jvp and vmap of a custom Function to wrong numbers; of plain torch it does not
+        return reference.forward(x, v, *c, bias, grid, order, spec)
     return _apply(_Forward, x, v, *c, bias, grid, order, spec, backend)
 
 
@@ -94,8 +97,17 @@ class _Forward(_Contraction):
     tensors, folds = 6, True
 
     @staticmethod
-    def forward(x: Tensor, v: Any, spline_weight: Any, base_weight: Any, bias: Any, grid: Tensor, *rest: Any) -> Tensor:
-        order, spec, backend = rest
+    def forward(
+        x: Tensor,
+        v: Any,
+        spline_weight: Any,
+        base_weight: Any,
+        bias: Any,
+        grid: Tensor,
+        order: int,
+        spec: Spec,
+        backend: str,
+    ) -> Tensor:
         return ops.forward(x, v, spline_weight, base_weight, bias, grid, order, *spec, backend)
 
     @staticmethod
@@ -142,8 +154,9 @@ class _GradInput(_Contraction):
     tensors, folds = 5, True
 
     @staticmethod
-    def forward(x: Tensor, g: Tensor, spline_weight: Any, base_weight: Any, grid: Tensor, *rest: Any) -> Tensor:
-        order, spec, backend = rest
+    def forward(
+        x: Tensor, g: Tensor, spline_weight: Any, base_weight: Any, grid: Tensor, order: int, spec: Spec, backend: str
+    ) -> Tensor:
         return ops.grad_input(x, g, spline_weight, base_weight, grid, order, *spec, backend)
 
     @staticmethod
@@ -182,8 +195,9 @@ class _GradCoef(_Contraction):
     tensors, folds = 4, False
 
     @staticmethod
-    def forward(x: Tensor, v: Tensor | None, g: Tensor, grid: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-        order, spec, backend, needs = rest
+    def forward(
+        x: Tensor, v: Any, g: Tensor, grid: Tensor, order: int, spec: Spec, backend: str, needs: tuple[bool, bool]
+    ) -> tuple[Tensor, Tensor]:
         return ops.grad_coef(x, v, g, grid, order, needs, *spec, backend)
 
     @staticmethod
@@ -256,8 +270,9 @@ class _EdgeMagnitudeGradient(Function):
     """Not another T_d (its g would belong to edges), so it says that it has no derivative instead of giving zero."""
 
     @staticmethod
-    def forward(x: Tensor, gm: Tensor, spline_weight: Any, base_weight: Any, grid: Tensor, *rest: Any) -> Any:
-        spec, backend = rest
+    def forward(
+        x: Tensor, gm: Tensor, spline_weight: Any, base_weight: Any, grid: Tensor, spec: Spec, backend: str
+    ) -> Any:
         return ops.edge_magnitude_backward(x, gm, spline_weight, base_weight, grid, *spec, backend)
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Which backend serves a problem, and why: a pure function of device, dtype and degree."""
+"""Which backend serves a problem, and why: a pure function of device and dtype."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def module(name: str) -> ModuleType:
 
 
 @cache
-def choose(device: str, dtype: torch.dtype, degree: int, backend: str | None = None) -> Choice:
+def choose(device: str, dtype: torch.dtype, backend: str | None = None) -> Choice:
     """Choose the backend for tensors of a device type and dtype, or check the one that the user forces.
 
     Raises:
@@ -61,20 +61,27 @@ def choose(device: str, dtype: torch.dtype, degree: int, backend: str | None = N
     if backend is not None:
         if backend not in NAMES:
             raise ValueError(f"unknown backend {backend!r}; allowed: {', '.join(NAMES)}, or None to choose")
-        why = _refusal(backend, device, dtype, degree)
+        why = refusal(backend, device, dtype)
         if why is not None:
             raise ValueError(f"backend {backend!r} can't be used here: {why}; use backend=None to choose another")
         return Choice(backend, {})
     refusals: dict[str, str] = {}
     for name in NAMES:
-        why = _refusal(name, device, dtype, degree)
+        why = refusal(name, device, dtype)
         if why is None:
             return Choice(name, refusals)
         refusals[name] = why
     raise ValueError(f"no backend serves {dtype} on {device}:\n" + "\n".join(map(": ".join, refusals.items())))
 
 
-def _refusal(name: str, device: str, dtype: torch.dtype, degree: int) -> str | None:
+@torch.compiler.assume_constant_result
+def chosen(device: str, dtype: torch.dtype, backend: str | None = None) -> str:
+    """The name that `choose` gives; a constant for torch.compile."""
+    return choose(device, dtype, backend).backend
+
+
+def refusal(name: str, device: str, dtype: torch.dtype) -> str | None:
+    """Why a backend can't serve tensors of a device type and dtype here; None if it can."""
     status = backends()[name]
     if name in ("cpu", "cuda", "triton"):
         wanted = "cpu" if name == "cpu" else "cuda"
