@@ -139,7 +139,7 @@ def fit(
                     _forget_splines(optimizer, model)
                 entry = dict(zip(("train_loss", "reg"), objective.step(train.batch()), strict=True))
                 entry["test_loss"] = objective.test(test.batch()) if test is not None else float("nan")
-                entry |= {name: float(metric()) for name, metric in measures.items()}
+                entry |= {name: _number(metric()) for name, metric in measures.items()}
                 for name, value in entry.items():
                     history[name].append(value)
                 bar.update()
@@ -187,7 +187,7 @@ class _Objective:
             nonlocal losses
             self.optimizer.zero_grad()
             loss, reg = self._losses(pair)
-            total = loss + self.lamb * reg
+            total = loss + self.lamb * reg if self.lamb else loss
             total.backward()
             if losses is None:  # at the parameters that the step before arrived at
                 gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
@@ -240,6 +240,10 @@ def _scalar(loss: Tensor) -> Tensor:
 
 def _root(loss: Tensor) -> float:
     return loss.sqrt().item()
+
+
+def _number(value: Any) -> float:
+    return value.item() if isinstance(value, Tensor) else float(value)
 
 
 def _named(metrics: Iterable[Metric]) -> dict[str, Metric]:

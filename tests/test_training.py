@@ -133,8 +133,14 @@ def test_metrics_and_display(dataset, capsys):
         calls.append(1)
         return torch.tensor(len(calls))
 
-    history = small().fit(dataset, "Adam", 3, metrics=[count], display_metrics=["train_loss", "count"], log=2)
+    model = small()
+
+    def error():
+        return mse(model(dataset["test_input"]), dataset["test_label"])
+
+    history = model.fit(dataset, "Adam", 3, metrics=[count, error], display_metrics=["train_loss", "count"], log=2)
     assert history["count"] == [1.0, 2.0, 3.0]
+    assert history["error"] == pytest.approx([loss**2 for loss in history["test_loss"]], rel=1e-4)
     output = capsys.readouterr()
     assert output.out == ""
     assert "train_loss" in output.err

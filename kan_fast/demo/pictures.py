@@ -22,6 +22,7 @@ def curves(lines: Mapping[str, Sequence[float]], x_label: str, y_label: str, tit
     for color, (name, values) in zip(COLORS, lines.items(), strict=False):
         axes.plot(range(1, len(values) + 1), values, color=color, label=name, linewidth=1.8)
     axes.set(xlabel=x_label, ylabel=y_label)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_title(title, fontsize=11)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
