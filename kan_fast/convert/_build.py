@@ -1,0 +1,94 @@
+"""Layers and networks from tensors that exist, without drawing initial parameters."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kan_fast.functional import BASES, Base
+from kan_fast.linear import KANLinear
+from kan_fast.network import KAN
+
+NAMED: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "elu": F.elu,
+    "leaky_relu": F.leaky_relu,
+    "softplus": F.softplus,
+}
+
+
+def base_function(activation: Base | None) -> Base:
+    """The `base` of a KANLinear for an activation: by its name where kernels have it, so that it is fused."""
+    if activation is None or activation == "identity" or isinstance(activation, nn.Identity):
+        return "identity"
+    if isinstance(activation, str):
+        if activation not in BASES and activation not in NAMED:
+            raise ValueError(
+                f"unknown activation {activation!r}; allowed: {', '.join([*BASES, *NAMED])}, a callable, or None"
+            )
+        return NAMED.get(activation, activation)
+    if not callable(activation):
+        raise TypeError(f"activation must be a name, a callable or None, got {activation!r}")
+    if activation is F.silu or isinstance(activation, nn.SiLU):
+        return "silu"
+    return copy.deepcopy(activation)
+
+
+@torch.no_grad()
+def layer(
+    spline_weight: Tensor,
+    base_weight: Tensor | None,
+    grid: Tensor,
+    bias: Tensor | None = None,
+    *,
+    degree: int,
+    base: Base,
+    **options: Any,
+) -> KANLinear:
+    """A KANLinear with copies of these tensors; shapes as in `kan_fast.functional.kan_linear`.
+
+    Raises:
+        ValueError: the knots do not increase strictly.
+    """
+    if not (grid.diff(dim=1) > 0).all():
+        row = int((grid.diff(dim=1) <= 0).any(1).nonzero()[0])
+        raise ValueError(
+            f"the knots of input {row} do not increase strictly: {grid[row].tolist()}; update the grid first"
+        )
+    out_features, in_features, rows = spline_weight.shape
+    new = KANLinear(
+        in_features,
+        out_features,
+        bias is not None,
+        grid_size=rows - degree,
+        spline_order=degree,
+        grid_range=(float(grid[:, degree].min()), float(grid[:, -1 - degree].max())),
+        base=base,
+        device="meta",
+        dtype=spline_weight.dtype,
+        **options,
+    ).to_empty(device=spline_weight.device)
+    new.spline_weight.copy_(spline_weight)
+    new.grid.copy_(grid)
+    if new.base_weight is not None and base_weight is not None:
+        new.base_weight.copy_(base_weight)
+    if new.bias is not None and bias is not None:
+        new.bias.copy_(bias)
+    return new
+
+
+def network(layers: Sequence[KANLinear]) -> KAN:
+    """A KAN of these layers, which have one grid size and degree."""
+    first = layers[0]
+    width = [first.in_features, *(layer.out_features for layer in layers)]
+    model = KAN(width, first.grid_size, first.spline_order, device="meta")
+    model.layers = nn.ModuleList(layers)  # type: ignore[assignment]  # it has no type for its items
+    return model
