@@ -13,7 +13,7 @@ from kan_fast.demo import pictures
 from kan_fast.demo.compare import Pair, equal_mlp, evaluate, train_in_turns
 from kan_fast.linear import KANLinear
 
-TITLE = "Progression of diabetes (442 patients, 10 measurements; noisy: a linear model explains less than half of the variance)"
+TITLE = "Progression of diabetes (442 patients, 10 measurements; noisy data, most of the variance unexplained)"
 SPLITS = 10
 EPOCHS = 60
 
