@@ -17,12 +17,14 @@ COLORS = ("#0b6e99", "#d9730d", "#7a7a7a")
 
 
 def curves(lines: Mapping[str, Sequence[float]], x_label: str, y_label: str, title: str, path: Path) -> None:
-    """One line per entry against 1, 2, ..., labelled at its end."""
+    """One line per entry against 1, 2, ..., named in a legend."""
+    from matplotlib.ticker import MaxNLocator
+
     figure, (axes,) = _canvas(1, (6, 3.8))
     for color, (name, values) in zip(COLORS, lines.items(), strict=False):
         axes.plot(range(1, len(values) + 1), values, color=color, label=name, linewidth=1.8)
     axes.set(xlabel=x_label, ylabel=y_label)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title(title, fontsize=11)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
