@@ -4,5 +4,6 @@ from kan_fast import functional
 from kan_fast._version import __version__
 from kan_fast.dispatch import backends
 from kan_fast.linear import KANLinear, explain
+from kan_fast.network import KAN
 
-__all__ = ["KANLinear", "__version__", "backends", "explain", "functional"]
+__all__ = ["KAN", "KANLinear", "__version__", "backends", "explain", "functional"]

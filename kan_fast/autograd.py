@@ -7,6 +7,7 @@ So are the forward-mode derivatives (`tangent`). Under vmap all tensors get one 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,8 +25,7 @@ def forward(
     x: Tensor, v: Tensor | None, c: Coef, bias: Tensor | None, grid: Tensor, order: int, spec: Spec, backend: str
 ) -> Tensor:
     """Differentiable `forward` contraction, `(batch, out)`; arguments as in the backend contract."""
-    if torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
-        # torch 2.13 compiles grad, jvp and vmap of a custom Function to wrong numbers; of plain torch it does not
+    if torch._C._are_functorch_transforms_active() and _torch_gets_wrong():
         return reference.forward(x, v, *c, bias, grid, order, spec)
     return _apply(_Forward, x, v, *c, bias, grid, order, spec, backend)
 
@@ -51,8 +51,20 @@ def edge_magnitude(x: Tensor, c: Coef, grid: Tensor, spec: Spec, backend: str) -
 
 
 def _apply(function: type[_Contraction], *args: Any) -> Any:
-    """Dynamo refuses a Function that defines jvp, so compiled code gets the one without."""
-    return (function if torch.compiler.is_compiling() else function.with_jvp).apply(*args)
+    """Apply the form of the Function that fits: all compute the same, but no form can do everything in torch 2.13."""
+    if torch.compiler.is_compiling():
+        return function.apply(*args)
+    if torch._C._are_functorch_transforms_active():
+        return function.transformable.apply(*args)
+    return function.eager.apply(*args)
+
+
+def _torch_gets_wrong() -> bool:
+    """Transforms of a custom Function that torch 2.13 silently gets wrong: compiled ones, and jvp of jvp."""
+    if torch.compiler.is_compiling():
+        return True
+    levels = torch._C._functorch.get_interpreter_stack() or ()
+    return sum(level.key() == torch._C._functorch.TransformType.Jvp for level in levels) > 1
 
 
 def _times(v: Tensor | None, gx: Tensor) -> Tensor:
@@ -60,11 +72,30 @@ def _times(v: Tensor | None, gx: Tensor) -> Tensor:
 
 
 class _Contraction(Function):
-    """What the contractions share: groups under vmap, and a twin with forward-mode derivatives."""
+    """What the contractions share: groups under vmap, and other forms of the same Function.
+
+    Dynamo refuses a Function that defines jvp, torch.func needs one, with setup_context, and a Function that has
+    setup_context spends 15 us per call on matching its signature, more than the kernels of a small layer.
+    """
 
     tensors: int  # the first arguments; the rest are numbers and names
     folds: bool  # whether groups with shared coefficients are just a larger batch
-    with_jvp: type[Function]
+    transformable: type[Function]
+    eager: type[Function]
+    tangent: Callable[..., Any]
+
+    def __init_subclass__(cls) -> None:
+        if "tangent" not in vars(cls):  # one of the forms below
+            return
+
+        def forward(ctx: Any, *args: Any) -> Any:
+            output = cls.forward(*args)
+            cls.setup_context(ctx, args, output)
+            return output
+
+        jvp = {"jvp": staticmethod(cls.tangent)}
+        cls.transformable = type(cls.__name__, (cls,), jvp)
+        cls.eager = type(cls.__name__, (Function,), {"forward": forward, "backward": cls.backward, **jvp})
 
     @classmethod
     def vmap(cls, info: Any, in_dims: tuple, *args: Any) -> tuple[Any, Any]:
@@ -241,10 +272,6 @@ def _sum(terms: list[Tensor]) -> Tensor:
     for term in terms[1:]:
         total = total + term
     return total
-
-
-for _function in (_Forward, _GradInput, _GradCoef):
-    _function.with_jvp = type(_function.__name__, (_function,), {"jvp": staticmethod(_function.tangent)})
 
 
 class _EdgeMagnitude(Function):
