@@ -1,8 +1,12 @@
-"""Build of the compiled extension `kan_fast._C`: ninja drives the C++ compiler. All metadata is in pyproject.toml.
+"""Build of the compiled parts: ninja drives the C++ compiler and nvcc. All metadata is in pyproject.toml.
 
-The build needs setuptools, pybind11 and ninja; it never imports torch, uses the network or looks for a GPU. Without a
-compiler the package installs as pure Python: kan_fast then runs on plain torch, and `kan_fast.backends()` says so.
-The environment variables CXX, CXXFLAGS and LDFLAGS have their usual meaning.
+`kan_fast._C` holds the kernels for CPUs. `kan_fast._cuda_kernels` holds those for GPUs, for all architectures at once
+and with the CUDA runtime inside; it is built where there is an nvcc. The build needs setuptools, pybind11 and ninja;
+it never imports torch, uses the network or looks for a GPU. Without a compiler the package installs as pure Python:
+kan_fast then runs on plain torch, and `kan_fast.backends()` says so.
+
+The environment variables CXX, CXXFLAGS, LDFLAGS, CUDA_HOME and NVCC_APPEND_FLAGS have their usual meaning.
+KAN_FAST_CUDA=0 leaves out the GPU kernels, KAN_FAST_CUDA="80 90" builds them for these architectures alone.
 """
 
 import os
@@ -29,6 +33,12 @@ X86_FLAGS = {
     "_avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mf16c"],
 }
 
+CUDA_SOURCES = sorted(Path("csrc/cuda").glob("*.cu"))
+CUDA_ARCHITECTURES = "75 80 86 89 90 100 120"
+NVCC_FLAGS = ["-O3", "-std=c++17", "-Xcompiler=-fPIC"]
+# Static, and its symbols hidden from the runtime that torch brings.
+NVCC_LINK_FLAGS = ["-shared", "-cudart=static", "-Xlinker=--exclude-libs,ALL"]
+
 NINJA_RULES = """\
 ninja_required_version = 1.5
 builddir = {build_dir}
@@ -43,6 +53,16 @@ rule link
   command = {cxx} $in {link_flags} -o $out
   description = link $out
 
+rule nvcc
+  command = {nvcc} -MMD -MF $out.d {nvcc_flags} -c $in -o $out
+  description = compile $in for {architectures}
+  depfile = $out.d
+  deps = gcc
+
+rule nvlink
+  command = {nvcc} $in {nvlink_flags} -o $out
+  description = link $out
+
 """
 
 
@@ -52,6 +72,28 @@ def find_compiler() -> list[str]:
         return []
     found = map(shutil.which, ("c++", "g++", "clang++"))
     return shlex.split(os.environ.get("CXX", "")) or list(filter(None, found))[:1]
+
+
+def find_nvcc() -> str:
+    """The CUDA compiler, from CUDA_HOME or PATH; empty where there is none or KAN_FAST_CUDA=0."""
+    if os.environ.get("KAN_FAST_CUDA") == "0" or not find_compiler():
+        return ""
+    home = os.environ.get("CUDA_HOME")
+    return shutil.which("nvcc", path=os.path.join(home, "bin") if home else None) or ""
+
+
+def cuda_architectures(nvcc: str) -> list[str]:
+    """The wanted architectures that this nvcc knows: old ones lack the newest, new ones drop the oldest."""
+    known = subprocess.run([nvcc, "--list-gpu-code"], capture_output=True, text=True, check=True).stdout.split()
+    wanted = os.environ.get("KAN_FAST_CUDA", CUDA_ARCHITECTURES).split()
+    found = [arch for arch in wanted if f"sm_{arch}" in known]
+    return found or sys.exit(f"kan_fast: {nvcc} knows none of the architectures {' '.join(wanted)}: {' '.join(known)}")
+
+
+def architecture_flag(architectures: list[str]) -> str:
+    """One pass over the source, for the lowest architecture, serves all; newer GPUs than these start from its PTX."""
+    lowest = f"compute_{architectures[0]}"
+    return f"-gencode=arch={lowest},code=[{','.join(f'sm_{arch}' for arch in architectures)},{lowest}]"
 
 
 def instruction_set(source: Path) -> str:
@@ -64,12 +106,26 @@ def quote(words: list[str]) -> str:
     return shlex.join(words).replace("$", "$$")
 
 
-def ninja_file(cxx: list[str], includes: list[str], build_dir: Path, target: Path) -> str:
-    """The text of build.ninja: one `cxx` edge for each source, one `link` edge."""
+def ninja_file(build_dir: Path, targets: dict[str, Path]) -> str:
+    """The text of build.ninja: for each target one edge for each source, and one that links them."""
+    import pybind11
+
+    includes = ["csrc", sysconfig.get_path("include"), pybind11.get_include()]
     flags = CXX_FLAGS + [f"-I{path}" for path in includes] + shlex.split(os.environ.get("CXXFLAGS", ""))
     link_flags = LINK_FLAGS + shlex.split(os.environ.get("LDFLAGS", ""))
+    nvcc = find_nvcc()
+    architectures = cuda_architectures(nvcc) if nvcc else []
+    text = NINJA_RULES.format(
+        build_dir=build_dir.as_posix(),
+        cxx=quote(find_compiler()),
+        link_flags=quote(link_flags),
+        nvcc=quote([nvcc]),
+        nvcc_flags=quote([*NVCC_FLAGS, architecture_flag(architectures)] if nvcc else []),
+        nvlink_flags=quote(NVCC_LINK_FLAGS),
+        architectures=" ".join(f"sm_{arch}" for arch in architectures),
+    )
+
     is_x86 = platform.machine().lower() in ("x86_64", "amd64")
-    text = NINJA_RULES.format(build_dir=build_dir.as_posix(), cxx=quote(cxx), link_flags=quote(link_flags))
     objects = []
     for source in SOURCES:
         isa = instruction_set(source)
@@ -77,7 +133,14 @@ def ninja_file(cxx: list[str], includes: list[str], build_dir: Path, target: Pat
             continue
         objects.append((build_dir / source.with_suffix(".o")).as_posix())
         text += f"build {objects[-1]}: cxx {source.as_posix()}\n  flags = {quote(flags + X86_FLAGS.get(isa, []))}\n"
-    return text + f"build {target.as_posix()}: link {' '.join(objects)}\n"
+    text += f"build {targets['kan_fast._C'].as_posix()}: link {' '.join(objects)}\n"
+
+    if nvcc:
+        objects = [(build_dir / source.with_suffix(".o")).as_posix() for source in CUDA_SOURCES]
+        for source, built in zip(CUDA_SOURCES, objects, strict=True):
+            text += f"build {built}: nvcc {source.as_posix()}\n"
+        text += f"build {targets['kan_fast._cuda_kernels'].as_posix()}: nvlink {' '.join(objects)}\n"
+    return text
 
 
 def ninja_command() -> str:
@@ -93,22 +156,21 @@ class NinjaBuild(build_ext):
     """Builds in build/ninja-<platform>, which outlives pip's temporary folders, so that a rebuild is incremental."""
 
     def build_extension(self, ext: Extension) -> None:
-        import pybind11
-
-        filename = Path(self.get_ext_filename(ext.name)).name
         build_dir = Path("build", f"ninja-{sysconfig.get_config_var('SOABI')}")
         build_dir.mkdir(parents=True, exist_ok=True)
-        includes = ["csrc", sysconfig.get_path("include"), pybind11.get_include()]
+        targets = {e.name: build_dir / Path(self.get_ext_filename(e.name)).name for e in self.extensions}
         script = build_dir / "build.ninja"
-        script.write_text(ninja_file(find_compiler(), includes, build_dir, build_dir / filename))
-        if subprocess.run([ninja_command(), "-f", script]).returncode:
-            raise CompileError("kan_fast: the C++ build failed; the compiler's messages are above")
+        script.write_text(ninja_file(build_dir, targets))
+        if subprocess.run([ninja_command(), "-f", script, targets[ext.name]]).returncode:
+            raise CompileError(f"kan_fast: the C++ build failed ({ext.name}); the compiler's messages are above")
         destination = Path(self.get_ext_fullpath(ext.name))
         destination.parent.mkdir(parents=True, exist_ok=True)
-        self.copy_file(str(build_dir / filename), str(destination))
+        self.copy_file(str(targets[ext.name]), str(destination))
 
 
 extensions = [Extension("kan_fast._C", [source.as_posix() for source in SOURCES])]
+if find_nvcc():
+    extensions.append(Extension("kan_fast._cuda_kernels", [source.as_posix() for source in CUDA_SOURCES]))
 if not find_compiler():
     extensions = []
     reason = "Windows is not supported by the native backend" if sys.platform == "win32" else "no C++ compiler found"

@@ -41,9 +41,9 @@ def load(path: Path) -> ctypes.CDLL:
         OSError: the file is missing or not a library for this machine.
     """
     library = ctypes.CDLL(str(path))
-    arguments = [ctypes.c_int32, ctypes.POINTER(_Problem)]
-    library.kan_cuda_workspace.argtypes, library.kan_cuda_workspace.restype = arguments, ctypes.c_int64
-    library.kan_cuda_launch.argtypes = arguments
+    library.kan_cuda_workspace.argtypes = [ctypes.c_int32, ctypes.POINTER(_Problem)]
+    library.kan_cuda_launch.argtypes = [ctypes.c_int32, ctypes.POINTER(_Problem)]
+    library.kan_cuda_workspace.restype = ctypes.c_int64
     library.kan_cuda_error_name.restype = library.kan_cuda_error_text.restype = ctypes.c_char_p
     return library
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from kan_fast import _native, reference
+from kan_fast import _cuda, _native, reference
 
 MAX_DEGREE = 5
 
@@ -37,7 +37,7 @@ def backends() -> dict[str, Status]:
     """State of every backend on this machine, in order of preference."""
     return {
         "triton": Status(False, "this version has no Triton kernels"),
-        "cuda": Status(False, "this version has no CUDA kernels"),
+        "cuda": _cuda_status(),
         "cpu": _native_status(),
         "reference": Status(True, f"torch {torch.__version__}, any device"),
     }
@@ -48,7 +48,7 @@ NAMES = ("triton", "cuda", "cpu", "reference")
 
 def module(name: str) -> ModuleType:
     """The module that implements the backend contract of docs/architecture.md under this name."""
-    return {"cpu": _native, "reference": reference}[name]
+    return {"cuda": _cuda, "cpu": _native, "reference": reference}[name]
 
 
 @cache
@@ -82,11 +82,11 @@ def chosen(device: str, dtype: torch.dtype, backend: str | None = None) -> str:
 
 def refusal(name: str, device: str, dtype: torch.dtype) -> str | None:
     """Why a backend can't serve tensors of a device type and dtype here; None if it can."""
-    status = backends()[name]
     if name in ("cpu", "cuda", "triton"):
         wanted = "cpu" if name == "cpu" else "cuda"
         if device != wanted:
             return f"needs tensors on {wanted}, got {device}"
+        status = backends()[name]
         if not status.available:
             return status.detail
     if name == "cpu" and dtype not in _native.DTYPES:
@@ -97,3 +97,8 @@ def refusal(name: str, device: str, dtype: torch.dtype) -> str | None:
 def _native_status() -> Status:
     why = _native.unavailable_reason()
     return Status(False, why) if why else Status(True, f"native kernels for {_native.isas()[0]}")
+
+
+def _cuda_status() -> Status:
+    why = _cuda.unavailable_reason()
+    return Status(False, why) if why else Status(True, "compiled kernels for compute capability 7.5 and later")

@@ -28,7 +28,7 @@ struct EdgeTile {
 };
 
 template <class T, int K, EdgeSum E>
-__global__ void __launch_bounds__(kEdgeInputs* kWarp)
+__global__ void __launch_bounds__(kEdgeInputs* kWarp, 4)
     edge_kernel(const Basis<T, K> f, const Weights<T> c, const Source<T> g, const T mean, const Output<T> gs,
                 const Output<T> ge, const Windows windows, const int64_t samples_per_part) {
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
@@ -70,20 +70,19 @@ __global__ void __launch_bounds__(kEdgeInputs* kWarp)
 #pragma unroll
       for (int j = 0; j < kLanes<T>; ++j) {
         const int at = column + row * kStride<T> + j * kWarp;
-        T weight;
-        if (E == EdgeSum::kCoef) {
+        T weight = 0;
+        if constexpr (E == EdgeSum::kCoef) {
           weight = factors[s * kOutputs<T> + lane + j * kWarp];
         } else {
           const T phi = edge_value(record, tile + at, tile[column + t.rows * kStride<T> + j * kWarp]);
-          if (E == EdgeSum::kMagnitude) {
-            if (owned) base_sum[j] += fabs(phi);
-            continue;
-          }
-          weight = sign(phi);
+          weight = E == EdgeSum::kMagnitude ? fabs(phi) : sign(phi);
         }
+        if constexpr (E != EdgeSum::kMagnitude) {
 #pragma unroll
-        for (int r = 0; r <= K; ++r) sums[at + r * kStride<T>] += record.value[r] * weight;
-        if (owned) base_sum[j] += record.base * weight;
+          for (int r = 0; r <= K; ++r) sums[at + r * kStride<T>] += record.value[r] * weight;
+          weight *= record.base;
+        }
+        base_sum[j] += owned ? weight : T(0);
       }
     }
   }

@@ -70,16 +70,12 @@ __device__ inline void Target<double>::put(int64_t index, double value) const {
 
 template <>
 __device__ inline void Target<float>::put(int64_t index, float value) const {
-  auto* bits = static_cast<unsigned short*>(data);
-  switch (dtype) {
-    case kFloat16:
-      bits[index] = __half_as_ushort(__float2half_rn(value));
-      break;
-    case kBFloat16:
-      bits[index] = __bfloat16_as_ushort(__float2bfloat16_rn(value));
-      break;
-    default:
-      static_cast<float*>(data)[index] = value;
+  if (dtype == kFloat32) {
+    static_cast<float*>(data)[index] = value;
+  } else {
+    const unsigned short half = __half_as_ushort(__float2half_rn(value));
+    const unsigned short bfloat16 = __bfloat16_as_ushort(__float2bfloat16_rn(value));
+    static_cast<unsigned short*>(data)[index] = dtype == kFloat16 ? half : bfloat16;
   }
 }
 
