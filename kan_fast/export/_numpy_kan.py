@@ -1,0 +1,59 @@
+"""A trained Kolmogorov-Arnold network in numpy; `kan_fast.export.to_numpy_source` puts its numbers below."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def bsplines(x: np.ndarray, knots: np.ndarray, degree: int) -> tuple[np.ndarray, np.ndarray]:
+    """B-splines of `degree` at x (batch, in) and their slopes, (batch, in, G + k) each (Cox-de Boor)."""
+    rows, x = knots.shape[1] - degree - 1, x[..., None]
+    inside = (knots[:, :-1] <= x) & (x < knots[:, 1:])
+    last = np.arange(knots.shape[1] - 1) == rows - 1  # the end of the grid range lies in the last span
+    x, at_end = np.clip(x, knots[:, :1], knots[:, -1:]), x == knots[:, rows, None]  # no infinities below
+    values = np.where(at_end, last, inside).astype(knots.dtype) + 0 * x
+    slopes = 0 * values
+    for p in range(1, degree + 1):
+        scaled = values / (knots[:, p:] - knots[:, :-p])
+        left, right = scaled[..., :-1], scaled[..., 1:]
+        values = (x - knots[:, : -p - 1]) * left + (knots[:, p + 1 :] - x) * right
+        slopes = p * (left - right)
+    return values, slopes
+
+
+def layer(
+    x: np.ndarray,
+    knots: np.ndarray,
+    spline: np.ndarray,
+    base_weight: np.ndarray | None,
+    bias: np.ndarray,
+    degree: int,
+    base: str,
+    extrapolation: str,
+) -> np.ndarray:
+    """One layer: x (batch, in) to (batch, out)."""
+    nearest = x if extrapolation == "zero" else np.clip(x, knots[:, degree], knots[:, -1 - degree])
+    values, slopes = bsplines(nearest, knots, degree)
+    if extrapolation == "linear":
+        values = values + (x - nearest)[..., None] * slopes
+    y = bias + values.reshape(len(x), -1) @ spline.reshape(-1, spline.shape[-1])
+    if base_weight is None:
+        return y
+    if base == "identity":
+        return y + x @ base_weight
+    with np.errstate(over="ignore"):  # exp(-x) = inf is right for very negative x
+        return y + (x / (1 + np.exp(-x))) @ base_weight
+
+
+def network(x: np.ndarray, layers: Sequence[tuple]) -> np.ndarray:
+    """Apply layers, tuples of the arguments of `layer`: (..., in) to (..., out)."""
+    x = np.asarray(x, dtype=layers[0][0].dtype)
+    inputs, outputs = len(layers[0][0]), layers[-1][1].shape[-1]
+    if x.ndim == 0 or x.shape[-1] != inputs:
+        raise ValueError(f"expected last dimension {inputs}, got an array of shape {x.shape}")
+    y = x.reshape(-1, inputs)
+    for numbers in layers:
+        y = layer(y, *numbers)
+    return y.reshape(*x.shape[:-1], outputs)

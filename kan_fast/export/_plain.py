@@ -1,0 +1,81 @@
+"""A network as numbers: what remains of its layers once torch is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from kan_fast.linear import KANLinear
+from kan_fast.network import KAN
+
+
+class Plain(NamedTuple):
+    """The numbers of one layer, in the order in which the exported functions take them."""
+
+    knots: npt.NDArray  # (in, G + 2k + 1)
+    spline: npt.NDArray  # (in, G + k, out)
+    base_weight: npt.NDArray | None  # (in, out)
+    bias: npt.NDArray  # (out,)
+    degree: int
+    base: str
+    extrapolation: str
+
+
+def plain_layers(model: nn.Module, dtype: torch.dtype | None = None) -> list[Plain]:
+    """The layers of a KANLinear, a KAN, or an nn.Sequential of them; dropout and nn.Identity are left out.
+
+    Args:
+        model: what to export.
+        dtype: torch.float32 or torch.float64; None takes float64 for a float64 model, else float32.
+
+    Raises:
+        TypeError: the model holds something else, or a base function that is a callable.
+        ValueError: there is no layer, a size is 0, or a number is not finite.
+    """
+    layers = list(_kan_linears(model))
+    if not layers:
+        raise ValueError("the model has no KANLinear to export")
+    if dtype is None:
+        dtype = torch.promote_types(layers[0].spline_weight.dtype, torch.float32)
+    if dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
+    return [_plain(layer, dtype) for layer in layers]
+
+
+def _kan_linears(model: nn.Module) -> Iterator[KANLinear]:
+    if type(model) is KANLinear:
+        yield model
+    elif type(model) is KAN:
+        yield from model.layers
+    elif type(model) is nn.Sequential:
+        for child in model:
+            yield from _kan_linears(child)
+    elif not isinstance(model, nn.Identity | nn.Dropout):
+        raise TypeError(f"can't export {type(model).__name__}; allowed: KAN, KANLinear and nn.Sequential of them")
+
+
+def _plain(layer: KANLinear, dtype: torch.dtype) -> Plain:
+    if not isinstance(layer.base, str):
+        raise TypeError(f"can't export the callable base function {layer.base!r}; allowed: 'silu', 'identity', 'zero'")
+    if not layer.spline_weight.numel():
+        raise ValueError(f"can't export a layer without edges: {layer}")
+
+    def numbers(tensor: Tensor) -> npt.NDArray:
+        if not tensor.isfinite().all():
+            raise ValueError(f"can't export NaN or infinity, which the parameters hold: {layer}")
+        return np.ascontiguousarray(tensor.detach().to("cpu", dtype).numpy())
+
+    return Plain(
+        numbers(layer.grid),
+        numbers(layer.spline_weight.permute(1, 2, 0)),
+        None if layer.base_weight is None else numbers(layer.base_weight.T),
+        numbers(torch.zeros(layer.out_features) if layer.bias is None else layer.bias),
+        layer.spline_order,
+        layer.base,
+        layer.extrapolation,
+    )

@@ -1,0 +1,167 @@
+"""Networks as self-contained C99."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from kan_fast._version import __version__
+from kan_fast.export._plain import Plain, plain_layers
+
+EVALUATION = """\
+enum { ZERO, LINEAR, CLAMP };    /* extrapolation */
+enum { NONE, IDENTITY, SILU };   /* base function; NONE has no weights */
+
+typedef struct {
+  int inputs, outputs, spans, degree, extrapolation, base;
+  const real *knots;       /* inputs x (spans + 4 degree + 1); the grid range is 2 degree knots from either end */
+  const real *spline;      /* inputs x (spans + degree) x outputs */
+  const real *base_weight; /* inputs x outputs, or 0 */
+  const real *bias;        /* outputs */
+} layer;
+
+/* The degree + 1 B-splines that can differ from 0 at x (Cox-de Boor); returns the number of the first. */
+static int bsplines(const layer *l, const real *t, real x, real *b) {
+  const int k = l->degree;
+  const real start = t[2 * k], end = t[l->spans + 2 * k];
+  real nearest = x, beyond = 0;
+  if (l->extrapolation != ZERO) nearest = x < start ? start : x > end ? end : x;
+  if (l->extrapolation == LINEAR) beyond = x - nearest;
+
+  int cell = k, after = l->spans + 3 * k; /* t[cell] <= nearest < t[after] */
+  if (!(t[cell] <= nearest && nearest <= t[after])) {
+    for (int j = 0; j <= k; j++) b[j] = nearest == nearest ? 0 : nearest; /* far outside, or NaN */
+    return 0;
+  }
+  if (nearest == end) { /* lies in the last span of the grid range */
+    cell = l->spans + 2 * k - 1;
+    after = cell + 1;
+  }
+  while (after - cell > 1) {
+    const int middle = cell + (after - cell) / 2;
+    if (t[middle] <= nearest) cell = middle;
+    else after = middle;
+  }
+
+  b[0] = 1;
+  for (int p = 1; p <= k; p++) {
+    const real step = p == k ? k * beyond : 0; /* the tangent: p / (right - left) is the slope of a weight */
+    real carried = 0;
+    for (int j = 0; j < p; j++) {
+      const real left = t[cell + 1 + j - p], right = t[cell + 1 + j];
+      const real share = b[j] / (right - left);
+      b[j] = carried + (right - nearest - step) * share;
+      carried = (nearest - left + step) * share;
+    }
+    b[p] = carried;
+  }
+  return cell - 2 * k;
+}
+
+static void apply(const layer *l, const real *x, real *y) {
+  const int k = l->degree, rows = l->spans + k, n = l->outputs;
+  for (int o = 0; o < n; o++) y[o] = l->bias[o];
+  for (int i = 0; i < l->inputs; i++) {
+    real b[MAX_DEGREE + 1];
+    const int first = bsplines(l, l->knots + i * (l->spans + 4 * k + 1), x[i], b);
+    const real *spline = l->spline + i * rows * n;
+    for (int j = 0; j <= k; j++) {
+      const int r = first + j;
+      if (r < 0 || r >= rows) continue;
+      for (int o = 0; o < n; o++) y[o] += b[j] * spline[r * n + o];
+    }
+    if (l->base == NONE) continue;
+    const real *weight = l->base_weight + i * n;
+    const real value = l->base == SILU ? x[i] / (1 + EXP(-x[i])) : x[i];
+    for (int o = 0; o < n; o++) y[o] += value * weight[o];
+  }
+}
+"""
+
+
+def to_c(model: nn.Module, name: str = "kan", dtype: torch.dtype | None = None) -> str:
+    """Source of `void name(const float *x, float *y)` in C99, which computes what the model does for one sample.
+
+    It needs nothing but math.h, allocates nothing, can be called by several threads at once, and evaluates only the
+    k + 1 splines that differ from 0 on each edge. x and y must not overlap.
+
+    Args:
+        model: a KAN, a KANLinear, or an nn.Sequential of them.
+        name: name of the function; all else in the file is static.
+        dtype: torch.float32 or torch.float64, to compute in (float or double); None takes double for a float64 model,
+            else float.
+
+    Raises:
+        TypeError, ValueError: the model can't be exported or `name` is no C identifier; the message says why.
+    """
+    if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII):
+        raise ValueError(f"name must be a C identifier that starts with a letter, got {name!r}")
+    layers = plain_layers(model, dtype)
+    double = layers[0].knots.dtype == np.float64
+    real = "double" if double else "float"
+    prototype = f"void {name}(const {real} *x, {real} *y)"
+    width = [len(layers[0].knots), *(len(layer.bias) for layer in layers)]
+    return "\n".join(
+        [
+            f"/* A Kolmogorov-Arnold network, {' -> '.join(map(str, width))}, exported by kan_fast {__version__}.",
+            "   C99; link with the mathematics library (-lm). One sample per call: */",
+            f"{prototype}; /* x: {width[0]} inputs, y: {width[-1]} outputs */",
+            "",
+            "#include <math.h>",
+            "",
+            f"typedef {real} real;",
+            f"#define EXP {'exp' if double else 'expf'}",
+            f"#define MAX_DEGREE {max(1, *(layer.degree for layer in layers))}",
+            "",
+            EVALUATION,
+            *(_arrays(number, layer) for number, layer in enumerate(layers)),
+            f"static const layer layers[{len(layers)}] = {{",
+            *(f"  {_struct(number, layer)}," for number, layer in enumerate(layers)),
+            "};",
+            "",
+            f"{prototype} {{",
+            *_calls(width),
+            "}",
+            "",
+        ]
+    )
+
+
+def _calls(width: list[int]) -> Iterator[str]:
+    """The body of the function: through the layers, with two buffers for what is hidden."""
+    hidden = width[1:-1]
+    if hidden:
+        yield f"  real hidden[2][{max(hidden)}];"
+    buffers = ["x", *(f"hidden[{level % 2}]" for level in range(len(hidden))), "y"]
+    for level in range(len(width) - 1):
+        yield f"  apply(&layers[{level}], {buffers[level]}, {buffers[level + 1]});"
+
+
+def _struct(number: int, layer: Plain) -> str:
+    (inputs, rows, outputs), k = layer.spline.shape, layer.degree
+    base = {"silu": "SILU", "identity": "IDENTITY", "zero": "NONE"}[layer.base]
+    weight = "0" if layer.base_weight is None else f"base_weight_{number}"
+    arrays = f"knots_{number}, spline_{number}, {weight}, bias_{number}"
+    return f"{{{inputs}, {outputs}, {rows - k}, {k}, {layer.extrapolation.upper()}, {base}, {arrays}}}"
+
+
+def _arrays(number: int, layer: Plain) -> str:
+    """Definitions of the arrays. Knots get k more on either side, so that the recursion needs no special case there."""
+    k, knots = layer.degree, layer.knots
+    step = (knots[:, -1:] - knots[:, :1]) / (knots.shape[1] - 1)
+    more = step * np.arange(1, k + 1, dtype=knots.dtype)
+    padded = np.concatenate([knots[:, :1] - more[:, ::-1], knots, knots[:, -1:] + more], 1)
+    arrays = {"knots": padded, "spline": layer.spline, "base_weight": layer.base_weight, "bias": layer.bias}
+    return "\n".join(_array(f"{field}_{number}", array) for field, array in arrays.items() if array is not None)
+
+
+def _array(name: str, array: npt.NDArray) -> str:
+    suffix = "" if array.dtype == np.float64 else "f"
+    numbers = [f"{number}{suffix}" for number in array.ravel()]  # the shortest decimals that are exact
+    lines = ",\n".join("  " + ", ".join(numbers[i : i + 8]) for i in range(0, len(numbers), 8))
+    return f"static const real {name}[] = {{\n{lines}\n}};\n"

@@ -1,0 +1,224 @@
+"""Exports compute what the model computes: ONNX in onnxruntime, C99 under gcc, numpy without torch, aten."""
+
+from __future__ import annotations
+
+import ctypes
+import pickle
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from kan_fast import KANLinear
+from kan_fast.export import decompositions, to_c, to_numpy, to_numpy_source
+from kan_fast.network import KAN
+
+CASES = [
+    (degree, base, extrapolation)
+    for degree in range(6)
+    for base, extrapolation in zip(("silu", "identity", "zero"), ("zero", "linear", "clamp"), strict=True)
+]
+CASES += [(3, "zero", "linear"), (3, "silu", "clamp"), (2, "identity", "zero")]
+
+
+def make(degree=3, base="silu", extrapolation="zero", dtype=torch.float32, bias=True):
+    """Two layers with large splines on adaptive grids."""
+    options = dict(spline_order=degree, base=base, extrapolation=extrapolation, dtype=dtype)
+    model = nn.Sequential(KANLinear(3, 5, bias, grid_size=4, **options), KANLinear(5, 2, bias, grid_size=7, **options))
+    with torch.no_grad():
+        for layer in model:
+            layer.spline_weight.normal_()
+            if bias:
+                layer.bias.normal_()
+            layer.grid += torch.rand_like(layer.grid) * layer.grid.diff(dim=1).min() * 0.9
+    return model.eval()
+
+
+def inputs(model):
+    """Inside, outside, and every knot of the first layer."""
+    grid = model[0].grid
+    return torch.cat([grid.new_empty(200, 3).uniform_(-2.5, 2.5), grid.T, 100 * torch.randn_like(grid.T)])
+
+
+def assert_close(result, model, x, tolerance):
+    """Errors relative to the largest output, against the model in float64."""
+    result = torch.as_tensor(np.asarray(result)).double()
+    with torch.no_grad():
+        expected = model.double()(x.double())
+    assert result.shape == expected.shape
+    assert ((result - expected).abs() / expected.abs().amax(0)).max() <= tolerance
+
+
+# C
+
+
+class Library:
+    """The exported function, compiled strictly, as a function of arrays (batch, in)."""
+
+    def __init__(self, source, folder, name, real, outputs):
+        path = folder / f"{name}.c"
+        path.write_text(source)
+        flags = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", "-O2", "-shared", "-fPIC"]
+        subprocess.run(["gcc", *flags, path, "-o", folder / f"{name}.so", "-lm"], check=True, timeout=60)
+        self.function = getattr(ctypes.CDLL(str(folder / f"{name}.so")), name)
+        self.pointer, self.outputs = ctypes.POINTER(real), outputs
+        self.function.argtypes, self.function.restype = [self.pointer, self.pointer], None
+
+    def __call__(self, x):
+        x = np.ascontiguousarray(x)
+        y = np.full((len(x), self.outputs), np.nan, x.dtype)
+        for row, result in zip(x, y, strict=True):
+            self.function(row.ctypes.data_as(self.pointer), result.ctypes.data_as(self.pointer))
+        return y
+
+
+needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
+
+
+@needs_gcc
+@pytest.mark.parametrize(("degree", "base", "extrapolation"), CASES)
+def test_c(degree, base, extrapolation, tmp_path):
+    model = make(degree, base, extrapolation, torch.float64)
+    x = inputs(model)
+    library = Library(to_c(model), tmp_path, "kan", ctypes.c_double, 2)
+    assert_close(library(x.numpy()), model, x, 1e-12)
+
+
+@needs_gcc
+def test_c_in_float_with_another_name(tmp_path):
+    model = KAN([3, 6, 4, 2], grid=6, k=3).eval()
+    x = torch.randn(200, 3)
+    library = Library(to_c(model, "my_model"), tmp_path, "my_model", ctypes.c_float, 2)
+    assert_close(library(x.numpy()), model, x, 2e-6)
+
+
+@needs_gcc
+def test_c_without_bias_and_the_dtype_of_choice(tmp_path):
+    model = nn.Sequential(KANLinear(3, 2, bias=False), nn.Dropout(0.5)).eval()
+    x = torch.randn(100, 3)
+    library = Library(to_c(model, dtype=torch.float64), tmp_path, "kan", ctypes.c_double, 2)
+    assert_close(library(x.double().numpy()), model, x, 1e-12)
+
+
+@needs_gcc
+@pytest.mark.parametrize("extrapolation", ["zero", "linear", "clamp"])
+def test_c_at_nan_and_infinity(extrapolation, tmp_path):
+    model = make(3, "zero", extrapolation)
+    x = torch.tensor([[0.0, float("nan"), 0.0], [float("inf"), 0.0, 0.0], [0.0, -float("inf"), 0.0]])
+    y = Library(to_c(model[:1]), tmp_path, "kan", ctypes.c_float, 5)(x.numpy())
+    assert np.isnan(y[0]).all()
+    if extrapolation != "linear":  # the value there is an infinity or NaN
+        assert_close(y[1:], model[:1], x[1:], 2e-6)
+
+
+# numpy
+
+
+@pytest.mark.parametrize(("degree", "base", "extrapolation"), CASES)
+def test_numpy(degree, base, extrapolation):
+    model = make(degree, base, extrapolation, torch.float64)
+    x = inputs(model)
+    assert_close(to_numpy(model)(x.numpy()), model, x, 1e-12)
+
+
+def test_numpy_in_float32_with_leading_dimensions_and_lists():
+    model = KAN([3, 6, 2]).eval()
+    function, x = to_numpy(model), torch.randn(4, 5, 3)
+    result = function(x.numpy())
+    assert result.dtype == np.float32 and result.shape == (4, 5, 2)
+    assert_close(result.reshape(20, 2), model, x.reshape(20, 3), 2e-6)
+    np.testing.assert_allclose(function(x[0, 0].tolist()), result[0, 0], rtol=1e-5, atol=1e-6)
+    assert np.array_equal(pickle.loads(pickle.dumps(function))(x.numpy()), result)
+    with pytest.raises(ValueError, match=r"expected last dimension 3, got an array of shape \(5, 4\)"):
+        function(np.zeros((5, 4)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_numpy_source_runs_without_torch(dtype, tmp_path):
+    model = make(3, "zero", "linear", dtype, bias=False)
+    x = inputs(model).numpy()
+    (tmp_path / "model.py").write_text(to_numpy_source(model, "predict"))
+    np.save(tmp_path / "x.npy", x)
+    code = (
+        "import sys; sys.modules['torch'] = sys.modules['kan_fast'] = None\n"
+        "import numpy as np, model; np.save('y.npy', model.predict(np.load('x.npy')))"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=60)
+    assert np.array_equal(np.load(tmp_path / "y.npy"), to_numpy(model)(x))
+
+
+@pytest.mark.parametrize("export", [to_c, to_numpy, to_numpy_source])
+def test_refusals(export):
+    with pytest.raises(TypeError, match=r"can't export Linear; allowed: KAN, KANLinear and nn\.Sequential"):
+        export(nn.Sequential(KANLinear(2, 2), nn.Linear(2, 2)))
+    with pytest.raises(TypeError, match="can't export the callable base function"):
+        export(KANLinear(2, 2, base=torch.sin))
+    with pytest.raises(TypeError, match=r"dtype must be torch.float32 or torch.float64, got torch.bfloat16"):
+        export(KANLinear(2, 2), dtype=torch.bfloat16)
+    with pytest.raises(ValueError, match="no KANLinear"):
+        export(nn.Sequential())
+    with pytest.raises(ValueError, match="without edges"):
+        export(KANLinear(2, 0))
+    broken = KANLinear(2, 2)
+    nn.init.constant_(broken.bias, float("nan"))
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        export(broken)
+    if export is not to_numpy:
+        with pytest.raises(ValueError, match=r"identifier.*got 'my model'"):
+            export(KANLinear(2, 2), "my model")
+
+
+@pytest.mark.parametrize("export", [to_c, to_numpy_source])
+def test_16_bit_models_are_exported_in_float32(export):
+    assert "float64" not in export(KANLinear(2, 2, dtype=torch.bfloat16))
+    assert "double" not in export(KANLinear(2, 2, dtype=torch.bfloat16))
+
+
+# ONNX and exported programs
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # of torch and onnxscript themselves
+def test_onnx(tmp_path):
+    """All bases and extrapolations in one network, adaptive grids, three dimensions, dynamic batch."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    model = nn.Sequential(
+        KAN([3, 5], k=3),
+        KANLinear(5, 4, spline_order=2, base="identity", extrapolation="linear"),
+        KANLinear(4, 4, spline_order=0, base="zero", extrapolation="clamp"),
+        KANLinear(4, 2, spline_order=1, bias=False, base=torch.tanh),
+    ).eval()
+    model[0].update_grid(torch.randn(100, 3))
+    program = torch.onnx.export(
+        model,
+        (torch.randn(4, 6, 3),),
+        dynamo=True,
+        verbose=False,
+        input_names=["x"],
+        output_names=["y"],
+        dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+    )
+    assert {node.domain for node in program.model_proto.graph.node} == {""}, "standard operators only"
+    program.save(tmp_path / "kan.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "kan.onnx", providers=["CPUExecutionProvider"])
+    for batch in (1, 50):
+        x = torch.randn(batch, 6, 3)
+        (y,) = session.run(["y"], {"x": x.numpy()})
+        with torch.no_grad():
+            torch.testing.assert_close(torch.from_numpy(y), model(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_exported_program_in_aten_alone():
+    model, x = KAN([3, 5, 2]).eval(), torch.randn(7, 3)
+    program = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    assert "kan_fast" in program.graph_module.code
+    program = program.run_decompositions(decompositions())
+    assert "kan_fast" not in program.graph_module.code
+    x = torch.randn(50, 3)
+    assert_close(program.module()(x).detach(), model, x, 2e-6)
