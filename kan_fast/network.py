@@ -95,7 +95,10 @@ class KAN(nn.Module):
             TypeError: x is not floating point.
             ValueError: x has another number of columns than the network has inputs.
         """
-        return self.activations(x)[-1]
+        x = self._cast(x)
+        for layer in self.layers:
+            x = layer(x)
+        return x
 
     def activations(self, x: Tensor) -> list[Tensor]:
         """What flows through the network: the input of every layer, `(..., width[l])`, and last the output."""
