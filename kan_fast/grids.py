@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from kan_fast import processes
 from kan_fast.reference import basis
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
 def uniform_grid(in_features: int, grid_size: int, degree: int, grid_range: tuple[float, float]) -> Tensor:
@@ -23,7 +29,9 @@ def extend(inner: Tensor, degree: int) -> Tensor:
     return torch.cat([inner[:, :1] - beyond.flip(1), inner, inner[:, -1:] + beyond], 1)
 
 
-def grid_from_samples(x: Tensor, grid: Tensor, degree: int, *, eps: float = 0.02, margin: float = 0.0) -> Tensor:
+def grid_from_samples(
+    x: Tensor, grid: Tensor, degree: int, *, eps: float = 0.02, margin: float = 0.0, group: ProcessGroup | None = None
+) -> Tensor:
     """Knots that follow the samples: `eps * uniform + (1 - eps) * quantiles` of each column.
 
     Args:
@@ -32,14 +40,14 @@ def grid_from_samples(x: Tensor, grid: Tensor, degree: int, *, eps: float = 0.02
         degree: k.
         eps: share of the uniform grid, 0 to 1; 1 gives equally spaced knots over the range of the samples.
         margin: added on either side of the range, in units of its length.
+        group: processes whose samples count together; None for this one alone.
 
     Returns:
-        `(in, G + 2k + 1)`, strictly increasing.
+        `(in, G + 2k + 1)`, strictly increasing; the same in every process.
     """
     size = grid.shape[1] - 2 * degree - 1
-    x = x.detach().to(torch.float64)
     share = torch.linspace(0, 1, size + 1, dtype=torch.float64, device=x.device)
-    quantiles = _quantiles(x, share).T  # (in, G + 1)
+    quantiles = _quantiles(x.detach(), share, group).T  # (in, G + 1)
     start, end = quantiles[:, :1], quantiles[:, -1:]
     length = end - start
     uniform = start - margin * length + (1 + 2 * margin) * length * share
@@ -52,13 +60,14 @@ def grid_from_samples(x: Tensor, grid: Tensor, degree: int, *, eps: float = 0.02
     return torch.where(length > 0, new, grid)
 
 
-def _quantiles(x: Tensor, share: Tensor) -> Tensor:
-    """Linear quantiles of the columns, `(len(share), in)`; sorts once, any number of samples."""
-    ordered = x.sort(0).values
-    position = share * (len(x) - 1)
-    lower = position.floor().long()
-    upper = position.ceil().long()
-    return ordered[lower] + (position - lower)[:, None] * (ordered[upper] - ordered[lower])
+def _quantiles(x: Tensor, share: Tensor, group: ProcessGroup | None) -> Tensor:
+    """Linear quantiles of the columns, `(len(share), in)` in float64; any number of samples."""
+    count = processes.total(torch.tensor(len(x), device=x.device), group)
+    position = share * (count - 1)
+    ranks = torch.cat([position.floor(), position.ceil()]).long()
+    x = x if x.dtype.itemsize >= 4 else x.float()
+    lower, upper = processes.order_statistics(x, ranks, group).to(share.dtype).chunk(2)
+    return lower + (position - position.floor())[:, None] * (upper - lower)
 
 
 def transfer(old: Tensor, new: Tensor, degree: int, extrapolation: str) -> Tensor:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kan_fast import dispatch, functional, grids
+from kan_fast import dispatch, functional, grids, processes
 from kan_fast.functional import Base
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
 class KANLinear(nn.Module):
@@ -111,33 +114,53 @@ class KANLinear(nn.Module):
         )
 
     @torch.no_grad()
-    def update_grid(self, x: Tensor, *, eps: float | None = None, margin: float = 0.0) -> None:
+    def update_grid(
+        self, x: Tensor, *, eps: float | None = None, margin: float = 0.0, group: ProcessGroup | None = None
+    ) -> None:
         """Move the knots to where the samples are; the layer's function on their range is preserved.
 
         The new knots are `eps * uniform + (1 - eps) * quantiles` of each column (a constant column keeps its grid), and
         every curve is projected on them (see `kan_fast.grids.transfer`). Optimiser state for `spline_weight` no longer
         fits afterwards: reset it, as `KAN.fit` does.
 
+        Under torch.distributed all processes of `group` must call this, each with its own samples. They get the grid
+        that one process with all the samples would get, to the bit (see docs/distributed.md).
+
         Args:
             x: samples `(..., in_features)`, finite.
             eps: share of the uniform grid, 0 to 1; None takes `grid_eps`.
             margin: added on either side of the samples' range, in units of its length.
+            group: processes whose samples count together. None for all, as elsewhere in torch, if torch.distributed is
+                initialised; tensor parallelism and pipelines need a group of the processes that have different samples.
 
         Raises:
-            ValueError: no samples, or some are NaN or infinite.
+            ValueError: no samples, or some are NaN or infinite, in any process; or the group is ambiguous.
         """
-        x = x.reshape(-1, self.in_features)
-        if not len(x):
+        processes.reshard(self)
+        group = processes.data_group(self.grid, group)
+        grid, weight = processes.local(self.grid), processes.local(self.spline_weight)
+        if weight.shape[1:] != (len(grid), self.grid_size + self.spline_order):
+            raise ValueError(
+                f"this process holds grids {tuple(grid.shape)} and spline weights {tuple(weight.shape)}: update_grid "
+                "needs whole curves with their grids; shard spline_weight along out or with kan_fast.distributed"
+            )
+        x = processes.local(x)
+        if x.shape[-1] != len(grid):
+            raise ValueError(f"expected last dimension {len(grid)}, got {x.shape[-1]} (input shape {tuple(x.shape)})")
+        x = x.reshape(math.prod(x.shape[:-1]), len(grid))
+        counts = torch.tensor([len(x), int((~x.isfinite()).sum())], device=x.device)
+        count, bad = processes.total(counts, group).tolist()
+        if not count:
             raise ValueError("update_grid needs at least one sample, got an empty batch")
-        if not x.isfinite().all():
+        if bad:
             raise ValueError("update_grid needs finite samples, got NaN or infinity; clean the data first")
         eps = self.grid_eps if eps is None else eps
-        new = grids.grid_from_samples(x, self.grid, self.spline_order, eps=eps, margin=margin)
-        matrix = grids.transfer(self.grid, new, self.spline_order, self.extrapolation)
-        moved = torch.einsum("irs,ois->oir", matrix, self.spline_weight.to(matrix.dtype))
-        kept = (new == self.grid).all(1)[:, None]  # columns whose knots stay keep their coefficients to the bit
-        self.spline_weight.copy_(torch.where(kept, self.spline_weight, moved.to(self.spline_weight.dtype)))
-        self.grid.copy_(new)
+        new = grids.grid_from_samples(x, grid, self.spline_order, eps=eps, margin=margin, group=group)
+        matrix = grids.transfer(grid, new, self.spline_order, self.extrapolation)
+        moved = torch.einsum("irs,ois->oir", matrix, weight.to(matrix.dtype))
+        kept = (new == grid).all(1)[:, None]  # columns whose knots stay keep their coefficients to the bit
+        weight.copy_(torch.where(kept, weight, moved.to(weight.dtype)))
+        grid.copy_(new)
 
     def extra_repr(self) -> str:
         """The constructor's arguments, as nn.Linear prints them."""

@@ -5,14 +5,17 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from kan_fast import training
+from kan_fast import processes, training
 from kan_fast.functional import Base
 from kan_fast.linear import KANLinear
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
 class KAN(nn.Module):
@@ -108,7 +111,9 @@ class KAN(nn.Module):
         return flow
 
     @torch.no_grad()
-    def update_grid(self, x: Tensor, *, eps: float | None = None, margin: float = 0.0) -> None:
+    def update_grid(
+        self, x: Tensor, *, eps: float | None = None, margin: float = 0.0, group: ProcessGroup | None = None
+    ) -> None:
         """Move the knots of every layer to where its samples are; the function on their range is preserved.
 
         Each layer gets the samples that reached it before the layers ahead of it were changed.
@@ -117,9 +122,18 @@ class KAN(nn.Module):
             x: input samples `(..., width[0])`, finite.
             eps: share of the uniform grid, 0 to 1; None takes `grid_eps`.
             margin: added on either side of the samples' range, in units of its length.
+            group: processes whose samples count together; see `KANLinear.update_grid`.
         """
-        for layer, samples in zip(self.layers, self.activations(x), strict=False):
-            layer.update_grid(samples, eps=eps, margin=margin)
+        samples: list[Tensor] = []
+        hooks = [layer.register_forward_pre_hook(lambda _, args: samples.append(args[0])) for layer in self.layers]
+        try:
+            self(x)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        processes.reshard(self)
+        for layer, inputs in zip(self.layers, samples, strict=True):
+            layer.update_grid(inputs, eps=eps, margin=margin, group=group)
 
     fit = training.fit
 
