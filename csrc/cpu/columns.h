@@ -46,7 +46,7 @@ struct Columns {
         : problem(with_tables(c.problem, arena, c.block)),
           plans(arena, problem, c.block, c.samples, c.op.v, joint(c.mode, c.op)),
           g(arena.take<C>(c.samples * problem.kernel.wide.vectors * kLanes<C>)),
-          sums(arena.take<C>(c.want_x ? c.block * c.samples * kLanes<C> : 0)),
+          sums(arena.take<C>(c.want_x ? c.block * plans.padded * kLanes<C> : 0)),
           grad_x(arena.take<C>(c.want_x ? c.block * plans.padded : 0)),
           coefficients(arena.take<C>(c.panel_size)),
           scale(arena.take<C>(c.mode == Mode::magnitude_backward ? c.block * c.tiles.padded() : 0)),
@@ -143,10 +143,9 @@ struct Columns {
             int64_t first, int64_t count) {
     constexpr int lanes = kLanes<C>;
     const int cells = problem.basis.cells();
-    const int64_t at = row * layer.in + first;
+    const int64_t at = row * layer.in + first, padded = w.plans.padded;
     const S* v = static_cast<const S*>(op.v);
     w.plans.make(w.problem, static_cast<const S*>(op.x) + at, v ? v + at : nullptr, n, count, 0);
-    if (want_x) std::memset(w.sums, 0, count * n * lanes * sizeof(C));
 
     for (int64_t t = 0; t < tiles.count; t++) {
       const TileOps<C>& ops = tiles.ops(t);
@@ -156,25 +155,31 @@ struct Columns {
         if (bias) add_rows(w.g, n, tiles.width(t), bias + tiles.start(t));
       }
       for (int64_t i = 0; i < count; i++) {
-        const Plan<C> plan = w.plans[i];
+        Plan<C> plan = w.plans[i];
         const C *c = coefficients.spline(tiles, t, i), *c_base = coefficients.base(tiles, t, i);
-        C *d = sums.spline(tiles, t, i), *d_base = sums.base(tiles, t, i), *gx = w.sums + i * n * lanes;
+        C *d = sums.spline(tiles, t, i), *d_base = sums.base(tiles, t, i), *gx = w.sums + i * padded * lanes;
         if (mode == Mode::magnitude) {
           ops.magnitude(plan, cells, c, c_base, d_base);
         } else if (mode == Mode::magnitude_backward) {
-          ops.magnitude_backward(plan, cells, c, c_base, w.scale + tiles.start(t) * count + i * tiles.width(t), gx, d,
-                                 d_base);
+          ops.magnitude_backward(plan, cells, c, c_base, w.scale + tiles.start(t) * count + i * tiles.width(t), gx,
+                                 t == 0, d, d_base);
         } else {
-          if (want_x) ops.grad_input(plan, want_coef ? plan.slope : plan.value, cells, c, c_base, w.g, gx);
           if (want_coef) ops.grad_coef(plan, cells, w.g, d, d_base);
+          if (!plan.slope) {
+            plan.slope = plan.value;
+            plan.base_slope = plan.base;
+          }
+          if (want_x) ops.grad_input(plan, cells, c, c_base, w.g, gx, t == 0);
         }
       }
     }
     if (!want_x) return;
     for (int64_t i = 0; i < count; i++) {
-      add_lanes(w.sums + i * n * lanes, w.plans[i].id, n, w.grad_x + i * w.plans.padded);
+      C* grad_x = w.grad_x + i * padded;
+      if (tiles.count > 0) add_lanes(w.sums + i * padded * lanes, n, grad_x);
+      if (tiles.count == 0) std::memset(grad_x, 0, n * sizeof(C));
     }
-    unpack_transposed(w.grad_x, w.plans.padded, static_cast<S*>(op.grad_x) + at, layer.in, n, count);
+    unpack_transposed(w.grad_x, padded, static_cast<S*>(op.grad_x) + at, layer.in, n, count);
   }
 
   // sums[] += the n rows of g
@@ -190,18 +195,23 @@ struct Columns {
     }
   }
 
-  // target[id[q]] = the sum of the lanes of sums[q]
-  static void add_lanes(const C* sums, const int32_t* id, int64_t n, C* target) {
+  // target[b] = the sum of the lanes of sums[b]: each step adds the halves of two vectors into one.
+  static void add_lanes(const C* sums, int64_t n, C* target) {
     constexpr int lanes = kLanes<C>;
-    for (int64_t q = 0; q < n; q += lanes) {
-      Vec<C> block[lanes];
-      const int64_t count = smaller(lanes, n - q);
-      for (int k = 0; k < lanes; k++) block[k] = k < count ? load<Vec<C>>(sums + (q + k) * lanes) : Vec<C>{};
-      transpose<C>(block);
+    using Sequence = std::make_integer_sequence<int, lanes>;
+    for (int64_t b = 0; b < n; b += lanes) {
+      Vec<C> v[lanes];
+#pragma GCC unroll 16
+      for (int k = 0; k < lanes; k++) v[k] = load<Vec<C>>(sums + (b + k) * lanes);
 #pragma GCC unroll 4
-      for (int half = lanes / 2; half > 0; half /= 2)
-        for (int k = 0; k < half; k++) block[k] += block[k + half];
-      for (int k = 0; k < count; k++) target[id[q + k]] = block[0][k];
+      for (int half = lanes / 2; half > 0; half /= 2) {
+#pragma GCC unroll 8
+        for (int k = 0; k < half; k++) {
+          v[k] = interleave<Vec<C>, 0>(v[k], v[k + half], Sequence{}) +
+                 interleave<Vec<C>, 1>(v[k], v[k + half], Sequence{});
+        }
+      }
+      store(target + b, v[0]);
     }
   }
 

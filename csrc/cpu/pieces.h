@@ -20,7 +20,7 @@ struct Pieces {
   Extrapolation extrapolation;
   bool extended;        // extrapolation "zero": the k spans on either side of the range are pieces too
   int bounds, count;    // number of bounds and of pieces, bounds + 1
-  int bound_stride;     // bounds per feature, padded by +inf to whole vectors
+  int bound_stride;     // bounds per feature, padded by +inf to a power of 2, of which the last is never reached
   int width, size;      // padded number of rows; numbers per piece
   int shift;            // first_row of piece p is p - shift, clamped to [0, grid_size)
   bool poison_infinite; // "linear" at order 0: an infinite input gives NaN
@@ -41,7 +41,8 @@ Pieces<C> describe_pieces(const Layer& layer) {
   g.extended = layer.extrapolation == Extrapolation::zero;
   g.bounds = layer.grid_size + 1 + (g.extended ? 2 * layer.degree : 0);
   g.count = g.bounds + 1;
-  g.bound_stride = round_up(g.bounds, kLanes<C>);
+  g.bound_stride = kLanes<C>;
+  while (g.bound_stride <= g.bounds) g.bound_stride *= 2;
   g.width = layer.degree < 4 ? 4 : 8;
   g.size = 4 + (layer.degree + 1) * g.width;
   g.shift = 1 + (g.extended ? layer.degree : 0);
@@ -86,8 +87,7 @@ void compile_feature(const Pieces<C>& g, const C* t, int64_t feature, double* sc
 #pragma GCC unroll 12
     for (int j = 0; j < 2 * K + 2; j++) T[j] = load<V>(knot + m0 - K + j);
     const V h = T[K + 1] - T[K], inverse = 1.0 / h;
-    V origin = (T[K] + T[K + 1]) * 0.5;
-    for (int lane = 0; lane < lanes; lane++) origin[lane] = C(origin[lane]);
+    const V origin = convert<V>(convert<typename Vector<C, lanes>::Type>((T[K] + T[K + 1]) * 0.5));
     spline[0][0] = splat<V>(1.0);
 #pragma GCC unroll 5
     for (int d = 1; d <= K; d++) {

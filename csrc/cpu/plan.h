@@ -53,12 +53,13 @@ inline Vec<C> sigmoid(Vec<C> x) {
   return C(1) / (C(1) + exp<C>(-x));
 }
 
-// Of `samples` samples, those in cell c have the places start[c] .. start[c + 1] - 1 of id and of the weights. A
-// sample's weights are its `width` padded spline rows and then the base row.
+// Cell c holds the samples id[start[c]] .. id[start[c + 1] - 1]. The weights lie in the order of the samples: `width`
+// padded spline rows each, and the base row apart.
 template <class C>
 struct Plan {
   int32_t *start, *id;
-  C *value, *slope;  // slope: the derivative of one order more
+  C *value, *base;
+  C *slope, *base_slope;  // the derivatives of one order more, where wanted
 };
 
 // What all plans of one call have in common.
@@ -69,38 +70,60 @@ struct Basis {
   bool has_spline, has_base;
 
   int cells() const { return has_spline ? pieces.grid_size : 1; }
-  int stride() const { return pieces.width + 1; }
 };
 
 // Workspace of make_plan for a tile of n samples.
 template <class C>
 struct PlanScratch {
-  C *clamped, *poison, *base, *base_slope;
-  typename Bits<C>::Int* piece;
-  int32_t* next;  // one per cell
+  C *clamped, *poison;
+  int32_t *piece, *cell, *next;  // next: one per cell
 
   template <class Arena>
-  PlanScratch(Arena& arena, int64_t n, int cells) {
-    n = round_up(n, kLanes<C>);
-    for (C** p : {&clamped, &poison, &base, &base_slope}) *p = arena.template take<C>(n);
-    piece = arena.template take<typename Bits<C>::Int>(n);
-    next = arena.template take<int32_t>(cells);
-  }
+  PlanScratch(Arena& arena, int64_t n, int cells)
+      : clamped(arena.template take<C>(round_up(n, kLanes<C>))),
+        poison(arena.template take<C>(round_up(n, kLanes<C>))),
+        piece(arena.template take<int32_t>(round_up(n, kLanes<C>))),
+        cell(arena.template take<int32_t>(round_up(n, kLanes<C>))),
+        next(arena.template take<int32_t>(cells + 1)) {}
 };
 
+// The number of bounds <= x. `size` bounds, padded by +inf, with size + 1 a power of 2.
 template <class C>
-inline typename Bits<C>::Int count_up_to(const C* bounds, int n, C x) {
-  int low = 0;
-  while (n > 0) {
-    const int half = n / 2;
-    if (bounds[low + half] <= x) {
-      low += half + 1;
-      n -= half + 1;
-    } else {
-      n = half;
-    }
-  }
+inline int32_t count_up_to(const C* bounds, int size, C x) {
+  int32_t low = 0;
+  for (int half = (size + 1) / 2; half > 0; half /= 2) low += bounds[low + half - 1] <= x ? half : 0;
   return low;
+}
+
+// Sorts the samples by cell.
+inline void sort_by_cell(const int32_t* cell, int64_t n, int cells, int32_t* next, int32_t* start, int32_t* id) {
+  for (int c = 0; c <= cells; c++) next[c] = 0;
+  for (int64_t b = 0; b < n; b++) next[cell[b]]++;
+  int32_t total = 0;
+  for (int c = 0; c < cells; c++) {
+    start[c] = total;
+    total += next[c];
+    next[c] = start[c];
+  }
+  start[cells] = total;
+  for (int64_t b = 0; b < n; b++) id[next[cell[b]]++] = b;
+}
+
+template <class C>
+void make_base(const Basis<C>& basis, const C* x, const C* v, int64_t n, Plan<C>& plan) {
+  using V = Vec<C>;
+  for (int64_t b = 0; b < n; b += kLanes<C>) {
+    const V xs = load<V>(x + b), s = basis.base.kind == Base::silu ? sigmoid<C>(xs) : xs;
+    const V value = basis.base(xs, s);
+    store(plan.base + b, v ? value * load<V>(v + b) : value);
+    if (plan.slope) store(plan.base_slope + b, basis.base_slope(xs, s));
+  }
+}
+
+// Pieces and clamped inputs of n samples, one by one.
+template <class C>
+void find_pieces(const Pieces<C>& g, const C* bounds, const C* x, int64_t n, PlanScratch<C>& s) {
+  for (int64_t b = 0; b < n; b++) s.piece[b] = count_up_to(bounds, g.bound_stride - 1, x[b]);
 }
 
 // x: the n inputs of the feature, padded to whole vectors. v: their factors, or null.
@@ -108,95 +131,52 @@ template <class C, int K, bool Slope>
 void make_plan(const Basis<C>& basis, int64_t feature, const C* x, const C* v, int64_t n, PlanScratch<C>& s,
                Plan<C>& plan) {
   using V = Vec<C>;
-  using I = IntVec<C>;
-  const Pieces<C>& g = basis.pieces;
-  constexpr int count_linearly = 24;
-  const C* bounds = nullptr;
-  // Infinite inputs are brought to where u is finite; only a linear continuation goes on to there.
-  C high = sizeof(C) == 4 ? C(1e34) : C(1e300), low = -high;
-  if (basis.has_spline) {
-    bounds = g.bounds_of(feature);
-    if (!g.poison_infinite) {
-      low = bounds[0];
-      high = bounds[g.bounds - 1];
-    }
-  }
-
-  for (int64_t b = 0; b < n; b += kLanes<C>) {
-    const V xs = load<V>(x + b);
-    if (basis.has_spline) {
-      V clamped = xs < low ? splat<V>(low) : xs;
-      clamped = clamped > high ? splat<V>(high) : clamped;
-      store(s.clamped + b, clamped);
-      if (g.poison_infinite) store(s.poison + b, xs - xs);
-      if (g.bounds <= count_linearly) {
-        I piece = {};
-        for (int j = 0; j < g.bounds; j++) piece -= xs >= bounds[j];
-        store(s.piece + b, piece);
-      }
-    }
-    if (basis.has_base) {
-      const V sig = basis.base.kind == Base::silu ? sigmoid<C>(xs) : xs;
-      V value = basis.base(xs, sig), slope = Slope ? basis.base_slope(xs, sig) : value;
-      if (v) value *= load<V>(v + b);
-      store(s.base + b, value);
-      if (Slope) store(s.base_slope + b, slope);
-    }
-  }
-
-  const int stride = basis.stride(), cells = basis.cells();
+  if (basis.has_base) make_base(basis, x, v, n, plan);
+  const int cells = basis.cells();
   if (!basis.has_spline) {
     plan.start[0] = 0;
     plan.start[1] = n;
-    for (int64_t b = 0; b < n; b++) {
-      plan.id[b] = b;
-      plan.value[b * stride + g.width] = s.base[b];
-      if (Slope) plan.slope[b * stride + g.width] = s.base_slope[b];
-    }
+    for (int64_t b = 0; b < n; b++) plan.id[b] = b;
     return;
   }
-  if (g.bounds > count_linearly) {
-    for (int64_t b = 0; b < n; b++) s.piece[b] = count_up_to(bounds, g.bounds, x[b]);
-  }
 
-  const auto cell = [&](int p) {
-    const int c = p - g.shift;
-    return c < 0 ? 0 : c >= cells ? cells - 1 : c;
-  };
-  for (int c = 0; c < cells; c++) s.next[c] = 0;
-  for (int64_t b = 0; b < n; b++) s.next[cell(s.piece[b])]++;
-  int32_t total = 0;
-  for (int c = 0; c < cells; c++) {
-    plan.start[c] = total;
-    total += s.next[c];
-    s.next[c] = plan.start[c];
+  const Pieces<C>& g = basis.pieces;
+  const C* bounds = g.bounds_of(feature);
+  // Infinite inputs are brought to where u is finite; only a linear continuation goes on to there.
+  const C far = sizeof(C) == 4 ? C(1e34) : C(1e300);
+  const C low = g.poison_infinite ? -far : bounds[0], high = g.poison_infinite ? far : bounds[g.bounds - 1];
+  for (int64_t b = 0; b < n; b += kLanes<C>) {
+    const V xs = load<V>(x + b);
+    V clamped = xs < low ? splat<V>(low) : xs;
+    clamped = clamped > high ? splat<V>(high) : clamped;
+    store(s.clamped + b, clamped);
+    if (g.poison_infinite) store(s.poison + b, xs - xs);
   }
-  plan.start[cells] = total;
+  find_pieces(g, bounds, x, n, s);
+  for (int64_t b = 0; b < n; b++) {
+    const int32_t c = s.piece[b] - g.shift;
+    s.cell[b] = c < 0 ? 0 : c >= cells ? cells - 1 : c;
+  }
+  sort_by_cell(s.cell, n, cells, s.next, plan.start, plan.id);
 
   constexpr int width = K < 4 ? 4 : 8;
   using Rows = typename Vector<C, width>::Type;
+  const C* table = g.piece(feature, 0);
   for (int64_t b = 0; b < n; b++) {
-    const int p = s.piece[b];
-    const C* piece = g.piece(feature, p);
+    const C* piece = table + int64_t(s.piece[b]) * g.size;
     const C u = (s.clamped[b] - piece[0]) * piece[1];
     // Horner's rule for the value and the derivative; 0 * u keeps NaN where no power of u is left.
-    Rows value = load<Rows>(piece + 4 + K * width), slope = splat<Rows>(C(0) * u);
+    Rows value = load<Rows>(piece + 4 + K * width), slope = K > 1 ? value : splat<Rows>(C(0) * u);
     if (K == 0) value += C(0) * u;
 #pragma GCC unroll 6
     for (int q = K - 1; q >= 0; q--) {
-      if (Slope) slope = slope * u + value;
+      if (Slope && (K < 2 || q < K - 1)) slope = slope * u + value;
       value = value * u + load<Rows>(piece + 4 + q * width);
     }
     if (g.poison_infinite) value += s.poison[b];
     if (v) value *= v[b];
-    const int64_t place = s.next[cell(p)]++;
-    plan.id[place] = b;
-    store(plan.value + place * stride, value);
-    if (basis.has_base) plan.value[place * stride + width] = s.base[b];
-    if (Slope) {
-      store(plan.slope + place * stride, slope * piece[1]);
-      if (basis.has_base) plan.slope[place * stride + width] = s.base_slope[b];
-    }
+    store(plan.value + b * width, value);
+    if (Slope) store(plan.slope + b * width, slope * piece[1]);
   }
 }
 

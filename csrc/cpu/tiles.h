@@ -16,7 +16,18 @@ constexpr int64_t kSumBlock = 16;
 template <class C, int S, bool B, int NZ>
 struct Tile {
   using V = Vec<C>;
-  static constexpr int lanes = kLanes<C>, outs = NZ * lanes, width = S <= 4 ? 4 : 8, stride = width + 1;
+  static constexpr int lanes = kLanes<C>, outs = NZ * lanes, width = S <= 4 ? 4 : 8;
+
+  // The weights of one sample in all lanes: read once, before any store that the compiler could take to change them.
+  struct Weights {
+    V row[S + 1];
+
+    Weights(const C* spline, const C* base, int64_t id) {
+#pragma GCC unroll 8
+      for (int j = 0; j < S; j++) row[j] = splat<V>(spline[id * width + j]);
+      row[S] = B ? splat<V>(base[id]) : V{};
+    }
+  };
 
   struct Rows {
     V row[S + 1][NZ];
@@ -52,16 +63,16 @@ struct Tile {
       for (int z = 0; z < NZ && B; z++) store(base + z * lanes, load<V>(base + z * lanes) + row[S][z]);
     }
     // sum over the rows of weight * row
-    V combine(const C* w, int z, V sum) const {
+    V combine(const Weights& w, int z, V sum) const {
 #pragma GCC unroll 8
-      for (int j = 0; j < S; j++) sum += w[j] * row[j][z];
-      return B ? sum + w[width] * row[S][z] : sum;
+      for (int j = 0; j < S; j++) sum += w.row[j] * row[j][z];
+      return B ? sum + w.row[S] * row[S][z] : sum;
     }
     // row += weight * g
-    void accumulate(const C* w, int z, V g) {
+    void accumulate(const Weights& w, int z, V g) {
 #pragma GCC unroll 8
-      for (int j = 0; j < S; j++) row[j][z] += w[j] * g;
-      if (B) row[S][z] += w[width] * g;
+      for (int j = 0; j < S; j++) row[j][z] += w.row[j] * g;
+      if (B) row[S][z] += w.row[S] * g;
     }
   };
 
@@ -73,25 +84,30 @@ struct Tile {
       if (plan.start[cell] == plan.start[cell + 1]) continue;
       c.load_spline(panel, cell);
       for (int64_t q = plan.start[cell]; q < plan.start[cell + 1]; q++) {
-        C* row = y + int64_t(plan.id[q]) * outs;
-        const C* w = plan.value + q * stride;
+        const int64_t id = plan.id[q];
+        C* row = y + id * outs;
+        const Weights w(plan.value, plan.base, id);
+        V sum[NZ];
 #pragma GCC unroll 4
-        for (int z = 0; z < NZ; z++) store(row + z * lanes, c.combine(w, z, load<V>(row + z * lanes)));
+        for (int z = 0; z < NZ; z++) sum[z] = c.combine(w, z, load<V>(row + z * lanes));
+#pragma GCC unroll 4
+        for (int z = 0; z < NZ; z++) store(row + z * lanes, sum[z]);
       }
     }
   }
 
-  // sums[q] += g[id] * sum of weight * row, lane by lane
-  static void grad_input(const Plan<C>& plan, const C* weight, int cells, const C* panel, const C* base, const C* g,
-                         C* sums) {
+  // sums[id] = g[id] * sum of slope * row, lane by lane; added to what is there unless this is the first tile
+  static void grad_input(const Plan<C>& plan, int cells, const C* panel, const C* base, const C* g, C* sums,
+                         bool first) {
     Rows c;
     c.load_base(base);
     for (int cell = 0; cell < cells; cell++) {
       if (plan.start[cell] == plan.start[cell + 1]) continue;
       c.load_spline(panel, cell);
       for (int64_t q = plan.start[cell]; q < plan.start[cell + 1]; q++) {
-        const C* row = g + int64_t(plan.id[q]) * outs;
-        const C* w = weight + q * stride;
+        const int64_t id = plan.id[q];
+        const C* row = g + id * outs;
+        const Weights w(plan.slope, plan.base_slope, id);
         V dot[S + 1] = {};
 #pragma GCC unroll 4
         for (int z = 0; z < NZ; z++) {
@@ -99,11 +115,10 @@ struct Tile {
 #pragma GCC unroll 8
           for (int j = 0; j < S + B; j++) dot[j] = z == 0 ? gz * c.row[j][z] : dot[j] + gz * c.row[j][z];
         }
-        V sum = load<V>(sums + q * lanes);
+        V sum = first ? V{} : load<V>(sums + id * lanes);
 #pragma GCC unroll 8
-        for (int j = 0; j < S; j++) sum += w[j] * dot[j];
-        if (B) sum += w[width] * dot[S];
-        store(sums + q * lanes, sum);
+        for (int j = 0; j < S + B; j++) sum += w.row[j] * dot[j];
+        store(sums + id * lanes, sum);
       }
     }
   }
@@ -115,8 +130,9 @@ struct Tile {
     for (int cell = 0; cell < cells; cell++) {
       if (plan.start[cell] == plan.start[cell + 1]) continue;
       for (int64_t q = plan.start[cell]; q < plan.start[cell + 1]; q++) {
-        const C* row = g + int64_t(plan.id[q]) * outs;
-        const C* w = plan.value + q * stride;
+        const int64_t id = plan.id[q];
+        const C* row = g + id * outs;
+        const Weights w(plan.value, plan.base, id);
 #pragma GCC unroll 4
         for (int z = 0; z < NZ; z++) c.accumulate(w, z, load<V>(row + z * lanes));
       }
@@ -136,7 +152,7 @@ struct Tile {
       for (int64_t q0 = plan.start[cell]; q0 < plan.start[cell + 1]; q0 += kSumBlock) {
         V part[NZ] = {};
         for (int64_t q = q0; q < smaller(q0 + kSumBlock, plan.start[cell + 1]); q++) {
-          const C* w = plan.value + q * stride;
+          const Weights w(plan.value, plan.base, plan.id[q]);
 #pragma GCC unroll 4
           for (int z = 0; z < NZ; z++) {
             const V phi = c.combine(w, z, V{});
@@ -151,10 +167,10 @@ struct Tile {
     for (int z = 0; z < NZ; z++) store(sums + z * lanes, load<V>(sums + z * lanes) + sum[z]);
   }
 
-  // With g = sign(phi) * scale: sums[q] += g * sum of slope * row, and d_rows += value * g. Works on the first of
-  // `outs` / `lanes` vectors at z0: two sets of rows would not fit in the registers otherwise.
+  // With g = sign(phi) * scale: sums[id] += g * sum of slope * row, and d_rows += value * g. One vector of outputs at a
+  // time: two sets of rows would not fit in the registers otherwise.
   static void magnitude_backward(const Plan<C>& plan, int cells, const C* panel, const C* base, const C* scale,
-                                 C* sums, C* d_panel, C* d_base) {
+                                 C* sums, bool first, C* d_panel, C* d_base) {
     using One = Tile<C, S, B, 1>;
     for (int z = 0; z < NZ; z++) {
       typename One::Rows c, d;
@@ -166,11 +182,13 @@ struct Tile {
 #pragma GCC unroll 8
         for (int j = 0; j < S; j++) c.row[j][0] = load<V>(panel + (cell + j) * outs + z * lanes);
         for (int64_t q = plan.start[cell]; q < plan.start[cell + 1]; q++) {
-          const C* w = plan.value + q * stride;
+          const int64_t id = plan.id[q];
+          const typename One::Weights w(plan.value, plan.base, id), slope(plan.slope, plan.base_slope, id);
           const V phi = c.combine(w, 0, V{});
           const V g = phi > 0 ? factor : phi < 0 ? -factor : phi * factor;
           d.accumulate(w, 0, g);
-          store(sums + q * lanes, load<V>(sums + q * lanes) + g * c.combine(plan.slope + q * stride, 0, V{}));
+          const V sum = first && z == 0 ? V{} : load<V>(sums + id * lanes);
+          store(sums + id * lanes, sum + g * c.combine(slope, 0, V{}));
         }
 #pragma GCC unroll 8
         for (int j = 0; j < S; j++) {
@@ -189,10 +207,10 @@ template <class C>
 struct TileOps {
   int vectors;
   void (*forward)(const Plan<C>&, int, const C*, const C*, C*);
-  void (*grad_input)(const Plan<C>&, const C*, int, const C*, const C*, const C*, C*);
+  void (*grad_input)(const Plan<C>&, int, const C*, const C*, const C*, C*, bool);
   void (*grad_coef)(const Plan<C>&, int, const C*, C*, C*);
   void (*magnitude)(const Plan<C>&, int, const C*, const C*, C*);
-  void (*magnitude_backward)(const Plan<C>&, int, const C*, const C*, const C*, C*, C*, C*);
+  void (*magnitude_backward)(const Plan<C>&, int, const C*, const C*, const C*, C*, bool, C*, C*);
 };
 
 template <class C, int S, bool B, int NZ>

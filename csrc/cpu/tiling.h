@@ -125,26 +125,30 @@ void unpack_tile(const Panel<Compute<S>>& panel, const OutTiles<Compute<S>>& til
 template <class S>
 struct PlanSet {
   using C = Compute<S>;
-  int64_t padded, stride, cells;
-  C *x, *v, *value, *slope;
+  int64_t padded, width, cells;
+  C *x, *v, *value, *base, *slope, *base_slope;
   int32_t *start, *id;
   PlanScratch<C> scratch;
 
   PlanSet(Arena& arena, const Problem<C>& problem, int64_t features, int64_t n, bool with_v, bool with_slope)
       : padded(round_up(n, kLanes<C>)),
-        stride(problem.basis.stride()),
+        width(problem.basis.pieces.width),
         cells(problem.basis.cells()),
         x(arena.take<C>(features * padded)),
         v(with_v ? arena.take<C>(features * padded) : nullptr),
-        value(arena.take<C>(features * padded * stride)),
-        slope(with_slope ? arena.take<C>(features * padded * stride) : nullptr),
+        value(arena.take<C>(features * padded * width)),
+        base(arena.take<C>(features * padded)),
+        slope(with_slope ? arena.take<C>(features * padded * width) : nullptr),
+        base_slope(with_slope ? arena.take<C>(features * padded) : nullptr),
         start(arena.take<int32_t>(features * (cells + 1))),
         id(arena.take<int32_t>(features * padded)),
         scratch(arena, n, cells) {}
 
   Plan<C> operator[](int64_t i) const {
-    const int64_t at = i * padded * stride;
-    return {start + i * (cells + 1), id + i * padded, value + at, slope ? slope + at : nullptr};
+    const int64_t at = i * padded;
+    return {start + i * (cells + 1), id + at,
+            value + at * width,      base + at,
+            slope ? slope + at * width : nullptr, slope ? base_slope + at : nullptr};
   }
 
   // xs, vs: the first of n rows and of `features` columns. The problem's tables begin with feature - first_table.

@@ -67,7 +67,10 @@ __device__ void make_cell(const T* t, int cell, int knots, int order, int extrap
   const bool left = span < K && extrapolation != kFadeOut, right = span >= rows && extrapolation != kFadeOut;
   if (left) span = K;
   if (right) span = rows - 1;
-  const double start = knot(span), width = knot(span + 1) - start;
+  const double width = knot(span + 1) - knot(span), scale = width > 0 ? reciprocal(width) : 1;
+  result.origin = T(knot(span) + width / 2);  // powers of u are best conditioned around the middle
+  result.scale = T(scale);
+  const double origin = result.origin;
 
   double p[K + 1][K + 1] = {};  // [row - (span - K)][power of u]
   p[K][0] = span >= 0 && span < knots - 1;
@@ -80,18 +83,17 @@ __device__ void make_cell(const T* t, int cell, int knots, int order, int extrap
       const double a = up > 0 ? reciprocal(up) : 0, b = down > 0 ? reciprocal(down) : 0;
 #pragma unroll
       for (int n = degree; n >= 0; --n) {
-        double sum = a * (start - knot(row)) * p[q][n];
+        double sum = a * (origin - knot(row)) * p[q][n];
         if (n > 0) sum += a * width * p[q][n - 1];
-        if (q < K) sum += b * (knot(row + degree + 1) - start) * p[q + 1][n];
+        if (q < K) sum += b * (knot(row + degree + 1) - origin) * p[q + 1][n];
         if (q < K && n > 0) sum -= b * width * p[q + 1][n - 1];
         p[q][n] = sum;
       }
     }
   }
 
-  const double scale = width > 0 ? reciprocal(width) : 1;
-  result.origin = T(right ? knot(rows) : start);
-  result.scale = T(scale);
+  const double end = knot(left ? K : rows), u = (end - origin) * scale;
+  if (left || right) result.origin = T(end);
   const int lowest = span - K, first = lowest < 0 ? 0 : lowest < rows - K ? lowest : rows - K - 1;
 #pragma unroll
   for (int n = 0; n <= K; ++n)
@@ -100,16 +102,13 @@ __device__ void make_cell(const T* t, int cell, int knots, int order, int extrap
 #pragma unroll
   for (int q = 0; q <= K; ++q) {
     double* c = p[q];
-    if (right) {  // expand around the end of the range, u = 1
+    if (left || right) {  // the Taylor polynomial at the end of the range
       double value = 0, slope = 0;
 #pragma unroll
-      for (int n = 0; n <= K; ++n) value += c[n], slope += n * c[n];
-      c[0] = value;
-      if (K > 0) c[K > 0] = slope;
-    }
+      for (int n = K; n >= 0; --n) slope = slope * u + value, value = value * u + c[n];
 #pragma unroll
-    for (int n = 1; n <= K; ++n)
-      if ((left || right) && (n > 1 || extrapolation != kLinear)) c[n] = 0;
+      for (int n = 0; n <= K; ++n) c[n] = n == 0 ? value : n == 1 && extrapolation == kLinear ? slope : 0;
+    }
     for (int d = 0; d < order && d <= K; ++d)
 #pragma unroll
       for (int n = 0; n <= K; ++n) c[n] = n < K ? (n + 1) * scale * c[n < K ? n + 1 : K] : 0;

@@ -62,6 +62,7 @@ __global__ void __launch_bounds__(kEdgeInputs* kWarp, 4)
         factors[e] = o < c.out ? g[b * c.out + o] : T(0);
       }
     __syncthreads();
+    T step_sum[kLanes<T>] = {};  // in two levels: the error of a long sum grows with the number of terms
     for (int s = 0; s < samples; ++s) {
       const Record<T, K> record = records[s * kEdgeInputs + warp];
       const int row = record.first - t.row0;
@@ -82,9 +83,11 @@ __global__ void __launch_bounds__(kEdgeInputs* kWarp, 4)
           for (int r = 0; r <= K; ++r) sums[at + r * kStride<T>] += record.value[r] * weight;
           weight *= record.base;
         }
-        base_sum[j] += owned ? weight : T(0);
+        step_sum[j] += owned ? weight : T(0);
       }
     }
+#pragma unroll
+    for (int j = 0; j < kLanes<T>; ++j) base_sum[j] += step_sum[j];
   }
 
   // each window has its own share of what it adds up per edge
