@@ -1,0 +1,125 @@
+"""Device functions: tiles of basis rows, computed in registers from x and the piece tables of `table.py`.
+
+Numbers are float32, or float64 for float64 tensors, until a row is selected. A tile has `ROWS` spline rows of each input
+side by side: one thread holds them, so what it looks up for an input of a sample serves all of them.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+ROWS = 8
+_ROWS = tl.constexpr(ROWS)
+_WOVEN = tl.constexpr((0, 4, 2, 6, 1, 5, 3, 7))  # the order in which neighbours interleave to 0 .. 7
+_HUGE = tl.constexpr(1e38)
+
+
+@triton.jit
+def tile(
+    x,
+    v,
+    table_ptr,
+    inputs,
+    block,
+    dtype: tl.constexpr,
+    ORDER: tl.constexpr,
+    DEGREE: tl.constexpr,
+    SIZE: tl.constexpr,
+    DEPTH: tl.constexpr,
+    EXTRAPOLATION: tl.constexpr,
+):
+    """Spline rows ROWS * block .. of a tile of inputs: `(samples, inputs * ROWS)`.
+
+    x `(samples, inputs)`; v: the same, or None; inputs `(1, inputs)`: their numbers.
+    """
+    table = table_ptr + inputs.to(tl.int64) * ((3 + (DEGREE + 1) * (DEGREE + 1)) << DEPTH)
+    first, values, other = local(x, table, ORDER, DEGREE, SIZE, DEPTH, EXTRAPOLATION)
+    first -= block * _ROWS
+    rows = ()
+    for j in tl.static_range(_ROWS):
+        rows = rows + (select(_WOVEN[j], first, values, other, v, dtype, DEGREE),)
+    for level in tl.static_range(3):
+        woven = ()
+        for j in tl.static_range(_ROWS >> (level + 1)):
+            woven = woven + (tl.interleave(rows[2 * j], rows[2 * j + 1]),)
+        rows = woven
+    return rows[0]
+
+
+@triton.jit
+def select(row: tl.constexpr, first, values, other, v, dtype: tl.constexpr, DEGREE: tl.constexpr):
+    """Row `row` of a basis given by `local`, times v."""
+    result = other.to(dtype)
+    for j in tl.static_range(DEGREE + 1):
+        value = values[j] if v is None else values[j] * v
+        result = tl.where(first == row - j, value.to(dtype), result)
+    return result
+
+
+@triton.jit
+def local(
+    x,
+    table,
+    ORDER: tl.constexpr,
+    DEGREE: tl.constexpr,
+    SIZE: tl.constexpr,
+    DEPTH: tl.constexpr,
+    EXTRAPOLATION: tl.constexpr,
+):
+    """The k + 1 splines that can differ from 0 at x.
+
+    table: pointers, shaped as x or to be broadcast to it, to the tables of the inputs; a table has 2^DEPTH pieces.
+    Returns (first, values, other): rows first .. first + k have these values, all others `other`: 0, or NaN at NaN.
+    """
+    piece = tl.zeros(x.shape, tl.int32)  # binary search for the number of left ends <= x
+    for bit in tl.static_range(DEPTH):
+        step = (1 << DEPTH) >> (bit + 1)
+        piece = tl.where(x >= tl.load(table + (piece + (step - 1))), piece + step, piece)
+    if EXTRAPOLATION != "linear" or ORDER > 0:  # constant beyond the grid, at infinity too
+        x = tl.clamp(x, -_HUGE, _HUGE, propagate_nan=tl.PropagateNan.ALL)
+    lookup = table + piece
+    u = (x - tl.load(lookup + (1 << DEPTH))) * tl.load(lookup + (2 << DEPTH))
+    values = ()
+    for j in tl.static_range(DEGREE + 1):
+        value = tl.load(lookup + ((3 + j * (DEGREE + 1) + DEGREE) << DEPTH))
+        for m in tl.static_range(1, DEGREE + 1):
+            value = value * u + tl.load(lookup + ((3 + j * (DEGREE + 1) + DEGREE - m) << DEPTH))
+        values = values + (value,)
+    if EXTRAPOLATION == "zero":
+        first = piece - (DEGREE + 1)
+    else:
+        first = tl.minimum(tl.maximum(piece - 1, 0), SIZE - 1)
+    return first, values, x * 0.0
+
+
+@triton.jit
+def base_function(x, BASE: tl.constexpr, ORDER: tl.constexpr, SILU: tl.constexpr):
+    """The base function or its derivative. SILU: the polynomials in s = sigmoid(x) of `silu_polynomials(ORDER)`."""
+    if BASE == "zero" or (BASE == "identity" and ORDER > 1):
+        value = x * 0.0
+    elif BASE == "identity":
+        value = x if ORDER == 0 else x * 0.0 + 1.0
+    else:  # silu = x s, so silu^(n) = x s^(n) + n s^(n-1)
+        s = 1.0 / (1.0 + tl.exp(-x))
+        value = x * _polynomial(s, SILU[0], ORDER + 2)
+        if ORDER > 0:
+            value += ORDER * _polynomial(s, SILU[1], ORDER + 1)
+    return value
+
+
+@triton.jit
+def _polynomial(s, coefficients: tl.constexpr, COUNT: tl.constexpr):
+    value = s * 0.0 + coefficients[COUNT - 1]
+    for j in tl.static_range(1, COUNT):
+        value = value * s + coefficients[COUNT - 1 - j]
+    return value
+
+
+def silu_polynomials(order: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Coefficients, in powers of s = sigmoid(x), of the derivatives `order` and `order - 1` of s (s' = s - s^2)."""
+    polynomial, previous = [0.0, 1.0], [0.0, 1.0]
+    for _ in range(order):
+        slope = [j * c for j, c in enumerate(polynomial)]
+        previous, polynomial = polynomial, [a - b for a, b in zip([*slope, 0.0], [0.0, *slope], strict=True)]
+    return tuple(polynomial), tuple(previous)

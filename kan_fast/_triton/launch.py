@@ -1,0 +1,256 @@
+"""The six functions of the backend contract (docs/architecture.md): tensors to kernel launches.
+
+No function reads a number back from the device, so all of them can be captured in a CUDA graph. Sums that are split
+over programs go to a workspace `(splits, ...)` and are added in a second step, in a fixed order.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from kan_fast._triton import pack, plan, table
+from kan_fast._triton.basis import ROWS, silu_polynomials
+from kan_fast._triton.edges import edge_grad_input_kernel, edge_magnitude_kernel
+from kan_fast._triton.dense_forward import forward_kernel
+from kan_fast._triton.dense_grad_coef import grad_coef_kernel
+from kan_fast._triton.dense_grad_input import grad_input_kernel
+from kan_fast.reference import Spec
+
+
+def forward(
+    x: Tensor,
+    v: Tensor | None,
+    spline_weight: Tensor | None,
+    base_weight: Tensor | None,
+    bias: Tensor | None,
+    grid: Tensor,
+    order: int,
+    spec: Spec,
+) -> Tensor:
+    n_out, n_in = _edge_shape(spline_weight, base_weight)
+    batch = len(x)
+    if batch * n_out == 0 or n_in == 0:
+        return x.new_zeros(batch, n_out) if bias is None else bias.expand(batch, n_out).contiguous()
+    tile = plan.choose_tile("forward", plan.arithmetic(x.dtype), batch, n_out)
+    packed = None if spline_weight is None else pack.pack(spline_weight.contiguous(), transposed=False)[0]
+    constants = _constants(grid, order, spec)
+    programs = triton.cdiv(batch, tile.m) * triton.cdiv(n_out, tile.n)
+    steps = triton.cdiv(n_in, tile.k) * (1 if packed is None else constants["BLOCKS"] * ROWS)
+    splits = plan.choose_splits(programs, steps, plan.processors(x.device))
+    y = _workspace(x, splits, batch, n_out)
+    forward_kernel[(programs, splits)](
+        x.contiguous(), _contiguous(v), packed, _contiguous(base_weight), _contiguous(bias),
+        None if packed is None else table.build(grid, order, spec), y, batch, n_in, n_out, splits,
+        **constants, **_options(tile, x.dtype),
+    )  # fmt: skip
+    return _finish(y, x)
+
+
+def grad_input(
+    x: Tensor,
+    g: Tensor,
+    spline_weight: Tensor | None,
+    base_weight: Tensor | None,
+    grid: Tensor,
+    order: int,
+    spec: Spec,
+) -> Tensor:
+    n_out, n_in = _edge_shape(spline_weight, base_weight)
+    batch = len(x)
+    if batch * n_in == 0 or n_out == 0:
+        return x.new_zeros(batch, n_in)
+    tile = plan.choose_tile("grad_input", plan.arithmetic(x.dtype), batch, n_in * ROWS)
+    packed, strides = None, (0, 0)
+    if spline_weight is not None:  # 32-bit matrix units want the numbers that are summed over side by side
+        packed, *strides = pack.pack(spline_weight.contiguous(), transposed=x.dtype == torch.float32)
+    programs = triton.cdiv(batch, tile.m) * triton.cdiv(n_in, tile.n // ROWS)
+    splits = plan.choose_splits(programs, triton.cdiv(n_out, tile.k), plan.processors(x.device))
+    gx = _workspace(x, splits, batch, n_in)
+    grad_input_kernel[(programs, splits)](
+        x.contiguous(), g.contiguous(), packed, _contiguous(base_weight),
+        None if packed is None else table.build(grid, order, spec), gx, batch, n_in, n_out, splits, *strides,
+        **_constants(grid, order, spec), **_options(tile, x.dtype),
+    )  # fmt: skip
+    return _finish(gx, x)
+
+
+def grad_coef(
+    x: Tensor,
+    v: Tensor | None,
+    g: Tensor,
+    grid: Tensor,
+    order: int,
+    spec: Spec,
+    needs: tuple[bool, bool] = (True, True),
+) -> tuple[Tensor, Tensor]:
+    shape = (g.shape[1], x.shape[1])
+    rows = grid.shape[1] - spec.degree - 1
+    gs = _grad_rows("grad_coef", x, v, g, grid, order, spec).view(*shape, rows) if needs[0] else x.new_empty(0)
+    gb = _grad_rows("grad_base", x, v, g, grid, order, spec).view(shape) if needs[1] else x.new_empty(0)
+    return gs, gb
+
+
+def _grad_rows(kernel: str, x: Tensor, v: Tensor | None, g: Tensor, grid: Tensor, order: int, spec: Spec) -> Tensor:
+    splines = kernel == "grad_coef"
+    (batch, n_in), n_out = x.shape, g.shape[1]
+    rows = grid.shape[1] - spec.degree - 1 if splines else 1
+    if x.numel() * n_out == 0:
+        return x.new_zeros(n_out * n_in * rows)
+    constants = _constants(grid, order, spec)
+    if not splines:
+        constants["BLOCKS"] = 1
+    width = ROWS if splines else 1
+    tile = plan.choose_tile(kernel, plan.arithmetic(x.dtype), n_out, n_in * width)
+    programs = triton.cdiv(n_out, tile.m) * triton.cdiv(n_in, tile.n // width) * constants["BLOCKS"]
+    splits = plan.choose_splits(programs, triton.cdiv(batch, tile.k), plan.processors(x.device))
+    gc = _workspace(x, splits, n_out, n_in * rows)
+    grad_coef_kernel[(programs, splits)](
+        x.contiguous(), _contiguous(v), g.contiguous(), table.build(grid, order, spec) if splines else None, gc,
+        batch, n_in, n_out, rows, splits, **constants, **_options(tile, x.dtype),
+    )  # fmt: skip
+    return _finish(gc, x)
+
+
+def backward(
+    x: Tensor,
+    g: Tensor,
+    spline_weight: Tensor | None,
+    base_weight: Tensor | None,
+    grid: Tensor,
+    order: int,
+    spec: Spec,
+    needs: tuple[bool, bool, bool, bool] = (True, True, True, True),
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    x, g = x.contiguous(), g.contiguous()
+    gx = grad_input(x, g, spline_weight, base_weight, grid, order + 1, spec) if needs[0] else x.new_empty(0)
+    gs, gb = grad_coef(x, None, g, grid, order, spec, (needs[1], needs[2]))
+    gbias = g.sum(0) if needs[3] else x.new_empty(0)
+    return gx, gs, gb, gbias
+
+
+def edge_magnitude(
+    x: Tensor, spline_weight: Tensor | None, base_weight: Tensor | None, grid: Tensor, spec: Spec
+) -> Tensor:
+    shape = _edge_shape(spline_weight, base_weight)
+    if x.numel() * shape[0] == 0:
+        return x.new_zeros(shape)
+    return _edges(x, None, spline_weight, base_weight, grid, spec)[0]
+
+
+def edge_magnitude_backward(
+    x: Tensor, gm: Tensor, spline_weight: Tensor | None, base_weight: Tensor | None, grid: Tensor, spec: Spec
+) -> tuple[Tensor, Tensor, Tensor]:
+    weights = (spline_weight, base_weight)
+    if x.numel() * gm.shape[0] == 0:
+        gs, gb = (
+            x.new_empty(0) if c is None else torch.zeros_like(c, memory_format=torch.contiguous_format) for c in weights
+        )
+        return torch.zeros_like(x, memory_format=torch.contiguous_format), gs, gb
+    gs, gb = _edges(x, gm, *weights, grid, spec)[1:]
+    return _edge_grad_input(x, gm, *weights, grid, spec), gs, gb
+
+
+def _edges(
+    x: Tensor, gm: Tensor | None, spline_weight: Tensor | None, base_weight: Tensor | None, grid: Tensor, spec: Spec
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The magnitudes, or the gradients in the coefficients for a given gm; what is not asked for is empty."""
+    n_out, n_in = _edge_shape(spline_weight, base_weight)
+    tile = plan.choose_tile("edge_magnitude", plan.arithmetic(x.dtype), len(x), n_out)
+    programs = n_in * triton.cdiv(n_out, tile.n)
+    splits = plan.choose_splits(programs, triton.cdiv(len(x), tile.m), plan.processors(x.device))
+    sizes = (
+        [n_out * n_in, 0, 0]
+        if gm is None
+        else [0, *(0 if c is None else c.numel() for c in (spline_weight, base_weight))]
+    )
+    results = [_workspace(x, splits, size) for size in sizes]
+    edge_magnitude_kernel[(programs, splits)](
+        x.T.contiguous(), _contiguous(spline_weight), _contiguous(base_weight),
+        None if spline_weight is None else table.build(grid, 0, spec), _contiguous(gm), *results,
+        len(x), n_in, n_out, splits, **_edge_options(tile, x.dtype, spline_weight, base_weight, grid, spec),
+    )  # fmt: skip
+    shapes = (n_out, n_in), None if spline_weight is None else spline_weight.shape, (n_out, n_in)
+    m, gs, gb = (
+        _finish(r, x).view(shape) if size else x.new_empty(0)
+        for r, size, shape in zip(results, sizes, shapes, strict=True)
+    )
+    return m, gs, gb
+
+
+def _edge_grad_input(
+    x: Tensor, gm: Tensor, spline_weight: Tensor | None, base_weight: Tensor | None, grid: Tensor, spec: Spec
+) -> Tensor:
+    n_out, n_in = _edge_shape(spline_weight, base_weight)
+    tile = plan.choose_tile("edge_grad_input", plan.arithmetic(x.dtype), len(x), n_out)
+    tables = [None if spline_weight is None else table.build(grid, order, spec) for order in (0, 1)]
+    gx = x.new_empty(n_in, len(x))
+    edge_grad_input_kernel[(n_in * triton.cdiv(len(x), tile.m),)](
+        x.T.contiguous(), gm.contiguous(), _contiguous(spline_weight), _contiguous(base_weight), *tables, gx,
+        len(x), n_in, n_out, SILU_SLOPE=silu_polynomials(1),
+        **_edge_options(tile, x.dtype, spline_weight, base_weight, grid, spec),
+    )  # fmt: skip
+    return gx.T.contiguous()
+
+
+def _edge_shape(spline_weight: Tensor | None, base_weight: Tensor | None) -> tuple[int, int]:
+    weight = base_weight if spline_weight is None else spline_weight
+    assert weight is not None, "a layer has spline rows, a base row or both"
+    return weight.shape[0], weight.shape[1]
+
+
+def _contiguous(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.contiguous()
+
+
+def _workspace(x: Tensor, splits: int, *shape: int) -> Tensor:
+    """Results of every split, in the precision of the sums unless there is one split alone."""
+    dtype = torch.float32 if splits > 1 and x.dtype.itemsize < 4 else x.dtype
+    return torch.empty(splits, *shape, dtype=dtype, device=x.device)
+
+
+def _finish(parts: Tensor, x: Tensor) -> Tensor:
+    return parts[0] if len(parts) == 1 else parts.sum(0).to(x.dtype)
+
+
+def _constants(grid: Tensor, order: int, spec: Spec) -> dict[str, Any]:
+    size = grid.shape[1] - 2 * spec.degree - 1
+    return {
+        "BLOCKS": pack.blocks(size + spec.degree),
+        "ORDER": order,
+        "DEGREE": spec.degree,
+        "SIZE": size,
+        "DEPTH": table.pieces(size, spec).bit_length() - 1,
+        "EXTRAPOLATION": spec.extrapolation,
+        "BASE": spec.base,
+        "SILU": silu_polynomials(order),
+    }
+
+
+def _options(tile: plan.Tile, dtype: torch.dtype) -> dict[str, Any]:
+    precision = "tf32" if plan.arithmetic(dtype) == "tf32" else "ieee"
+    return {
+        "PRECISION": precision,
+        "BM": tile.m,
+        "BN": tile.n,
+        "BK": tile.k,
+        "num_warps": tile.warps,
+        "num_stages": tile.stages,
+        "enable_fp_fusion": True,
+    }
+
+
+def _edge_options(
+    tile: plan.Tile,
+    dtype: torch.dtype,
+    spline_weight: Tensor | None,
+    base_weight: Tensor | None,
+    grid: Tensor,
+    spec: Spec,
+) -> dict[str, Any]:
+    rows = (0 if spline_weight is None else spline_weight.shape[2]) + (base_weight is not None)
+    options = {**_constants(grid, 0, spec), **_options(tile, dtype), "WIDTH": max(16, triton.next_power_of_2(rows))}
+    return {name: value for name, value in options.items() if name not in ("BLOCKS", "ORDER", "BK")}

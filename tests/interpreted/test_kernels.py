@@ -1,0 +1,175 @@
+"""Triton kernels against the float64 reference, executed by the interpreter with checked memory accesses."""
+
+from __future__ import annotations
+
+import pytest
+import test_parity as parity
+import torch
+from problems import Problem, assert_as_accurate, make_problem, plain_dtype
+
+from kan_fast import autograd, dispatch, reference
+from kan_fast._triton import plan, table
+from kan_fast.reference import Spec
+
+ALL_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+each_dtype = pytest.mark.parametrize("dtype", ALL_DTYPES, ids=lambda t: str(t).removeprefix("torch."))
+SHAPES = [(1, 1, 1), (19, 5, 18), (7, 3, 34), (33, 9, 2)]
+SLOW_SHAPES = [(65, 33, 70), (7, 65, 1), (130, 3, 5), (1, 64, 64), (31, 16, 32), (64, 8, 64)]
+
+
+def contractions(p: Problem, order: int, names: tuple[str, ...] = ("forward", "grad_input", "grad_coef")) -> None:
+    """The accuracy rule for some of the functions of the contract."""
+    plain, exact = p.to(plain_dtype(p.x.dtype)), p.to(torch.float64)
+    for name in names:
+        call = parity.CALLS[name]
+        results = [
+            out if isinstance(out, tuple) else (out,)
+            for out in (
+                call(dispatch.module("triton"), p, order),
+                call(reference, plain, order),
+                call(reference, exact, order),
+            )
+        ]
+        for a, b, c in zip(*results, strict=True):
+            assert_as_accurate(a, b, c, f"{name}, d = {order}")
+
+
+@each_dtype
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda s: "x".join(map(str, s)))
+def test_shapes(dtype: torch.dtype, shape: tuple[int, int, int]) -> None:
+    parity.check("triton", make_problem(*shape, dtype=dtype, adaptive=True))
+
+
+@pytest.mark.slow
+@each_dtype
+@pytest.mark.parametrize("shape", SLOW_SHAPES, ids=lambda s: "x".join(map(str, s)))
+def test_more_shapes(dtype: torch.dtype, shape: tuple[int, int, int]) -> None:
+    parity.check("triton", make_problem(*shape, dtype=dtype, adaptive=True), orders=(0, 1))
+
+
+@each_dtype
+@pytest.mark.parametrize("shape", [(0, 3, 4), (5, 0, 4), (5, 3, 0), (0, 0, 0)], ids=lambda s: "x".join(map(str, s)))
+def test_empty_sizes(dtype: torch.dtype, shape: tuple[int, int, int]) -> None:
+    parity.check("triton", make_problem(*shape, dtype=dtype))
+
+
+@pytest.mark.parametrize("degree", range(6))
+def test_degrees_and_orders(degree: int) -> None:
+    p = make_problem(16, 4, 5, 3, degree, adaptive=True, dtype=torch.float32)
+    for order in range(degree + 2):
+        contractions(p, order)
+
+
+@pytest.mark.slow
+@each_dtype
+@pytest.mark.parametrize("grid_size", [1, 2, 8, 13, 50, 200])
+@pytest.mark.parametrize("degree", range(6))
+def test_degrees_orders_and_grids(dtype: torch.dtype, degree: int, grid_size: int) -> None:
+    for adaptive in (False, True):
+        p = make_problem(16, 4, 5, grid_size, degree, dtype=dtype, adaptive=adaptive)
+        for order in {0, 1, degree, degree + 1}:
+            contractions(p, order)
+
+
+@pytest.mark.parametrize("extrapolation", ["zero", "linear", "clamp"])
+@pytest.mark.parametrize("base", ["silu", "identity", "zero"])
+def test_bases_and_extrapolations(base: str, extrapolation: str) -> None:
+    for degree in (0, 1, 3):
+        p = make_problem(16, 4, 5, 4, degree, base=base, extrapolation=extrapolation, adaptive=True)
+        for order in (0, 1, 2):
+            contractions(p, order, ("forward", "grad_input"))
+
+
+@pytest.mark.parametrize("size", [6, 13, 14], ids="G{}".format)
+def test_several_blocks_of_rows(size: int) -> None:
+    parity.check("triton", make_problem(17, 5, 6, size, adaptive=True))
+
+
+@each_dtype
+def test_sums_split_over_programs(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    p = make_problem(90, 18, 20, dtype=dtype, adaptive=True)
+    whole = [parity._tuple(parity.CALLS[name](dispatch.module("triton"), p, 0)) for name in ("forward", "backward")]
+    monkeypatch.setattr(plan, "choose_splits", lambda programs, steps, *_: min(3, steps))
+    contractions(p, 0, ("forward", "backward", "edge_magnitude", "edge_magnitude_backward"))
+    split = [parity._tuple(parity.CALLS[name](dispatch.module("triton"), p, 0)) for name in ("forward", "backward")]
+    if dtype == torch.float64:
+        for a, b in zip(sum(whole, ()), sum(split, ()), strict=True):
+            torch.testing.assert_close(a, b)
+    again = parity.CALLS["backward"](dispatch.module("triton"), p, 0)
+    assert all(torch.equal(a, b) for a, b in zip(split[1], again, strict=True)), "sums are not in a fixed order"
+
+
+@pytest.mark.slow
+@each_dtype
+def test_default_tiles(dtype: torch.dtype, default_tiles: None) -> None:
+    parity.check("triton", make_problem(150, 20, 140, dtype=dtype))
+
+
+@pytest.mark.parametrize("keep", [(True, False), (False, True)], ids=["splines", "base"])
+def test_rows_and_results_can_be_left_out(keep: tuple[bool, bool]) -> None:
+    parity.test_rows_and_results_can_be_left_out("triton", torch.float32, keep)
+
+
+@pytest.mark.parametrize("extrapolation", ["zero", "linear", "clamp"])
+def test_nan_and_infinity_stay_in_their_sample(extrapolation: str) -> None:
+    parity.test_nan_and_infinity_stay_in_their_sample("triton", torch.float32, extrapolation)
+
+
+def test_inputs_may_have_any_strides() -> None:
+    parity.test_inputs_may_have_any_strides("triton", torch.float32)
+
+
+def test_tf32_only_where_torch_allows_it() -> None:
+    p = make_problem(16, 8, 8)
+    exact = parity.CALLS["forward"](reference, p.to(torch.float64), 0)
+
+    def error() -> float:
+        return (parity.CALLS["forward"](dispatch.module("triton"), p, 0) - exact).abs().max().item()
+
+    before, strict = torch.get_float32_matmul_precision(), error()
+    try:
+        torch.set_float32_matmul_precision("high")
+        loose = error()
+    finally:
+        torch.set_float32_matmul_precision(before)
+    scale = exact.abs().max().item()
+    assert strict < 2**-20 * scale
+    assert 2**-14 * scale < loose < 2**-8 * scale
+
+
+@pytest.mark.parametrize("extrapolation", ["zero", "linear"])
+def test_derivatives_of_the_layer(extrapolation: str) -> None:
+    """First and second derivatives through autograd.py, which calls the kernels at d = 0, 1, 2 and with v."""
+
+    def derivatives(backend: str) -> list[torch.Tensor]:
+        p = make_problem(5, 3, 4, 4, extrapolation=extrapolation, dtype=torch.float64)
+        leaves = [p.x, p.spline_weight, p.base_weight, p.bias]
+        for leaf in leaves:
+            leaf.requires_grad_()
+        y = autograd.forward(p.x, None, (p.spline_weight, p.base_weight), p.bias, p.grid, 0, p.spec, backend)
+        first = torch.autograd.grad((y * p.g).sum(), leaves, create_graph=True)
+        second = torch.autograd.grad(first[0].square().sum() + first[1].square().sum(), leaves[:3])
+        plain = torch.autograd.grad(y_again(p, backend), leaves)
+        return [y, *first, *second, *plain]
+
+    def y_again(p: Problem, backend: str) -> torch.Tensor:
+        y = autograd.forward(p.x, None, (p.spline_weight, p.base_weight), p.bias, p.grid, 0, p.spec, backend)
+        return y.square().sum()
+
+    for got, expected in zip(derivatives("triton"), derivatives("reference"), strict=True):
+        torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("extrapolation", ["zero", "linear", "clamp"])
+def test_table_has_a_piece_for_every_place(extrapolation: str) -> None:
+    spec = Spec(2, "silu", extrapolation)
+    p = make_problem(4, 3, 2, 4, 2, adaptive=True, dtype=torch.float64)
+    entries = table.build(p.grid, 0, spec)
+    ends, inner = entries[:, 0], p.grid if extrapolation == "zero" else p.grid[:, 2:-2]
+    last = inner[:, -1] if extrapolation != "zero" else p.grid[:, -3]
+    for row in range(3):
+        found = ends[row][~ends[row].isnan()]
+        assert found.shape == inner[row].shape
+        assert (found >= inner[row]).all()
+        assert (found > last[row]).sum() == (inner[row] >= last[row]).sum(), "the end of the range is in its last span"
+        torch.testing.assert_close(found, inner[row])
