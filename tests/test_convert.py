@@ -396,6 +396,16 @@ def test_from_pykan_gives_what_pykan_gave(case):
     assert torch.equal(kan.layers[1].grid, model.act_fun[1].grid)
 
 
+def test_a_converted_network_goes_on_learning():
+    kan, x = from_pykan(pykan_model("plain")), 2 * torch.rand(200, 2) - 1
+    assert not any(t.is_meta for t in kan.state_dict().values())
+    data = {"train_input": x, "train_label": torch.exp(torch.sin(3 * x[:, :1]) + x[:, 1:] ** 2)}
+    losses = kan.fit(data | {"test_input": x, "test_label": data["train_label"]}, steps=15, progress=False)[
+        "train_loss"
+    ]
+    assert losses[-1] < 0.1 * losses[0]
+
+
 def test_masked_edges_of_pykan_become_zero():
     model = pykan_model("masked")
     for layer, theirs in zip(from_pykan(model).layers, model.act_fun, strict=True):

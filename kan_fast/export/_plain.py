@@ -51,7 +51,8 @@ def _kan_linears(model: nn.Module) -> Iterator[KANLinear]:
     if type(model) is KANLinear:
         yield model
     elif type(model) is KAN:
-        yield from model.layers
+        for layer in model.layers:
+            yield from _kan_linears(layer)
     elif type(model) is nn.Sequential:
         for child in model:
             yield from _kan_linears(child)
