@@ -36,7 +36,7 @@ build: $(READY)  ## compile what changed of the extension
 	@$(BIN)/python setup.py --quiet build_ext --inplace
 
 clean:  ## remove the environment and everything built
-	rm -rf .venv build *.egg-info kan_fast/_C.*
+	rm -rf .venv build *.egg-info kan_fast/_C.* kan_fast/_cuda_kernels.*
 
 # torch first and pinned: the package declares a range, from which pip would choose another build of it.
 $(READY): pyproject.toml requirements-dev.txt

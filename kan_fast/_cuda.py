@@ -131,6 +131,7 @@ def backward(
     spec: Spec,
     needs: tuple[bool, bool, bool, bool] = (True, True, True, True),
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    g = g.contiguous()
     gx = grad_input(x, g, spline_weight, base_weight, grid, order + 1, spec) if needs[0] else x.new_empty(0)
     gs, gb = grad_coef(x, None, g, grid, order, spec, (needs[1], needs[2]))
     gbias = g.sum(0, dtype=grid.dtype).to(x.dtype) if needs[3] else x.new_empty(0)
@@ -162,9 +163,11 @@ def _run(operation: str, x: Tensor, grid: Tensor, order: int, spec: Spec, **tens
         raise RuntimeError(library)
     # copies live until the launch; the allocator then gives their memory to later work on the same stream
     held = {name: t.contiguous() for name, t in {"x": x, "grid": grid, **tensors}.items() if t is not None}
+    device, stream = _device_and_stream(x.device)
     problem = _Problem(
         **{name: t.data_ptr() for name, t in held.items()},
-        stream=_stream(x.device),
+        device=device,
+        stream=stream,
         batch=x.shape[0],
         inputs=x.shape[1],
         outputs=_outputs(**held),
@@ -174,7 +177,6 @@ def _run(operation: str, x: Tensor, grid: Tensor, order: int, spec: Spec, **tens
         order=order,
         base=_BASES[spec.base],  # type: ignore[index]  # callables are computed in functional.py
         extrapolation=_EXTRAPOLATIONS[spec.extrapolation],
-        device=x.device.index or 0,
     )
     number = _OPERATIONS.index(operation)
     workspace = torch.empty(library.kan_cuda_workspace(number, problem), dtype=torch.uint8, device=x.device)
@@ -184,8 +186,9 @@ def _run(operation: str, x: Tensor, grid: Tensor, order: int, spec: Spec, **tens
         raise RuntimeError(f"the CUDA kernels of {operation} could not be launched: {_error(library, error)}")
 
 
-def _stream(device: torch.device) -> int:
-    return torch.cuda.current_stream(device).cuda_stream
+def _device_and_stream(device: torch.device) -> tuple[int, int]:
+    stream = torch.cuda.current_stream(device)
+    return stream.device_index, stream.cuda_stream
 
 
 def _outputs(**tensors: Tensor) -> int:

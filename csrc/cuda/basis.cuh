@@ -57,7 +57,8 @@ __device__ void base_polynomials(int base, int order, double* scratch, T* result
   for (int j = 0; j < terms; ++j) p[j] = T(scratch[j]);
 }
 
-// The polynomials of one cell, by the Cox-de Boor recursion on their coefficients in double precision.
+// The polynomials of one cell, by the Cox-de Boor recursion on their coefficients in double precision;
+// its last `order` steps are differences, as the derivative of a B-spline is.
 template <class T, int K>
 __device__ void make_cell(const T* t, int cell, int knots, int order, int extrapolation, Cell<T, K>& result) {
   const int rows = knots - K - 1;
@@ -73,7 +74,7 @@ __device__ void make_cell(const T* t, int cell, int knots, int order, int extrap
   const double origin = result.origin;
 
   double p[K + 1][K + 1] = {};  // [row - (span - K)][power of u]
-  p[K][0] = span >= 0 && span < knots - 1;
+  p[K][0] = span >= 0 && span < knots - 1 && order <= K;
 #pragma unroll
   for (int degree = 1; degree <= K; ++degree) {
 #pragma unroll
@@ -83,15 +84,19 @@ __device__ void make_cell(const T* t, int cell, int knots, int order, int extrap
       const double a = up > 0 ? reciprocal(up) : 0, b = down > 0 ? reciprocal(down) : 0;
 #pragma unroll
       for (int n = degree; n >= 0; --n) {
-        double sum = a * (origin - knot(row)) * p[q][n];
-        if (n > 0) sum += a * width * p[q][n - 1];
-        if (q < K) sum += b * (knot(row + degree + 1) - origin) * p[q + 1][n];
-        if (q < K && n > 0) sum -= b * width * p[q + 1][n - 1];
-        p[q][n] = sum;
+        const double here = p[q][n], next = q < K ? p[q + 1][n] : 0;
+        if (degree > K - order) {
+          p[q][n] = degree * (a * here - b * next);
+        } else {
+          const double here_u = n > 0 ? p[q][n - 1] : 0, next_u = q < K && n > 0 ? p[q + 1][n - 1] : 0;
+          p[q][n] = a * ((origin - knot(row)) * here + width * here_u) +
+                    b * ((knot(row + degree + 1) - origin) * next - width * next_u);
+        }
       }
     }
   }
 
+  const int taylor = (extrapolation == kLinear) - order;  // degree of what continues beyond the range
   const double end = knot(left ? K : rows), u = (end - origin) * scale;
   if (left || right) result.origin = T(end);
   const int lowest = span - K, first = lowest < 0 ? 0 : lowest < rows - K ? lowest : rows - K - 1;
@@ -107,11 +112,8 @@ __device__ void make_cell(const T* t, int cell, int knots, int order, int extrap
 #pragma unroll
       for (int n = K; n >= 0; --n) slope = slope * u + value, value = value * u + c[n];
 #pragma unroll
-      for (int n = 0; n <= K; ++n) c[n] = n == 0 ? value : n == 1 && extrapolation == kLinear ? slope : 0;
+      for (int n = 0; n <= K; ++n) c[n] = n > taylor ? 0 : n == 0 ? value : slope;
     }
-    for (int d = 0; d < order && d <= K; ++d)
-#pragma unroll
-      for (int n = 0; n <= K; ++n) c[n] = n < K ? (n + 1) * scale * c[n < K ? n + 1 : K] : 0;
     const int r = lowest + q - first;
     if (r < 0 || r > K) continue;
 #pragma unroll

@@ -1,0 +1,177 @@
+"""The CUDA kernels, executed on the CPU: the contract suite, sanitizers, and every order of threads."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import test_parity as contract
+import torch
+from problems import make_problem
+
+from kan_fast import _cuda
+
+ROOT = Path(__file__).parent.parent
+EMULATION = Path(__file__).parent / "cuda_emulation"
+COMPILER = shlex.split(os.environ.get("CXX", "")) or [shutil.which("g++") or shutil.which("clang++") or ""]
+FLAGS = ["-std=c++17", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-DKAN_EMULATION"]
+
+pytestmark = pytest.mark.skipif(
+    not COMPILER[0] or platform.system() != "Linux", reason="the emulation needs g++ or clang++ on Linux"
+)
+
+dtypes = pytest.mark.parametrize("dtype", _cuda._DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
+
+
+def compile_emulation(folder: Path, *flags: str) -> list[str]:
+    """Object files of the kernels and of the emulation's own sources, compiled side by side."""
+    sources = [*sorted((ROOT / "csrc/cuda").glob("*.cu")), EMULATION / "emulation.cpp"]
+    if "-fsanitize" in " ".join(flags):
+        sources.append(EMULATION / "sanitize.cpp")
+    objects = [str(folder / source.with_suffix(".o").name) for source in sources]
+    include = [f"-I{EMULATION}", f"-I{ROOT / 'csrc/cuda'}"]
+    compilers = [
+        subprocess.Popen(
+            [*COMPILER, *FLAGS, *include, *flags, "-x", "c++", "-c", str(source), "-o", built],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for source, built in zip(sources, objects, strict=True)
+    ]
+    for compiler in compilers:
+        _, messages = compiler.communicate()
+        assert compiler.returncode == 0, messages
+    return objects
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    folder = tmp_path_factory.mktemp("cuda emulation")
+    objects = compile_emulation(folder, "-O2")
+    subprocess.run([*COMPILER, "-shared", *objects, "-o", folder / "kernels.so"], check=True)
+    return _cuda.load(folder / "kernels.so")
+
+
+@pytest.fixture(autouse=True)
+def emulated(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The cuda backend runs on CPU tensors, in an order of threads that depends on the test."""
+    if "sanitizer" in request.fixturenames:
+        return
+    library = request.getfixturevalue("library")
+    monkeypatch.setattr(_cuda, "_library", lambda: library)
+    monkeypatch.setattr(_cuda, "_device_and_stream", lambda device: (0, 0))
+    library.kan_emulation_configure(hash(request.node.name) % 1000, 4)
+
+
+def check(*args: object, orders: tuple[int, ...] = (0,), **kwargs: object) -> None:
+    contract.check("cuda", make_problem(*args, **kwargs), orders)  # type: ignore[arg-type]
+
+
+@dtypes
+@pytest.mark.parametrize("shape", [(1, 1, 1), (70, 9, 67), (33, 5, 130)], ids=lambda s: "x".join(map(str, s)))
+def test_shapes(dtype: torch.dtype, shape: tuple[int, int, int]) -> None:
+    check(*shape, dtype=dtype, adaptive=shape[0] % 2 == 1)
+
+
+@dtypes
+@pytest.mark.parametrize("shape", [(0, 3, 4), (5, 0, 4), (5, 3, 0)], ids=lambda s: "x".join(map(str, s)))
+def test_empty_sizes(dtype: torch.dtype, shape: tuple[int, int, int]) -> None:
+    check(*shape, dtype=dtype)
+
+
+@dtypes
+@pytest.mark.parametrize("degree", range(6))
+def test_degrees_and_orders(dtype: torch.dtype, degree: int) -> None:
+    extrapolation = ("zero", "linear", "clamp")[degree % 3]
+    orders = tuple(range(degree + 2))
+    check(37, 3, 5, 4, degree, dtype=dtype, adaptive=True, extrapolation=extrapolation, orders=orders)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("degree", [0, 3, 5])
+def test_rows_that_pass_in_windows(dtype: torch.dtype, degree: int) -> None:
+    check(37, 5, 33, 120, degree, dtype=dtype, adaptive=True)
+
+
+@dtypes
+@pytest.mark.parametrize("keep", [(True, False), (False, True)], ids=["splines", "base"])
+def test_rows_and_results_can_be_left_out(dtype: torch.dtype, keep: tuple[bool, bool]) -> None:
+    contract.test_rows_and_results_can_be_left_out("cuda", dtype, keep)
+
+
+@dtypes
+@pytest.mark.parametrize("extrapolation", ["zero", "linear", "clamp"])
+def test_nan_and_infinity_stay_in_their_sample(dtype: torch.dtype, extrapolation: str) -> None:
+    contract.test_nan_and_infinity_stay_in_their_sample("cuda", dtype, extrapolation)
+
+
+def test_inputs_may_have_any_strides() -> None:
+    contract.test_inputs_may_have_any_strides("cuda", torch.float32)
+
+
+def test_results_have_the_same_bits_in_every_order_of_threads(library: ctypes.CDLL) -> None:
+    p = make_problem(70, 9, 67)
+    for call in contract.CALLS.values():
+        results = []
+        for seed in range(3):
+            library.kan_emulation_configure(seed, 4)
+            results.append(contract._tuple(call(_cuda, p, 0)))
+        for other in results[1:]:
+            assert all(map(torch.equal, results[0], other))
+
+
+@pytest.mark.parametrize("processors", [1, 132])
+def test_any_number_of_processors_shares_the_sums(library: ctypes.CDLL, processors: int) -> None:
+    library.kan_emulation_configure(0, processors)
+    check(130, 17, 33)
+
+
+def test_launch_errors_carry_their_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_cuda, "_device_and_stream", lambda device: (1, 0))
+    p = make_problem(2, 3, 4)
+    with pytest.raises(RuntimeError, match="forward could not be launched: cudaErrorInvalidDevice: invalid device"):
+        _cuda.forward(p.x, None, p.spline_weight, p.base_weight, None, p.grid, 0, p.spec)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
+def test_sanitizers_find_nothing(sanitizer: str, tmp_path: Path) -> None:
+    """Reads and writes out of bounds, undefined behaviour; data that threads share with no barrier between them."""
+    flags = ("-O1", "-g1", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all")
+    objects = compile_emulation(tmp_path, *flags)
+    subprocess.run([*COMPILER, *flags, *objects, "-o", tmp_path / "sanitize"], check=True)
+    personality = ["setarch", platform.machine(), "-R"] if shutil.which("setarch") else []
+    run = subprocess.run([*personality, tmp_path / "sanitize"], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-4000:]
+    assert run.stdout == "clean\n"
+
+
+@pytest.mark.slow
+@dtypes
+@pytest.mark.parametrize("grid_size", [1, 5, 200])
+@pytest.mark.parametrize("degree", range(6))
+def test_all_degrees_orders_grids_and_extrapolations(dtype: torch.dtype, degree: int, grid_size: int) -> None:
+    for extrapolation in ("zero", "linear", "clamp"):
+        for adaptive in (False, True):
+            check(
+                *(33, 5, 19, grid_size, degree),
+                dtype=dtype,
+                adaptive=adaptive,
+                extrapolation=extrapolation,
+                base=("silu", "identity", "zero")[degree % 3],
+                orders=(0, 1, 2, degree + 1),
+            )
+
+
+@pytest.mark.slow
+@dtypes
+@pytest.mark.parametrize("shape", contract.SHAPES, ids=lambda s: "x".join(map(str, s)))
+def test_shapes_of_the_contract_suite(dtype: torch.dtype, shape: tuple[int, int, int]) -> None:
+    contract.test_shapes("cuda", dtype, shape, adaptive=False)
