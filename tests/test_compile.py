@@ -10,6 +10,7 @@ from torch.func import functional_call, grad, jvp, vmap
 from torch.utils.checkpoint import checkpoint
 
 from kan_fast import KANLinear
+from kan_fast.convert import replace_linear
 
 
 @pytest.fixture(autouse=True)
@@ -118,3 +119,30 @@ def test_inference_mode_and_no_grad() -> None:
         assert torch.equal(net(x), y)
     with torch.no_grad():
         assert not net(x).requires_grad
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # dynamo reads it
+def test_transformer_layer_trains_compiled_in_bfloat16_under_ddp_without_a_graph_break() -> None:
+    layer = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True)
+    replace_linear(layer, filter=lambda name, _: name in ("linear1", "linear2"))
+    assert sum(isinstance(module, KANLinear) for module in layer.modules()) == 2
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)  # DDP itself breaks a graph around it
+        model = nn.parallel.DistributedDataParallel(compiled)
+        torch._dynamo.utils.counters.clear()
+        x, y = torch.randn(8, 5, 16), torch.randn(8, 5, 16)
+        optimiser, losses = torch.optim.Adam(layer.parameters(), 1e-2), []
+        for _ in range(8):
+            optimiser.zero_grad()
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                loss = (model(x) - y).square().mean()
+            loss.backward()
+            optimiser.step()
+            losses.append(loss.item())
+        assert not torch._dynamo.utils.counters["graph_break"]
+        assert losses[-1] < losses[0]
+    finally:
+        torch.distributed.destroy_process_group()
