@@ -125,6 +125,15 @@ def test_numpy(degree, base, extrapolation):
     assert_close(to_numpy(model)(x.numpy()), model, x, 1e-12)
 
 
+@pytest.mark.parametrize("extrapolation", ["zero", "clamp"])
+def test_numpy_at_nan_and_infinity(extrapolation):
+    layer = make(3, "zero", extrapolation)[0]
+    x = torch.tensor([[0.0, float("nan"), 0.0], [float("inf"), 0.0, 0.0], [0.0, -float("inf"), 0.0]])
+    y = to_numpy(layer)(x.numpy())
+    assert np.isnan(y[0]).all()
+    assert_close(y[1:], layer, x[1:], 2e-6)
+
+
 def test_numpy_in_float32_with_leading_dimensions_and_lists():
     model = KAN([3, 6, 2]).eval()
     function, x = to_numpy(model), torch.randn(4, 5, 3)

@@ -32,7 +32,8 @@ def from_pykan(model: Any) -> KAN:
         ValueError: it has multiplication nodes, symbolic edges other than constants, grids of different sizes, or knots
             that do not increase strictly.
     """
-    missing = [n for n in ("act_fun", "symbolic_fun", "node_scale", "subnode_scale", "width") if not hasattr(model, n)]
+    attributes = ("act_fun", "symbolic_fun", "node_scale", "subnode_scale", "width", "input_id")
+    missing = [name for name in attributes if not hasattr(model, name)]
     if missing:
         raise TypeError(f"from_pykan expected a pykan model, got {type(model).__name__} without {', '.join(missing)}")
     products = [level for level, (_, count) in enumerate(model.width) if count]
