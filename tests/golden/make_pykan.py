@@ -52,6 +52,7 @@ def constants() -> KAN:
     for level, i, o in ((0, 1, 2), (1, 0, 0)):
         model.fix_symbolic(level, i, o, "0", fit_params_bool=False, log_history=False)
         model.symbolic_fun[level].affine.data[o, i, 3] = 0.7 + i
+        model.node_scale[level].data.fill_(1.5)
     return model
 
 
