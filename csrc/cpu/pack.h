@@ -43,7 +43,7 @@ void pack_transposed(const S* source, int64_t source_stride, int64_t rows, int64
           block[k] = r + k < rows ? fetch(source + (r + k) * source_stride + c, width) : Vec<C>{};
         }
       }
-      transpose<C>(block);
+      transpose(block);
       const int64_t count = smaller(lanes, width);
       if (count == lanes) {
 #pragma GCC unroll 16
@@ -73,7 +73,7 @@ void unpack_transposed(const Compute<S>* source, int64_t padded, S* target, int6
           block[k] = k < width ? load<Vec<C>>(source + (c + k) * padded + r) * factor : Vec<C>{};
         }
       }
-      transpose<C>(block);
+      transpose(block);
       const int64_t count = smaller(lanes, rows - r);
       for (int k = 0; k < count; k++) put(target + (r + k) * target_stride + c, block[k], width);
     }

@@ -2,7 +2,8 @@
 // of degree at most k, so degree, derivative order and extrapolation are settled here once per call.
 #pragma once
 
-#include "simd.h"
+#include "avx512.h"
+#include "pack.h"
 
 namespace kan {
 namespace {
@@ -24,10 +25,13 @@ struct Pieces {
   int width, size;      // padded number of rows; numbers per piece
   int shift;            // first_row of piece p is p - shift, clamped to [0, grid_size)
   bool poison_infinite; // "linear" at order 0: an infinite input gives NaN
-  C *bound_table, *piece_table;
+  int columns;  // where pieces are looked up in registers: the length of a row of piece_columns, else 0
+  C *bound_table, *piece_table, *piece_columns;
 
   int knots() const { return grid_size + 2 * degree + 1; }
   const C* bounds_of(int64_t feature) const { return bound_table + feature * bound_stride; }
+  // All pieces of a feature transposed: one row of `columns` for each number of a piece.
+  C* columns_of(int64_t feature) const { return piece_columns + feature * columns * size; }
   C* piece(int64_t feature, int p) const { return piece_table + (feature * count + p) * size; }
 };
 
@@ -43,6 +47,8 @@ Pieces<C> describe_pieces(const Layer& layer) {
   g.count = g.bounds + 1;
   g.bound_stride = kLanes<C>;
   while (g.bound_stride <= g.bounds) g.bound_stride *= 2;
+  g.columns = kLookup && g.count <= 2 * kLanes<C> ? 2 * kLanes<C> : 0;
+  if (g.columns) g.bound_stride = g.columns;
   g.width = layer.degree < 4 ? 4 : 8;
   g.size = 4 + (layer.degree + 1) * g.width;
   g.shift = 1 + (g.extended ? layer.degree : 0);
@@ -157,6 +163,7 @@ void compile_feature(const Pieces<C>& g, const C* t, int64_t feature, double* sc
       }
     }
   }
+  if (g.columns) pack_transposed(g.piece(feature, 0), g.size, g.count, g.size, g.columns_of(feature), g.columns);
 }
 
 template <class C>

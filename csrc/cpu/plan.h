@@ -75,25 +75,16 @@ struct Basis {
 // Workspace of make_plan for a tile of n samples.
 template <class C>
 struct PlanScratch {
-  C *clamped, *poison;
+  C* clamped;
   int32_t *piece, *cell, *next;  // next: one per cell
 
   template <class Arena>
   PlanScratch(Arena& arena, int64_t n, int cells)
       : clamped(arena.template take<C>(round_up(n, kLanes<C>))),
-        poison(arena.template take<C>(round_up(n, kLanes<C>))),
-        piece(arena.template take<int32_t>(round_up(n, kLanes<C>))),
-        cell(arena.template take<int32_t>(round_up(n, kLanes<C>))),
+        piece(arena.template take<int32_t>(n)),
+        cell(arena.template take<int32_t>(round_up(n, 16))),
         next(arena.template take<int32_t>(cells + 1)) {}
 };
-
-// The number of bounds <= x. `size` bounds, padded by +inf, with size + 1 a power of 2.
-template <class C>
-inline int32_t count_up_to(const C* bounds, int size, C x) {
-  int32_t low = 0;
-  for (int half = (size + 1) / 2; half > 0; half /= 2) low += bounds[low + half - 1] <= x ? half : 0;
-  return low;
-}
 
 // Sorts the samples by cell.
 inline void sort_by_cell(const int32_t* cell, int64_t n, int cells, int32_t* next, int32_t* start, int32_t* id) {
@@ -120,68 +111,140 @@ void make_base(const Basis<C>& basis, const C* x, const C* v, int64_t n, Plan<C>
   }
 }
 
-// Pieces and clamped inputs of n samples, one by one.
+// The inputs of one feature: n of them, padded to whole vectors; v: their factors, or null.
 template <class C>
-void find_pieces(const Pieces<C>& g, const C* bounds, const C* x, int64_t n, PlanScratch<C>& s) {
-  for (int64_t b = 0; b < n; b++) s.piece[b] = count_up_to(bounds, g.bound_stride - 1, x[b]);
+struct Samples {
+  const C *x, *v;
+  int64_t n;
+};
+
+// Infinite inputs are brought to where u is finite; only a linear continuation goes on to there.
+template <class C>
+struct Range {
+  C low, high;
+
+  Range(const Pieces<C>& g, const C* bounds) {
+    const C far = sizeof(C) == 4 ? C(1e34) : C(1e300);
+    low = g.poison_infinite ? -far : bounds[0];
+    high = g.poison_infinite ? far : bounds[g.bounds - 1];
+  }
+  Vec<C> clamp(Vec<C> x) const {
+    x = x < low ? splat<Vec<C>>(low) : x;
+    return x > high ? splat<Vec<C>>(high) : x;
+  }
+};
+
+// Horner's rule for the rows and for their derivatives in u. coefficient(q) gives the rows of u^q. The products with 0
+// keep NaN where no power of u is left.
+template <int K, bool Slope, class V, class U, class Coefficient>
+inline void evaluate(U u, V& value, V& slope, Coefficient coefficient) {
+  value = coefficient(K);
+  slope = K > 1 ? value : V{} + u * 0;
+  if (K == 0) value += u * 0;
+#pragma GCC unroll 6
+  for (int q = K - 1; q >= 0; q--) {
+    if (Slope && (K < 2 || q < K - 1)) slope = slope * u + value;
+    value = value * u + coefficient(q);
+  }
 }
 
-// x: the n inputs of the feature, padded to whole vectors. v: their factors, or null.
+// Weights and cells with all pieces in registers, a vector of samples at a time.
 template <class C, int K, bool Slope>
-void make_plan(const Basis<C>& basis, int64_t feature, const C* x, const C* v, int64_t n, PlanScratch<C>& s,
-               Plan<C>& plan) {
+void evaluate_by_lookup(const Pieces<C>& g, int64_t feature, Samples<C> s, int32_t* cell, Plan<C>& plan) {
   using V = Vec<C>;
-  if (basis.has_base) make_base(basis, x, v, n, plan);
-  const int cells = basis.cells();
-  if (!basis.has_spline) {
-    plan.start[0] = 0;
-    plan.start[1] = n;
-    for (int64_t b = 0; b < n; b++) plan.id[b] = b;
-    return;
+  using I = IntVec<C>;
+  constexpr int lanes = kLanes<C>, width = K < 4 ? 4 : 8;
+  const C *bounds = g.bounds_of(feature), *columns = g.columns_of(feature);
+  const Range<C> range(g, bounds);
+  const V bound0 = load<V>(bounds), bound1 = load<V>(bounds + lanes);
+  const int cells = g.grid_size;
+  for (int64_t b = 0; b < s.n; b += lanes) {
+    const V x = load<V>(s.x + b), clamped = range.clamp(x);
+    I piece = {};  // the number of bounds <= x
+#pragma GCC unroll 5
+    for (int half = lanes; half > 0; half /= 2) {
+      piece += (lookup(bound0, bound1, piece + (half - 1)) <= x) & half;
+    }
+    const auto column = [&](int j) {
+      return lookup(load<V>(columns + j * 2 * lanes), load<V>(columns + j * 2 * lanes + lanes), piece);
+    };
+    const V inverse = column(1), u = (clamped - column(0)) * inverse;
+    V value[width] = {}, slope[width] = {};
+#pragma GCC unroll 6
+    for (int row = 0; row <= K; row++) {
+      evaluate<K, Slope>(u, value[row], slope[row], [&](int q) { return column(4 + q * width + row); });
+      if (g.poison_infinite) value[row] += x - x;
+      if (s.v) value[row] *= load<V>(s.v + b);
+      slope[row] *= inverse;
+    }
+    transpose(value);
+#pragma GCC unroll 8
+    for (int j = 0; j < width; j++) store(plan.value + b * width + j * lanes, value[j]);
+    if (Slope) {
+      transpose(slope);
+#pragma GCC unroll 8
+      for (int j = 0; j < width; j++) store(plan.slope + b * width + j * lanes, slope[j]);
+    }
+    I c = piece - g.shift;
+    c = c < 0 ? I{} : c;
+    c = c >= cells ? I{} + (cells - 1) : c;
+    store(cell + b, convert<typename Vector<int32_t, lanes>::Type>(c));
   }
+}
 
-  const Pieces<C>& g = basis.pieces;
-  const C* bounds = g.bounds_of(feature);
-  // Infinite inputs are brought to where u is finite; only a linear continuation goes on to there.
-  const C far = sizeof(C) == 4 ? C(1e34) : C(1e300);
-  const C low = g.poison_infinite ? -far : bounds[0], high = g.poison_infinite ? far : bounds[g.bounds - 1];
-  for (int64_t b = 0; b < n; b += kLanes<C>) {
-    const V xs = load<V>(x + b);
-    V clamped = xs < low ? splat<V>(low) : xs;
-    clamped = clamped > high ? splat<V>(high) : clamped;
-    store(s.clamped + b, clamped);
-    if (g.poison_infinite) store(s.poison + b, xs - xs);
-  }
-  find_pieces(g, bounds, x, n, s);
-  for (int64_t b = 0; b < n; b++) {
-    const int32_t c = s.piece[b] - g.shift;
-    s.cell[b] = c < 0 ? 0 : c >= cells ? cells - 1 : c;
-  }
-  sort_by_cell(s.cell, n, cells, s.next, plan.start, plan.id);
-
+// The same sample by sample, for any number of pieces.
+template <class C, int K, bool Slope>
+void evaluate_by_sample(const Pieces<C>& g, int64_t feature, Samples<C> s, PlanScratch<C>& scratch, Plan<C>& plan) {
   constexpr int width = K < 4 ? 4 : 8;
   using Rows = typename Vector<C, width>::Type;
-  const C* table = g.piece(feature, 0);
-  for (int64_t b = 0; b < n; b++) {
-    const C* piece = table + int64_t(s.piece[b]) * g.size;
-    const C u = (s.clamped[b] - piece[0]) * piece[1];
-    // Horner's rule for the value and the derivative; 0 * u keeps NaN where no power of u is left.
-    Rows value = load<Rows>(piece + 4 + K * width), slope = K > 1 ? value : splat<Rows>(C(0) * u);
-    if (K == 0) value += C(0) * u;
-#pragma GCC unroll 6
-    for (int q = K - 1; q >= 0; q--) {
-      if (Slope && (K < 2 || q < K - 1)) slope = slope * u + value;
-      value = value * u + load<Rows>(piece + 4 + q * width);
-    }
-    if (g.poison_infinite) value += s.poison[b];
-    if (v) value *= v[b];
+  const C *bounds = g.bounds_of(feature), *table = g.piece(feature, 0);
+  const Range<C> range(g, bounds);
+  int32_t* piece = scratch.piece;
+  for (int64_t b = 0; b < s.n; b += kLanes<C>) store(scratch.clamped + b, range.clamp(load<Vec<C>>(s.x + b)));
+  // Binary search for the number of bounds <= x, all samples side by side.
+  for (int64_t b = 0; b < s.n; b++) piece[b] = 0;
+  for (int half = g.bound_stride / 2; half > 0; half /= 2) {
+    for (int64_t b = 0; b < s.n; b++) piece[b] += bounds[piece[b] + half - 1] <= s.x[b] ? half : 0;
+  }
+  for (int64_t b = 0; b < s.n; b++) {
+    const C* p = table + int64_t(piece[b]) * g.size;
+    const C u = (scratch.clamped[b] - p[0]) * p[1];
+    Rows value, slope;
+    evaluate<K, Slope>(u, value, slope, [&](int q) { return load<Rows>(p + 4 + q * width); });
+    if (g.poison_infinite) value += s.x[b] - s.x[b];
+    if (s.v) value *= s.v[b];
     store(plan.value + b * width, value);
-    if (Slope) store(plan.slope + b * width, slope * piece[1]);
+    if (Slope) store(plan.slope + b * width, slope * p[1]);
+    const int32_t c = piece[b] - g.shift;
+    scratch.cell[b] = c < 0 ? 0 : c >= g.grid_size ? g.grid_size - 1 : c;
+  }
+}
+
+template <class C, int K, bool Slope>
+void make_plan(const Basis<C>& basis, int64_t feature, Samples<C> s, PlanScratch<C>& scratch, Plan<C>& plan) {
+  if (basis.has_base) make_base(basis, s.x, s.v, s.n, plan);
+  if (!basis.has_spline) {
+    plan.start[0] = 0;
+    plan.start[1] = s.n;
+    for (int64_t b = 0; b < s.n; b++) plan.id[b] = b;
+    return;
+  }
+  if (kLookup && basis.pieces.columns) {
+    evaluate_by_lookup<C, K, Slope>(basis.pieces, feature, s, scratch.cell, plan);
+  } else {
+    evaluate_by_sample<C, K, Slope>(basis.pieces, feature, s, scratch, plan);
+  }
+  constexpr int few = 16;
+  if (kLookup && basis.cells() <= few) {
+    for (int64_t b = s.n; b % few != 0; b++) scratch.cell[b] = -1;
+    sort_by_few_cells(scratch.cell, s.n, basis.cells(), plan.start, plan.id);
+  } else {
+    sort_by_cell(scratch.cell, s.n, basis.cells(), scratch.next, plan.start, plan.id);
   }
 }
 
 template <class C>
-using MakePlan = void (*)(const Basis<C>&, int64_t, const C*, const C*, int64_t, PlanScratch<C>&, Plan<C>&);
+using MakePlan = void (*)(const Basis<C>&, int64_t, Samples<C>, PlanScratch<C>&, Plan<C>&);
 
 template <class C>
 MakePlan<C> make_plan_of(int degree, bool slope) {

@@ -91,22 +91,21 @@ inline V interleave(V a, V b, std::integer_sequence<int, J...>) {
 #endif
 }
 
-// Transposes the square of vectors v[0..N-1] in registers: after each of log2(N) perfect interleavings the row index
-// has rotated by one bit.
-template <class T>
-inline void transpose(Vec<T> (&v)[kLanes<T>]) {
-  constexpr int n = kLanes<T>;
-  using Sequence = std::make_integer_sequence<int, n>;
+// Turns N vectors into N vectors that hold lane 0 of each, then lane 1 of each, ...: with N = kLanes, the transposed
+// square. After each of log2(N) perfect interleavings the index of the vector has rotated by one bit.
+template <class V, int N>
+inline void transpose(V (&v)[N]) {
+  using Sequence = std::make_integer_sequence<int, sizeof(V) / sizeof(v[0][0])>;
 #pragma GCC unroll 4
-  for (int step = 1; step < n; step *= 2) {
-    Vec<T> w[n];
+  for (int step = 1; step < N; step *= 2) {
+    V w[N];
 #pragma GCC unroll 16
-    for (int i = 0; i < n / 2; i++) {
-      w[2 * i] = interleave<Vec<T>, 0>(v[i], v[i + n / 2], Sequence{});
-      w[2 * i + 1] = interleave<Vec<T>, 1>(v[i], v[i + n / 2], Sequence{});
+    for (int i = 0; i < N / 2; i++) {
+      w[2 * i] = interleave<V, 0>(v[i], v[i + N / 2], Sequence{});
+      w[2 * i + 1] = interleave<V, 1>(v[i], v[i + N / 2], Sequence{});
     }
 #pragma GCC unroll 16
-    for (int i = 0; i < n; i++) v[i] = w[i];
+    for (int i = 0; i < N; i++) v[i] = w[i];
   }
 }
 

@@ -38,6 +38,7 @@ struct Problem {
     if (!basis.has_spline) return;
     basis.pieces.bound_table = arena.take<C>(features * basis.pieces.bound_stride);
     basis.pieces.piece_table = arena.take<C>(features * basis.pieces.count * basis.pieces.size);
+    basis.pieces.piece_columns = arena.take<C>(features * basis.pieces.columns * basis.pieces.size);
   }
   int64_t scratch_size() const { return basis.pieces.knots() + 2 * layer.degree + kLanes<double>; }
   void compile(const C* grid, int64_t first, int64_t features, double* scratch) const {
@@ -141,7 +142,7 @@ struct PlanSet {
         slope(with_slope ? arena.take<C>(features * padded * width) : nullptr),
         base_slope(with_slope ? arena.take<C>(features * padded) : nullptr),
         start(arena.take<int32_t>(features * (cells + 1))),
-        id(arena.take<int32_t>(features * padded)),
+        id(arena.take<int32_t>((features + 1) * padded + KAN_VECTOR_BYTES)),
         scratch(arena, n, cells) {}
 
   Plan<C> operator[](int64_t i) const {
@@ -157,8 +158,8 @@ struct PlanSet {
     if (vs) pack_transposed(vs, problem.layer.in, n, features, v, padded);
     for (int64_t i = 0; i < features; i++) {
       Plan<C> plan = (*this)[i];
-      problem.make_plan(problem.basis, first_table + i, x + i * padded, vs ? v + i * padded : nullptr, n, scratch,
-                        plan);
+      const Samples<C> samples{x + i * padded, vs ? v + i * padded : nullptr, n};
+      problem.make_plan(problem.basis, first_table + i, samples, scratch, plan);
     }
   }
 };

@@ -1,0 +1,51 @@
+// The two AVX-512 instructions that the vector extension can't express: table look-up and compression.
+#pragma once
+
+#include "simd.h"
+
+#if defined(__AVX512F__) && defined(__AVX512VL__)
+#include <immintrin.h>
+#endif
+
+namespace kan {
+namespace {
+
+// kLookup: tables of up to 2 * kLanes numbers are looked up in registers.
+#if defined(__AVX512F__) && defined(__AVX512VL__)
+constexpr bool kLookup = true;
+
+inline Vec<float> lookup(Vec<float> low, Vec<float> high, IntVec<float> index) {
+  return (Vec<float>)_mm512_permutex2var_ps((__m512)low, (__m512i)index, (__m512)high);
+}
+inline Vec<double> lookup(Vec<double> low, Vec<double> high, IntVec<double> index) {
+  return (Vec<double>)_mm512_permutex2var_pd((__m512d)low, (__m512i)index, (__m512d)high);
+}
+
+// Sorts the samples by cell: one pass for each cell. `id` has room for a whole vector more, and `cell` is padded to
+// whole vectors by -1.
+inline void sort_by_few_cells(const int32_t* cell, int64_t n, int cells, int32_t* start, int32_t* id) {
+  const __m512i iota = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+  int32_t total = 0;
+  for (int c = 0; c < cells; c++) {
+    start[c] = total;
+    for (int64_t b = 0; b < n; b += 16) {
+      const __mmask16 here = _mm512_cmpeq_epi32_mask(_mm512_loadu_si512(cell + b), _mm512_set1_epi32(c));
+      const __m512i sample = _mm512_add_epi32(iota, _mm512_set1_epi32(b));
+      _mm512_storeu_si512(id + total, _mm512_maskz_compress_epi32(here, sample));
+      total += __builtin_popcount(here);
+    }
+  }
+  start[cells] = total;
+}
+#else
+constexpr bool kLookup = false;
+
+template <class V, class I>
+inline V lookup(V low, V, I) {
+  return low;
+}
+inline void sort_by_few_cells(const int32_t*, int64_t, int, int32_t*, int32_t*) {}
+#endif
+
+}  // namespace
+}  // namespace kan
