@@ -84,7 +84,11 @@ class Row:
             found.append(f"{self.shared} bytes of shared memory, {self.arch} has {SHARED[self.arch]}")
         if sum(self.counts.values()) < 16:
             found.append("no code: the compiler gave up")
-        if self.launch.kernel.__name__ in DENSE and self.units in ("half", "tf32") and not self.counts[MATRIX[self.arch]]:
+        if (
+            self.launch.kernel.__name__ in DENSE
+            and self.units in ("half", "tf32")
+            and not self.counts[MATRIX[self.arch]]
+        ):
             found.append(f"no {MATRIX[self.arch]}")
         return found
 
@@ -112,11 +116,12 @@ def recorded() -> Iterator[list[Launch]]:
 
 
 def layer_launches(
-    units: str, batch: int = 8192, n_in: int = 1024, n_out: int = 1024, size: int = 5, degree: int = 3
+    units: str, arch: str, batch: int = 8192, n_in: int = 1024, n_out: int = 1024, size: int = 5, degree: int = 3
 ) -> list[Launch]:
     """The launches of a layer's forward and backward pass and of its edge magnitudes."""
     dtype, spec = UNITS[units], Spec(degree)
-    before = torch.get_float32_matmul_precision()
+    before, device = torch.get_float32_matmul_precision(), plan.device
+    plan.device = lambda _: plan.Device(int(arch[3:]) if arch.startswith("sm_") else 0, 132)
     torch.set_float32_matmul_precision("high" if units == "tf32" else "highest")
 
     def tensor(*shape: int) -> torch.Tensor:
@@ -134,6 +139,7 @@ def layer_launches(
             launch.edge_magnitude_backward(x, gm, *weights, grid, spec)
     finally:
         torch.set_float32_matmul_precision(before)
+        plan.device = device
     seen: dict[str, Launch] = {}
     for item in launches:
         seen.setdefault(item.name + str(item.arguments.get("ORDER")) if "build" in item.name else item.name, item)
@@ -164,11 +170,11 @@ def _source(item: Launch) -> ASTSource:
     signature, constants, attributes = {}, {}, {}
     for position, parameter in enumerate(item.kernel.params):
         value = item.arguments[parameter.name]
-        if parameter.is_constexpr or value is None or (value == 1 and not isinstance(value, torch.Tensor) and not parameter.do_not_specialize):
-            signature[parameter.name], constants[parameter.name] = "constexpr", value
-        elif isinstance(value, torch.Tensor):
+        if isinstance(value, torch.Tensor):
             signature[parameter.name] = "*" + TYPES[value.dtype]
             attributes[(position,)] = [["tt.divisibility", 16]]
+        elif parameter.is_constexpr or value is None or (value == 1 and not parameter.do_not_specialize):
+            signature[parameter.name], constants[parameter.name] = "constexpr", value
         else:
             signature[parameter.name] = "i32"
             if value % 16 == 0 and not parameter.do_not_specialize:
@@ -211,8 +217,8 @@ def main() -> None:
     arguments = parser.parse_args()
     rows, failures = [], []
     for units in arguments.units.split(","):
-        for item in layer_launches(units):
-            for arch in arguments.archs.split(","):
+        for arch in arguments.archs.split(","):
+            for item in layer_launches(units, arch):
                 if arguments.kernels not in item.name:
                     continue
                 try:
@@ -222,8 +228,8 @@ def main() -> None:
                     continue
                 rows.append(row)
                 failures += [f"{item.name} {units} {arch} {item.tile()}: {p}" for p in row.problems()]
-                loop = row.hot_loop()
-                print(item.name, units, arch, item.tile(), row.registers, row.spills, row.shared, sum(loop.values()), flush=True)
+                length = sum(row.hot_loop().values())
+                print(item.name, units, arch, item.tile(), row.registers, row.spills, row.shared, length, flush=True)
     if not arguments.check:
         RESULT.parent.mkdir(exist_ok=True)
         RESULT.write_text(report(rows, failures))
@@ -235,11 +241,11 @@ def report(rows: list[Row], failures: list[str]) -> str:
     lines = [
         "# What the Triton kernels compile to",
         "",
-        f"Triton {triton.__version__}; batch 8192, 1024 inputs, 1024 outputs, G = 5, k = 3. `spilled` is bytes of stack and local memory plus",
-        "local loads and stores; `loop` is the instructions of the loop over the splines, per thread, and `per pair` those",
-        "per (sample, input) that the loop makes a basis for. Written by `python -m bench.gpu_static`; compiled, not run.",
+        f"Triton {triton.__version__}; batch 8192, 1024 inputs, 1024 outputs, G = 5, k = 3. `spilled`: bytes of stack and",
+        "local memory plus local loads and stores. `loop`: instructions, per thread, of the loop over the splines; `pair`:",
+        "those per (sample, input) whose basis the loop makes. Written by `python -m bench.gpu_static`; compiled, not run.",
         "",
-        "| kernel | units | arch | tile | warps | registers | spilled | shared | matrix instructions | FFMA | loop | per pair |",
+        "| kernel | units | arch | tile | warps | registers | spilled | shared | matrix | FFMA | loop | pair |",
         "|---|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for row in rows:
@@ -247,7 +253,9 @@ def report(rows: list[Row], failures: list[str]) -> str:
         warps = row.launch.options.get("num_warps", 4)
         pairs = {"forward_kernel": ("BM", "BK"), "grad_coef_kernel": ("BK", "BN")}.get(row.launch.name)
         length = sum(loop.values())
-        per_pair = f"{length * warps * 32 * 8 / (arguments[pairs[0]] * arguments[pairs[1]]):.0f}" if pairs and length else ""
+        per_pair = (
+            f"{length * warps * 32 * 8 / (arguments[pairs[0]] * arguments[pairs[1]]):.0f}" if pairs and length else ""
+        )
         lines.append(
             f"| {row.launch.name.replace('_kernel', '')} | {row.units} | {row.arch} | {row.launch.tile()} | {warps} "
             f"| {row.registers} | {row.spills} | {row.shared} | {row.counts[MATRIX[row.arch]]} {MATRIX[row.arch]} "

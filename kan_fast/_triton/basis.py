@@ -1,7 +1,7 @@
 """Device functions: tiles of basis rows, computed in registers from x and the piece tables of `table.py`.
 
-Numbers are float32, or float64 for float64 tensors, until a row is selected. A tile has `ROWS` spline rows of each input
-side by side: one thread holds them, so what it looks up for an input of a sample serves all of them.
+Numbers are float32, or float64 for float64 tensors, until a row is selected. A tile has `ROWS` spline rows of each
+input side by side: one thread holds them, so what it looks up for an input of a sample serves all of them.
 """
 
 from __future__ import annotations

@@ -6,7 +6,10 @@ over programs go to a workspace `(splits, ...)` and are added in a second step, 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import wraps
+from typing import Any, TypeVar
 
 import torch
 import triton
@@ -14,13 +17,27 @@ from torch import Tensor
 
 from kan_fast._triton import pack, plan, table
 from kan_fast._triton.basis import ROWS, silu_polynomials
-from kan_fast._triton.edges import edge_grad_input_kernel, edge_magnitude_kernel
 from kan_fast._triton.dense_forward import forward_kernel
 from kan_fast._triton.dense_grad_coef import grad_coef_kernel
 from kan_fast._triton.dense_grad_input import grad_input_kernel
+from kan_fast._triton.edges import edge_grad_input_kernel, edge_magnitude_kernel
 from kan_fast.reference import Spec
 
+F = TypeVar("F", bound=Callable[..., Any])
 
+
+def on_device_of_x(function: F) -> F:
+    """Triton launches on the current device, so that must be the one of the tensors."""
+
+    @wraps(function)
+    def call(x: Tensor, *args: Any) -> Any:
+        with torch.cuda.device(x.device) if x.is_cuda else nullcontext():
+            return function(x, *args)
+
+    return call  # type: ignore[return-value]
+
+
+@on_device_of_x
 def forward(
     x: Tensor,
     v: Tensor | None,
@@ -35,12 +52,13 @@ def forward(
     batch = len(x)
     if batch * n_out == 0 or n_in == 0:
         return x.new_zeros(batch, n_out) if bias is None else bias.expand(batch, n_out).contiguous()
-    tile = plan.choose_tile("forward", plan.arithmetic(x.dtype), batch, n_out)
+    device = plan.device(x.device)
+    tile = plan.choose_tile("forward", plan.arithmetic(x.dtype), batch, n_out, device.capability)
     packed = None if spline_weight is None else pack.pack(spline_weight.contiguous(), transposed=False)[0]
     constants = _constants(grid, order, spec)
     programs = triton.cdiv(batch, tile.m) * triton.cdiv(n_out, tile.n)
     steps = triton.cdiv(n_in, tile.k) * (1 if packed is None else constants["BLOCKS"] * ROWS)
-    splits = plan.choose_splits(programs, steps, plan.processors(x.device))
+    splits = plan.choose_splits(programs, steps, device.processors)
     y = _workspace(x, splits, batch, n_out)
     forward_kernel[(programs, splits)](
         x.contiguous(), _contiguous(v), packed, _contiguous(base_weight), _contiguous(bias),
@@ -50,6 +68,7 @@ def forward(
     return _finish(y, x)
 
 
+@on_device_of_x
 def grad_input(
     x: Tensor,
     g: Tensor,
@@ -63,12 +82,13 @@ def grad_input(
     batch = len(x)
     if batch * n_in == 0 or n_out == 0:
         return x.new_zeros(batch, n_in)
-    tile = plan.choose_tile("grad_input", plan.arithmetic(x.dtype), batch, n_in * ROWS)
+    device = plan.device(x.device)
+    tile = plan.choose_tile("grad_input", plan.arithmetic(x.dtype), batch, n_in * ROWS, device.capability)
     packed, strides = None, (0, 0)
     if spline_weight is not None:  # 32-bit matrix units want the numbers that are summed over side by side
         packed, *strides = pack.pack(spline_weight.contiguous(), transposed=x.dtype == torch.float32)
     programs = triton.cdiv(batch, tile.m) * triton.cdiv(n_in, tile.n // ROWS)
-    splits = plan.choose_splits(programs, triton.cdiv(n_out, tile.k), plan.processors(x.device))
+    splits = plan.choose_splits(programs, triton.cdiv(n_out, tile.k), device.processors)
     gx = _workspace(x, splits, batch, n_in)
     grad_input_kernel[(programs, splits)](
         x.contiguous(), g.contiguous(), packed, _contiguous(base_weight),
@@ -78,6 +98,7 @@ def grad_input(
     return _finish(gx, x)
 
 
+@on_device_of_x
 def grad_coef(
     x: Tensor,
     v: Tensor | None,
@@ -104,9 +125,10 @@ def _grad_rows(kernel: str, x: Tensor, v: Tensor | None, g: Tensor, grid: Tensor
     if not splines:
         constants["BLOCKS"] = 1
     width = ROWS if splines else 1
-    tile = plan.choose_tile(kernel, plan.arithmetic(x.dtype), n_out, n_in * width)
+    device = plan.device(x.device)
+    tile = plan.choose_tile(kernel, plan.arithmetic(x.dtype), n_out, n_in * width, device.capability)
     programs = triton.cdiv(n_out, tile.m) * triton.cdiv(n_in, tile.n // width) * constants["BLOCKS"]
-    splits = plan.choose_splits(programs, triton.cdiv(batch, tile.k), plan.processors(x.device))
+    splits = plan.choose_splits(programs, triton.cdiv(batch, tile.k), device.processors)
     gc = _workspace(x, splits, n_out, n_in * rows)
     grad_coef_kernel[(programs, splits)](
         x.contiguous(), _contiguous(v), g.contiguous(), table.build(grid, order, spec) if splines else None, gc,
@@ -115,6 +137,7 @@ def _grad_rows(kernel: str, x: Tensor, v: Tensor | None, g: Tensor, grid: Tensor
     return _finish(gc, x)
 
 
+@on_device_of_x
 def backward(
     x: Tensor,
     g: Tensor,
@@ -132,6 +155,7 @@ def backward(
     return gx, gs, gb, gbias
 
 
+@on_device_of_x
 def edge_magnitude(
     x: Tensor, spline_weight: Tensor | None, base_weight: Tensor | None, grid: Tensor, spec: Spec
 ) -> Tensor:
@@ -141,6 +165,7 @@ def edge_magnitude(
     return _edges(x, None, spline_weight, base_weight, grid, spec)[0]
 
 
+@on_device_of_x
 def edge_magnitude_backward(
     x: Tensor, gm: Tensor, spline_weight: Tensor | None, base_weight: Tensor | None, grid: Tensor, spec: Spec
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -159,9 +184,10 @@ def _edges(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The magnitudes, or the gradients in the coefficients for a given gm; what is not asked for is empty."""
     n_out, n_in = _edge_shape(spline_weight, base_weight)
-    tile = plan.choose_tile("edge_magnitude", plan.arithmetic(x.dtype), len(x), n_out)
+    device = plan.device(x.device)
+    tile = plan.choose_tile("edge_magnitude", plan.arithmetic(x.dtype), len(x), n_out, device.capability)
     programs = n_in * triton.cdiv(n_out, tile.n)
-    splits = plan.choose_splits(programs, triton.cdiv(len(x), tile.m), plan.processors(x.device))
+    splits = plan.choose_splits(programs, triton.cdiv(len(x), tile.m), device.processors)
     sizes = (
         [n_out * n_in, 0, 0]
         if gm is None
@@ -173,19 +199,22 @@ def _edges(
         None if spline_weight is None else table.build(grid, 0, spec), _contiguous(gm), *results,
         len(x), n_in, n_out, splits, **_edge_options(tile, x.dtype, spline_weight, base_weight, grid, spec),
     )  # fmt: skip
-    shapes = (n_out, n_in), None if spline_weight is None else spline_weight.shape, (n_out, n_in)
-    m, gs, gb = (
-        _finish(r, x).view(shape) if size else x.new_empty(0)
-        for r, size, shape in zip(results, sizes, shapes, strict=True)
+    m, gs, gb = (_finish(part, x) if size else x.new_empty(0) for part, size in zip(results, sizes, strict=True))
+    if gm is None:
+        return m.view(n_out, n_in), gs, gb
+    return (
+        m,
+        gs if spline_weight is None else gs.view_as(spline_weight),
+        gb if base_weight is None else gb.view(n_out, n_in),
     )
-    return m, gs, gb
 
 
 def _edge_grad_input(
     x: Tensor, gm: Tensor, spline_weight: Tensor | None, base_weight: Tensor | None, grid: Tensor, spec: Spec
 ) -> Tensor:
     n_out, n_in = _edge_shape(spline_weight, base_weight)
-    tile = plan.choose_tile("edge_grad_input", plan.arithmetic(x.dtype), len(x), n_out)
+    device = plan.device(x.device)
+    tile = plan.choose_tile("edge_grad_input", plan.arithmetic(x.dtype), len(x), n_out, device.capability)
     tables = [None if spline_weight is None else table.build(grid, order, spec) for order in (0, 1)]
     gx = x.new_empty(n_in, len(x))
     edge_grad_input_kernel[(n_in * triton.cdiv(len(x), tile.m),)](

@@ -24,7 +24,7 @@ KERNELS = ("forward", "grad_input", "grad_coef", "grad_base", "edge_magnitude", 
 # problems, the others waste less on small ones. Every entry is compiled by the static gate, without spills.
 TILES: dict[str, dict[str, tuple[Tile, ...]]] = {
     "forward": {
-        "half": (Tile(128, 256, 64, 8, 2), Tile(64, 64, 64, 4, 2)),
+        "half": (Tile(128, 128, 64, 8, 2), Tile(64, 64, 64, 4, 2)),
         "tf32": (Tile(128, 128, 32, 8, 2), Tile(64, 64, 32, 4, 2)),
         "ieee": (Tile(64, 64, 16, 4, 1),),
         "float64": (Tile(32, 64, 16, 4, 1),),
@@ -51,6 +51,22 @@ TILES: dict[str, dict[str, tuple[Tile, ...]]] = {
 TILES["grad_base"] = TILES["grad_coef"]
 TILES["edge_grad_input"] = TILES["edge_magnitude"]
 
+# First choices where a chip has room for more, or for less: by kernel, arithmetic and compute capability.
+EXCEPTIONS: dict[tuple[str, str, int], tuple[Tile, ...]] = {
+    ("forward", "half", 90): (Tile(128, 256, 64, 8, 2),),
+    ("forward", "half", 100): (Tile(128, 256, 64, 8, 2),),
+    ("grad_input", "half", 100): (Tile(64, 128, 64, 4, 3),),
+    ("grad_input", "tf32", 100): (Tile(64, 128, 32, 4, 2),),
+    ("edge_magnitude", "half", 120): (Tile(32, 64, 0, 4, 1),),
+}
+
+
+class Device(NamedTuple):
+    """What the choices depend on: compute capability, 90 for 9.0 (0 where it means nothing), and processors."""
+
+    capability: int
+    processors: int
+
 
 def arithmetic(dtype: torch.dtype) -> str:
     """The units that serve a dtype: TF32 only where torch is allowed to use it."""
@@ -61,9 +77,9 @@ def arithmetic(dtype: torch.dtype) -> str:
     return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
 
 
-def choose_tile(kernel: str, units: str, m: int, n: int) -> Tile:
+def choose_tile(kernel: str, units: str, m: int, n: int, capability: int = 0) -> Tile:
     """The largest tile that the result fills at least half way in both directions, else the smallest."""
-    tiles = TILES[kernel][units]
+    tiles = EXCEPTIONS.get((kernel, units, capability), ()) + TILES[kernel][units]
     return next((tile for tile in tiles if 2 * m > tile.m and 2 * n > tile.n), tiles[-1])
 
 
@@ -73,6 +89,10 @@ def choose_splits(programs: int, steps: int, processors: int, least: int = 4) ->
 
 
 @cache
-def processors(device: torch.device) -> int:
-    """Streaming multiprocessors of a device; 1 for the interpreter, which has no use for splits."""
-    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+def device(where: torch.device) -> Device:
+    """The properties of a GPU; without one, as in the interpreter, a single processor."""
+    if where.type != "cuda":
+        return Device(0, 1)
+    properties = torch.cuda.get_device_properties(where)
+    capability = 0 if torch.version.hip else 10 * properties.major + properties.minor
+    return Device(capability, properties.multi_processor_count)

@@ -69,7 +69,8 @@ def build_kernel(
     near = ()  # knots span - k .. span + k + 1
     for j in tl.static_range(2 * DEGREE + 2):
         near = near + (tl.load(knots + tl.minimum(tl.maximum(span - DEGREE + j, 0), SIZE + 2 * DEGREE)),)
-    start, stop = near[DEGREE], near[DEGREE + 1]
+    start = tl.load(knots + span)
+    stop = tl.load(knots + span + 1)
     point = tl.where(real, start + (stop - start) * 0.5, tl.where(piece == 0, start, stop))
     scale = tl.where(real, 1.0 / (stop - start), 1.0)
     smooth = tl.where(real, DEGREE, min(SMOOTH, DEGREE))  # derivatives above this order are 0

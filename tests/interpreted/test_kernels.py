@@ -13,7 +13,7 @@ from kan_fast.reference import Spec
 
 ALL_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 each_dtype = pytest.mark.parametrize("dtype", ALL_DTYPES, ids=lambda t: str(t).removeprefix("torch."))
-SHAPES = [(1, 1, 1), (19, 5, 18), (7, 3, 34), (33, 9, 2)]
+SHAPES = [(1, 1, 1), (19, 5, 18), (3, 9, 2)]
 SLOW_SHAPES = [(65, 33, 70), (7, 65, 1), (130, 3, 5), (1, 64, 64), (31, 16, 32), (64, 8, 64)]
 
 
@@ -34,10 +34,14 @@ def contractions(p: Problem, order: int, names: tuple[str, ...] = ("forward", "g
             assert_as_accurate(a, b, c, f"{name}, d = {order}")
 
 
-@each_dtype
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda s: "x".join(map(str, s)))
-def test_shapes(dtype: torch.dtype, shape: tuple[int, int, int]) -> None:
-    parity.check("triton", make_problem(*shape, dtype=dtype, adaptive=True))
+def test_shapes(shape: tuple[int, int, int]) -> None:
+    parity.check("triton", make_problem(*shape, adaptive=True))
+
+
+@each_dtype
+def test_dtypes(dtype: torch.dtype) -> None:
+    parity.check("triton", make_problem(17, 3, 5, dtype=dtype))
 
 
 @pytest.mark.slow
@@ -47,7 +51,7 @@ def test_more_shapes(dtype: torch.dtype, shape: tuple[int, int, int]) -> None:
     parity.check("triton", make_problem(*shape, dtype=dtype, adaptive=True), orders=(0, 1))
 
 
-@each_dtype
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(0, 3, 4), (5, 0, 4), (5, 3, 0), (0, 0, 0)], ids=lambda s: "x".join(map(str, s)))
 def test_empty_sizes(dtype: torch.dtype, shape: tuple[int, int, int]) -> None:
     parity.check("triton", make_problem(*shape, dtype=dtype))
@@ -55,9 +59,9 @@ def test_empty_sizes(dtype: torch.dtype, shape: tuple[int, int, int]) -> None:
 
 @pytest.mark.parametrize("degree", range(6))
 def test_degrees_and_orders(degree: int) -> None:
-    p = make_problem(16, 4, 5, 3, degree, adaptive=True, dtype=torch.float32)
-    for order in range(degree + 2):
-        contractions(p, order)
+    p = make_problem(16, 4, 5, 3, degree, adaptive=True)
+    for order in sorted({0, 1, degree, degree + 1}):
+        contractions(p, order, ("forward", "grad_coef"))
 
 
 @pytest.mark.slow
@@ -74,29 +78,21 @@ def test_degrees_orders_and_grids(dtype: torch.dtype, degree: int, grid_size: in
 @pytest.mark.parametrize("extrapolation", ["zero", "linear", "clamp"])
 @pytest.mark.parametrize("base", ["silu", "identity", "zero"])
 def test_bases_and_extrapolations(base: str, extrapolation: str) -> None:
-    for degree in (0, 1, 3):
-        p = make_problem(16, 4, 5, 4, degree, base=base, extrapolation=extrapolation, adaptive=True)
-        for order in (0, 1, 2):
-            contractions(p, order, ("forward", "grad_input"))
+    p = make_problem(16, 4, 5, 4, 2, base=base, extrapolation=extrapolation, adaptive=True)
+    for order in (0, 1, 2):
+        contractions(p, order, ("grad_input",))
 
 
-@pytest.mark.parametrize("size", [6, 13, 14], ids="G{}".format)
+@pytest.mark.parametrize("size", [6, 13], ids="G{}".format)
 def test_several_blocks_of_rows(size: int) -> None:
-    parity.check("triton", make_problem(17, 5, 6, size, adaptive=True))
+    parity.check("triton", make_problem(9, 5, 6, size, adaptive=True))
 
 
-@each_dtype
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_sums_split_over_programs(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    p = make_problem(90, 18, 20, dtype=dtype, adaptive=True)
-    whole = [parity._tuple(parity.CALLS[name](dispatch.module("triton"), p, 0)) for name in ("forward", "backward")]
     monkeypatch.setattr(plan, "choose_splits", lambda programs, steps, *_: min(3, steps))
-    contractions(p, 0, ("forward", "backward", "edge_magnitude", "edge_magnitude_backward"))
-    split = [parity._tuple(parity.CALLS[name](dispatch.module("triton"), p, 0)) for name in ("forward", "backward")]
-    if dtype == torch.float64:
-        for a, b in zip(sum(whole, ()), sum(split, ()), strict=True):
-            torch.testing.assert_close(a, b)
-    again = parity.CALLS["backward"](dispatch.module("triton"), p, 0)
-    assert all(torch.equal(a, b) for a, b in zip(split[1], again, strict=True)), "sums are not in a fixed order"
+    p = make_problem(40, 9, 34, dtype=dtype, adaptive=True)
+    contractions(p, 0, ("forward", "backward", "edge_magnitude"))
 
 
 @pytest.mark.slow
