@@ -54,4 +54,7 @@ bool has_thread_pool();
 void* allocate(size_t bytes);
 void release(void* memory);
 
+// Asks for huge pages where the memory is large: fresh memory costs a page fault every 4 KB otherwise.
+void use_huge_pages(void* memory, size_t bytes);
+
 }  // namespace kan

@@ -39,7 +39,7 @@ struct Columns {
   struct Workspace {
     Problem<C> problem;  // with the tables of one block of features
     PlanSet<S> plans;
-    C *g, *sums, *grad_x, *coefficients, *scale;
+    C *g, *sums, *grad_x, *coefficients, *result, *scale;
     double* scratch;
 
     Workspace(Arena& arena, const Columns& c)
@@ -48,7 +48,8 @@ struct Columns {
           g(arena.take<C>(c.samples * problem.kernel.wide.vectors * kLanes<C>)),
           sums(arena.take<C>(c.want_x ? c.block * plans.padded * kLanes<C> : 0)),
           grad_x(arena.take<C>(c.want_x ? c.block * plans.padded : 0)),
-          coefficients(arena.take<C>(c.panel_size)),
+          coefficients(arena.take<C>(c.needs_coefficients() ? c.panel_size : 0)),
+          result(arena.take<C>(c.want_coef && c.chunks == 1 ? c.panel_size : 0)),
           scale(arena.take<C>(c.mode == Mode::magnitude_backward ? c.block * c.tiles.padded() : 0)),
           scratch(arena.take<double>(problem.scratch_size())) {}
     static Problem<C> with_tables(Problem<C> p, Arena& arena, int64_t features) {
@@ -77,7 +78,7 @@ struct Columns {
   }
 
   void place(Arena& arena) {
-    results = arena.take<C>(want_coef ? blocks * chunks * panel_size : 0);
+    results = arena.take<C>(want_coef && chunks > 1 ? blocks * chunks * panel_size : 0);
     bias_results = arena.take<C>(op.grad_bias ? chunks * tiles.padded() : 0);
     workspaces = arena.take<char>(0);
   }
@@ -91,9 +92,10 @@ struct Columns {
     char* memory = static_cast<char*>(allocate(measure.used() + threads * workspace_bytes));
     Arena arena(memory);
     place(arena);
+    use_huge_pages(op.grad_spline, layer.out * layer.in * problem.rows * sizeof(S));
     parallel_for(threads, blocks * chunks, [](void* c, int64_t i, int w) { self(c).task(i, w); }, this);
     if (chunks > 1) {
-      parallel_for(threads, blocks, [](void* c, int64_t i, int) { self(c).finish(i); }, this);
+      parallel_for(threads, blocks, [](void* c, int64_t i, int) { self(c).add_chunks(i); }, this);
     }
     if (op.grad_bias) finish_bias();
     release(memory);
@@ -102,18 +104,17 @@ struct Columns {
   static Columns& self(void* c) { return *static_cast<Columns*>(c); }
   int64_t first_feature(int64_t b) const { return b * block; }
   int64_t features(int64_t b) const { return larger(0, smaller(block, layer.in - b * block)); }
-  Panel<C> result(int64_t b, int64_t k) const {
-    return {results + (k * blocks + b) * panel_size, features(b), problem.rows};
-  }
+  bool needs_coefficients() const { return want_x || mode != Mode::backward; }
+  C* result(int64_t b, int64_t k) const { return results + (k * blocks + b) * panel_size; }
 
   void task(int64_t index, int worker) {
     Arena arena(workspaces + worker * workspace_bytes);
     Workspace w(arena, *this);
     const int64_t b = index % blocks, k = index / blocks, first = first_feature(b), count = features(b);
     w.problem.compile(static_cast<const C*>(op.grid) + first * problem.knots(), 0, count, w.scratch);
-    const Panel<C> coefficients{w.coefficients, count, problem.rows}, sums = result(b, k);
-    const bool needs_coefficients = want_x || mode != Mode::backward;
-    for (int64_t t = 0; needs_coefficients && t < tiles.count; t++) {
+    const Panel<C> coefficients{w.coefficients, count, problem.rows};
+    const Panel<C> sums{chunks > 1 ? result(b, k) : w.result, count, problem.rows};
+    for (int64_t t = 0; needs_coefficients() && t < tiles.count; t++) {
       pack_tile<S>(coefficients, tiles, t, static_cast<const S*>(op.spline_weight),
                    problem.basis.has_base ? static_cast<const S*>(op.base_weight) : nullptr, layer.in, first);
     }
@@ -126,7 +127,7 @@ struct Columns {
     for (int64_t row = k * chunk; row < end; row += samples) {
       tile(w, coefficients, sums, bias, row, smaller(samples, end - row), first, count);
     }
-    if (chunks == 1) finish(b);
+    if (chunks == 1) finish(b, sums);
   }
 
   void pack_scale(Workspace& w, int64_t first, int64_t count) {
@@ -215,16 +216,19 @@ struct Columns {
     }
   }
 
-  // The chunks of a block of features, added up and written to the result.
-  void finish(int64_t b) {
+  void add_chunks(int64_t b) {
     if (!want_coef) return;
-    const Panel<C> sums = result(b, 0);
+    C* sum = result(b, 0);
     for (int64_t k = 1; k < chunks; k++) {
-      const Panel<C> more = result(b, k);
-      for (int64_t j = 0; j < panel_size; j += kLanes<C>) {
-        store(sums.data + j, load<Vec<C>>(sums.data + j) + load<Vec<C>>(more.data + j));
-      }
+      const C* more = result(b, k);
+      for (int64_t j = 0; j < panel_size; j += kLanes<C>) store(sum + j, load<Vec<C>>(sum + j) + load<Vec<C>>(more + j));
     }
+    finish(b, {sum, features(b), problem.rows});
+  }
+
+  // Writes the sums of a block of features to the result.
+  void finish(int64_t b, const Panel<C>& sums) {
+    if (!want_coef) return;
     const C mean = C(1) / C(larger(1, layer.batch));
     for (int64_t t = 0; t < tiles.count; t++) {
       if (mode == Mode::magnitude) {
