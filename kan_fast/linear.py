@@ -78,13 +78,12 @@ class KANLinear(nn.Module):
         self.spline_weight = nn.Parameter(empty(out_features, in_features, grid_size + spline_order))
         self.base_weight = nn.Parameter(empty(out_features, in_features)) if base != "zero" else None
         self.bias = nn.Parameter(empty(out_features)) if bias else None
-        weight = self.spline_weight
-        knots = grids.uniform_grid(in_features, grid_size, spline_order, self.grid_range)
-        self.register_buffer("grid", knots.to(weight.device, functional.grid_dtype(weight.dtype)))
+        knots = empty(in_features, grid_size + 2 * spline_order + 1)
+        self.register_buffer("grid", knots.to(functional.grid_dtype(knots.dtype)))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw new parameters; the grid stays.
+        """Draw new parameters, on the initial grid.
 
         The base weights keep the mean square of the activations from layer to layer, `in * Var(w) * E[base(x)^2] =
         E[x^2]` (the paper's Xavier initialisation, Glorot and Bengio 2010), for normal x with the mean and variance of
@@ -92,6 +91,7 @@ class KANLinear(nn.Module):
         the bias is zero.
         """
         with torch.no_grad():
+            self.grid.copy_(grids.uniform_grid(self.in_features, self.grid_size, self.spline_order, self.grid_range))
             power, base_power = self._mean_squares()
             fan_in = max(self.in_features, 1)
             if self.base_weight is not None:

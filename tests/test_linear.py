@@ -111,8 +111,10 @@ def test_meta_device() -> None:
     with torch.device("meta"):
         assert KANLinear(3, 4).grid.is_meta
     real = layer.to_empty(device="cpu")
-    real.load_state_dict(KANLinear(3, 4).state_dict())
+    real.reset_parameters()
+    assert torch.equal(real.grid, KANLinear(3, 4).grid)
     assert real(torch.rand(5, 3)).isfinite().all()
+    real.load_state_dict(KANLinear(3, 4).state_dict())
 
 
 def test_repr() -> None:
