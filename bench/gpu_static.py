@@ -34,6 +34,7 @@ RESULT = Path(__file__).parent / "results" / "gpu_static.md"
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 SHARED = {"sm_80": 166912, "sm_90": 232448, "sm_100": 232448, "sm_120": 101376, "gfx942": 65536}  # bytes per block
 MATRIX = {"sm_80": "HMMA", "sm_90": "HGMMA", "sm_100": "UTCHMMA", "sm_120": "HMMA", "gfx942": "MFMA"}
+RATES = {"sm_80": 2048, "sm_90": 4096, "sm_100": 8192}  # dense bfloat16 operations per cycle and processor
 DENSE = ("forward_kernel", "grad_input_kernel", "grad_coef_kernel")
 UNITS = {"half": torch.bfloat16, "tf32": torch.float32, "ieee": torch.float32, "float64": torch.float64}
 TYPES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32", torch.float64: "fp64"}
@@ -215,7 +216,8 @@ def main() -> None:
     parser.add_argument("--kernels", default="", help="only kernels whose name contains this")
     parser.add_argument("--check", action="store_true", help="write nothing; fail on spills and the like")
     arguments = parser.parse_args()
-    rows, failures = [], []
+    rows: list[Row] = []
+    failures: list[str] = []
     for units in arguments.units.split(","):
         for arch in arguments.archs.split(","):
             for item in layer_launches(units, arch):
@@ -241,28 +243,33 @@ def report(rows: list[Row], failures: list[str]) -> str:
     lines = [
         "# What the Triton kernels compile to",
         "",
-        f"Triton {triton.__version__}; batch 8192, 1024 inputs, 1024 outputs, G = 5, k = 3. `spilled`: bytes of stack and",
-        "local memory plus local loads and stores. `loop`: instructions, per thread, of the loop over the splines; `pair`:",
-        "those per (sample, input) whose basis the loop makes. Written by `python -m bench.gpu_static`; compiled, not run.",
+        f"Triton {triton.__version__}; batch 8192, 1024 inputs, 1024 outputs, G = 5, k = 3. Written by",
+        "`python -m bench.gpu_static`; compiled, not run. `spilled`: bytes of stack and local memory plus local loads",
+        "and stores. `loop`: instructions, per thread, of the loop over the splines. `matrix` and `issue`: cycles of a",
+        "processor for one step of that loop, by its tensor cores' peak rate and at one instruction per scheduler.",
+        "`share`: of the tensor cores' peak, if the two never overlap and if they always do.",
         "",
-        "| kernel | units | arch | tile | warps | registers | spilled | shared | matrix | FFMA | loop | pair |",
-        "|---|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "| kernel | unit | arch | tile | warps | regs | spilled | shared | code | FFMA | loop | matrix | issue | share |",
+        "|---|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for row in rows:
-        loop, arguments = row.hot_loop(), row.launch.arguments
-        warps = row.launch.options.get("num_warps", 4)
-        pairs = {"forward_kernel": ("BM", "BK"), "grad_coef_kernel": ("BK", "BN")}.get(row.launch.name)
-        length = sum(loop.values())
-        per_pair = (
-            f"{length * warps * 32 * 8 / (arguments[pairs[0]] * arguments[pairs[1]]):.0f}" if pairs and length else ""
-        )
-        lines.append(
-            f"| {row.launch.name.replace('_kernel', '')} | {row.units} | {row.arch} | {row.launch.tile()} | {warps} "
-            f"| {row.registers} | {row.spills} | {row.shared} | {row.counts[MATRIX[row.arch]]} {MATRIX[row.arch]} "
-            f"| {row.counts['FFMA']} | {length or ''} | {per_pair} |"
-        )
+        loop, warps = sum(row.hot_loop().values()), row.launch.options.get("num_warps", 4)
+        cells = [row.launch.name.replace("_kernel", ""), row.units, row.arch, row.launch.tile(), warps, row.registers]
+        cells += [row.spills, row.shared, f"{row.counts[MATRIX[row.arch]]} {MATRIX[row.arch]}", row.counts["FFMA"]]
+        cells += [loop or "", *predicted(row, loop, warps)]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
     lines += ["", "Not usable as they are:", "", *(f"- {failure}" for failure in failures)] if failures else []
     return "\n".join(lines) + "\n"
+
+
+def predicted(row: Row, loop: int, warps: int) -> list[str]:
+    """Cycles of the tensor cores and of the schedulers for a step of the loop, and the share that follows."""
+    rate = RATES.get(row.arch, 0) // {"half": 1, "tf32": 2}.get(row.units, 1)
+    if not loop or not rate or row.units not in ("half", "tf32") or row.launch.kernel.__name__ not in DENSE:
+        return ["", "", ""]
+    sizes = row.launch.arguments
+    matrix, issue = 2 * sizes["BM"] * sizes["BN"] * sizes["BK"] / rate, loop * warps / 4
+    return [f"{matrix:.0f}", f"{issue:.0f}", f"{matrix / (matrix + issue):.0%} - {matrix / max(matrix, issue):.0%}"]
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def build(grid: Tensor, order: int, spec: Spec) -> Tensor:
     smooth = {"zero": -1, "clamp": 0, "linear": 1}[spec.extrapolation]
     block = max(1, 256 // table.shape[2])
     build_kernel[(triton.cdiv(len(grid), block),)](
-        grid, table, len(grid),
+        grid.contiguous(), table, len(grid),
         ORDER=order, DEGREE=k, SIZE=size, SMOOTH=smooth, PIECES=table.shape[2], BLOCK=block, enable_fp_fusion=True,
     )  # fmt: skip
     return table
