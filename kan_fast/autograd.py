@@ -102,6 +102,7 @@ class _Contraction(Function):
         """Groups become a leading dimension of all tensors, or of the batch where that is all they are."""
         size, rest = info.batch_size, args[cls.tensors :]
         plain = args[0].dim() - (in_dims[0] is not None) == 2
+        inner = args[0].shape[1 if in_dims[0] == 0 else 0]  # the first dimension beside the mapped one
         shared = plain and cls.folds and not any(dim is not None for dim in in_dims[2 : cls.tensors])
         tensors = list(args[: cls.tensors])
         for i in range(2 if shared else cls.tensors):
@@ -110,8 +111,8 @@ class _Contraction(Function):
         if plain and not shared:
             return result, (0,) * len(result) if isinstance(result, tuple) else 0
         if isinstance(result, tuple):
-            return tuple(t.unflatten(0, (size, len(t) // size)) for t in result), (0,) * len(result)
-        return result.unflatten(0, (size, len(result) // size)), 0
+            return tuple(t.unflatten(0, (size, inner)) for t in result), (0,) * len(result)
+        return result.unflatten(0, (size, inner)), 0
 
 
 def _lead(tensor: Tensor | None, dim: int | None, size: int, flat: bool) -> Tensor | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import NamedTuple
 
 import torch
@@ -27,7 +28,7 @@ class Choice(NamedTuple):
     """The backend that serves a problem, and why each one that was tried before it does not."""
 
     backend: str
-    refusals: dict[str, str]
+    refusals: Mapping[str, str]
 
     def __str__(self) -> str:
         return "\n".join([*(f"{name}: {why}" for name, why in self.refusals.items()), f"{self.backend}: used"])
@@ -64,12 +65,12 @@ def choose(device: str, dtype: torch.dtype, backend: str | None = None) -> Choic
         why = refusal(backend, device, dtype)
         if why is not None:
             raise ValueError(f"backend {backend!r} can't be used here: {why}; use backend=None to choose another")
-        return Choice(backend, {})
+        return Choice(backend, MappingProxyType({}))
     refusals: dict[str, str] = {}
     for name in NAMES:
         why = refusal(name, device, dtype)
         if why is None:
-            return Choice(name, refusals)
+            return Choice(name, MappingProxyType(refusals))
         refusals[name] = why
     raise ValueError(f"no backend serves {dtype} on {device}:\n" + "\n".join(map(": ".join, refusals.items())))
 
@@ -96,7 +97,7 @@ def refusal(name: str, device: str, dtype: torch.dtype) -> str | None:
 
 def _native_status() -> Status:
     why = _native.unavailable_reason()
-    return Status(False, why) if why else Status(True, f"native kernels for {_native.isas()[0]}")
+    return Status(False, why) if why else Status(True, f"{_native.isas()[0]} kernels on {_native.threading()}")
 
 
 def _cuda_status() -> Status:

@@ -36,7 +36,8 @@ def kan_linear(
         x: input `(..., in)`; any leading dimensions.
         spline_weight: B-spline coefficients `(out, in, G + k)`.
         base_weight: weights of the base function `(out, in)`; None for no base function.
-        grid: knots `(in, G + 2k + 1)`, increasing; float32 for 16-bit weights, else of the weights' dtype.
+        grid: knots `(in, G + 2k + 1)`, strictly increasing (not checked) and without gradient; float32 for 16-bit
+            weights, else of the weights' dtype.
         bias: `(out,)` or None.
         spline_order: degree k of the splines, 0 to 5.
         base: "silu", "identity", "zero" or a callable that acts on each element (evaluated unfused).
@@ -56,7 +57,7 @@ def kan_linear(
     if bias is not None:
         _check_like("bias", bias, spline_weight, (out_features,))
     result_dtype = x.dtype
-    if _autocast(x.device) and x.dtype != torch.float64:
+    if _autocast(x.device) and x.dtype != torch.float64:  # autocast leaves float64 alone
         result_dtype = torch.get_autocast_dtype(x.device.type)
         x = x.to(spline_weight.dtype)
     rows = x.reshape(-1, in_features) if x.dim() != 2 else x
@@ -136,6 +137,9 @@ def _check(
 ) -> tuple[Spec, str]:
     """Validate what all functions share; return the spec and the chosen backend."""
     check_options(degree, base, extrapolation)
+    if not isinstance(x, Tensor) or x.layout != torch.strided:
+        what = f"a tensor of layout {x.layout}" if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"expected a dense tensor as input, got {what}; convert it, for example with torch.as_tensor")
     if not x.is_floating_point():
         raise TypeError(f"expected a floating point input, got {x.dtype}; convert it, for example with x.float()")
     if spline_weight.dim() != 3:
@@ -155,11 +159,13 @@ def _check(
     if base_weight is not None:
         _check_like("base_weight", base_weight, spline_weight, (out_features, in_features))
     dtype, device = spline_weight.dtype, spline_weight.device
-    if x.dtype != dtype and not _autocast(device):
+    if x.dtype != dtype and (torch.float64 in (x.dtype, dtype) or not _autocast(device)):
         raise TypeError(f"input has dtype {x.dtype}, the weights have {dtype}; convert one of them")
     knots = grid_dtype(dtype)
     if grid.dtype != knots:
         raise TypeError(f"grid must have dtype {knots} for weights of dtype {dtype}, got {grid.dtype}")
+    if grid.requires_grad:
+        raise ValueError("knots have no gradient: call grid.detach(); update_grid moves them to where the samples are")
     if x.device != device or grid.device != device:
         raise ValueError(f"input is on {x.device}, grid on {grid.device}, weights on {device}; move them together")
     return Spec(degree, base, extrapolation), dispatch.chosen(device.type, dtype, backend)

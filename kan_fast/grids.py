@@ -44,7 +44,14 @@ def grid_from_samples(
 
     Returns:
         `(in, G + 2k + 1)`, strictly increasing; the same in every process.
+
+    Raises:
+        ValueError: eps or margin out of range, or samples too large for the dtype of the grid.
     """
+    if not 0 <= eps <= 1:
+        raise ValueError(f"eps must be between 0 (quantiles) and 1 (uniform), got {eps}")
+    if not 0 <= margin < float("inf"):
+        raise ValueError(f"margin must be at least 0, in units of the samples' range, got {margin}")
     size = grid.shape[1] - 2 * degree - 1
     share = torch.linspace(0, 1, size + 1, dtype=torch.float64, device=x.device)
     quantiles = _quantiles(x.detach(), share, group).T  # (in, G + 1)
@@ -53,10 +60,15 @@ def grid_from_samples(
     uniform = start - margin * length + (1 + 2 * margin) * length * share
     inner = eps * uniform + (1 - eps) * (quantiles * (1 + 2 * margin) - 2 * margin * (start + end) / 2)
     # spans no shorter than rounding allows, whatever eps is
-    least = 64 * torch.finfo(grid.dtype).eps * inner.abs().amax(1, keepdim=True)
+    number = torch.finfo(grid.dtype)
+    least = (64 * number.eps * inner.abs().amax(1, keepdim=True)).clamp(min=number.tiny / number.eps)
     floor = torch.maximum(1e-6 * length / size, least)
     inner = inner + floor * size * share - floor * size / 2
     new = extend(inner, degree).to(grid.dtype)
+    if not new.isfinite().all():
+        raise ValueError(
+            f"samples reach {x.abs().max().item():.3g}: knots around them overflow {grid.dtype}; scale the data"
+        )
     return torch.where(length > 0, new, grid)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ class KANLinear(nn.Module):
         bias: whether to add a learnable bias.
         grid_size: number of spans G >= 1 of the grid.
         spline_order: degree k of the splines, 0 to 5.
-        grid_range: interval that the grid covers at first, for every input.
+        grid_range: interval that the grid covers at first (and after `reset_parameters`), for every input.
         base: "silu", "identity", "zero", or a callable that acts on each element (evaluated unfused).
         extrapolation: "zero", "linear" or "clamp"; see `kan_fast.functional.kan_linear`.
         grid_eps: share of the uniform grid in `update_grid`, 0 to 1; the rest follows the quantiles of the samples.
@@ -67,19 +68,26 @@ class KANLinear(nn.Module):
         functional.check_options(spline_order, base, extrapolation)
         if dtype is not None and not dtype.is_floating_point:
             raise TypeError(f"dtype must be a floating point type, got {dtype}")
-        _check_sizes(in_features, out_features, grid_size, grid_range, grid_eps, backend)
-        self.in_features, self.out_features = in_features, out_features
-        self.grid_size, self.spline_order = grid_size, spline_order
+        self.in_features, self.out_features = _index("in_features", in_features), _index("out_features", out_features)
+        self.grid_size, self.spline_order = _index("grid_size", grid_size, least=1), spline_order
+        _check_options(grid_range, grid_eps, backend)
         self.grid_range = (float(grid_range[0]), float(grid_range[1]))
         self.base, self.extrapolation = base, extrapolation
         self.grid_eps, self.backend = grid_eps, backend
 
         empty = partial(torch.empty, device=device, dtype=dtype)
-        self.spline_weight = nn.Parameter(empty(out_features, in_features, grid_size + spline_order))
-        self.base_weight = nn.Parameter(empty(out_features, in_features)) if base != "zero" else None
-        self.bias = nn.Parameter(empty(out_features)) if bias else None
-        knots = empty(in_features, grid_size + 2 * spline_order + 1)
+        edges = (self.out_features, self.in_features)
+        self.spline_weight = nn.Parameter(empty(*edges, self.grid_size + spline_order))
+        self.base_weight = nn.Parameter(empty(edges)) if base != "zero" else None
+        self.bias = nn.Parameter(empty(self.out_features)) if bias else None
+        knots = empty(self.in_features, self.grid_size + 2 * spline_order + 1)
         self.register_buffer("grid", knots.to(functional.grid_dtype(knots.dtype)))
+        row = grids.uniform_grid(1, self.grid_size, spline_order, self.grid_range).to(self.grid.dtype)
+        if not row.is_meta and not (row.diff() > 0).all():
+            raise ValueError(
+                f"{self.grid.dtype} can't tell apart the knots of grid_size {grid_size} on {grid_range}; "
+                "use fewer spans, a wider range, shifted data or a wider dtype"
+            )
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -95,7 +103,7 @@ class KANLinear(nn.Module):
             power, base_power = self._mean_squares()
             fan_in = max(self.in_features, 1)
             if self.base_weight is not None:
-                bound = math.sqrt(3 * power / (fan_in * base_power)) if base_power else 0.0
+                bound = math.sqrt(3 * power / (fan_in * base_power))
                 nn.init.uniform_(self.base_weight, -bound, bound)
             nn.init.normal_(self.spline_weight, std=0.1 * math.sqrt(power / fan_in))
             if self.bias is not None:
@@ -136,6 +144,13 @@ class KANLinear(nn.Module):
         Raises:
             ValueError: no samples, or some are NaN or infinite, in any process; or the group is ambiguous.
         """
+        if "spline_weight" not in self._parameters:
+            raise ValueError(
+                "update_grid can't move curves whose spline_weight is computed from other parameters (pruning, weight "
+                "norm, parametrisation); make it a plain parameter first"
+            )
+        if not isinstance(x, Tensor) or not x.dim():
+            raise TypeError(f"update_grid expected samples (..., {self.in_features}), got {x!r:.80}")
         processes.reshard(self)
         group = processes.data_group(self.grid, group)
         grid, weight = processes.local(self.grid), processes.local(self.spline_weight)
@@ -164,10 +179,9 @@ class KANLinear(nn.Module):
 
     def extra_repr(self) -> str:
         """The constructor's arguments, as nn.Linear prints them."""
-        base = self.base if isinstance(self.base, str) else getattr(self.base, "__name__", repr(self.base))
         text = (
             f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}, "
-            f"grid_size={self.grid_size}, spline_order={self.spline_order}, base={base}"
+            f"grid_size={self.grid_size}, spline_order={self.spline_order}, base={self._base_name}"
         )
         if self.extrapolation != "zero":
             text += f", extrapolation={self.extrapolation}"
@@ -177,17 +191,30 @@ class KANLinear(nn.Module):
     def _options(self) -> dict[str, Any]:
         return {"spline_order": self.spline_order, "base": self.base, "extrapolation": self.extrapolation}
 
+    @property
+    def _base_name(self) -> str:
+        return self.base if isinstance(self.base, str) else getattr(self.base, "__name__", type(self.base).__name__)
+
     def _mean_squares(self) -> tuple[float, float]:
-        """`E[x^2]` and `E[base(x)^2]` for normal x with the mean and variance of the uniform on the grid range."""
+        """`E[x^2]` and `E[base(x)^2]` for normal x with the mean and variance of the uniform on the grid range.
+
+        A callable base that can't be evaluated there (on the meta device, out of its domain) counts as the identity.
+        """
         start, end = self.grid_range
         nodes, weights = np.polynomial.hermite_e.hermegauss(32)
         x = (start + end) / 2 + (end - start) / math.sqrt(12) * nodes
-        weights = weights / weights.sum()
+        power = float(weights @ x**2 / weights.sum())
         if callable(self.base):
-            values = self.base(torch.from_numpy(x)).detach().numpy()
+            if self.grid.is_meta:
+                return power, power
+            values = (
+                self.base(torch.as_tensor(x, dtype=self.grid.dtype, device=self.grid.device)).double().cpu().numpy()
+            )
         else:
-            values = {"silu": x / (1 + np.exp(-x)), "identity": x, "zero": 0 * x}[self.base]
-        return float(weights @ x**2), float(weights @ values**2)
+            values = {"silu": x * (1 + np.tanh(x / 2)) / 2, "identity": x, "zero": 0 * x}[self.base]
+        with np.errstate(over="ignore"):
+            base_power = float(weights @ values**2 / weights.sum())
+        return power, base_power if math.isfinite(base_power) and base_power > 0 else power
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> KANLinear:
         knots = self.grid
@@ -195,6 +222,12 @@ class KANLinear(nn.Module):
         if self.grid.dtype != functional.grid_dtype(self.grid.dtype):  # .half() and .bfloat16() would move the knots
             self.grid = knots.to(self.grid.device, functional.grid_dtype(self.grid.dtype))
         return self
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        metadata = getattr(destination, "_metadata", None)
+        if metadata is not None:
+            metadata[prefix[:-1]] |= {"base": self._base_name, "extrapolation": self.extrapolation}
 
     def _load_from_state_dict(
         self,
@@ -209,6 +242,13 @@ class KANLinear(nn.Module):
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
+        for option, mine in (("base", self._base_name), ("extrapolation", self.extrapolation)):
+            saved = local_metadata.get(option, mine)
+            if saved != mine:
+                error_msgs.append(
+                    f"{prefix.rstrip('.') or 'KANLinear'}: the state is of a layer with {option}={saved}, this one has "
+                    f"{option}={mine}; build the layer with the saved option, then load"
+                )
         weight, grid = state_dict.get(prefix + "spline_weight"), state_dict.get(prefix + "grid")
         if weight is None or grid is None or (weight.shape, grid.shape) == (self.spline_weight.shape, self.grid.shape):
             return
@@ -221,23 +261,19 @@ class KANLinear(nn.Module):
         )
 
 
-def _check_sizes(
-    in_features: int,
-    out_features: int,
-    grid_size: int,
-    grid_range: tuple[float, float],
-    grid_eps: float,
-    backend: str | None,
-) -> None:
-    for name, value, least in (
-        ("in_features", in_features, 0),
-        ("out_features", out_features, 0),
-        ("grid_size", grid_size, 1),
-    ):
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{name} must be an int, got {value!r}")
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
+def _index(name: str, value: Any, least: int = 0) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
+        raise TypeError(f"{name} must be an int, got {value!r}")
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+    return number
+
+
+def _check_options(grid_range: tuple[float, float], grid_eps: float, backend: str | None) -> None:
     if len(grid_range) != 2 or not -math.inf < grid_range[0] < grid_range[1] < math.inf:
         raise ValueError(f"grid_range must be (start, end) with finite start < end, got {grid_range}")
     if not 0 <= grid_eps <= 1:
@@ -248,6 +284,8 @@ def _check_sizes(
 
 def explain(layer: KANLinear, x: Tensor) -> dispatch.Choice:
     """Which backend serves `layer(x)`, and why not the others; print it to read it."""
+    if not isinstance(layer, KANLinear):
+        raise TypeError(f"explain expected a KANLinear, got {type(layer).__name__}; pass one of its layers")
     if layer.spline_weight.device != x.device:
         raise ValueError(f"the layer is on {layer.spline_weight.device}, x on {x.device}; move them together")
     return dispatch.choose(x.device.type, layer.spline_weight.dtype, layer.backend)

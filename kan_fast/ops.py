@@ -26,11 +26,15 @@ def _define(name: str, arguments: str, results: int, fake: Callable[..., Any]) -
 
     def call(*args: Any) -> Any:
         *tensors, degree, base, extrapolation, backend = args
-        return _grouped(getattr(module(backend), name), tensors, Spec(degree, base, extrapolation))
+        if not args[0].shape[0] and args[0].dim() == 3:
+            return fake(*args)  # no groups
+        return _run(getattr(module(backend), name), tensors, Spec(degree, base, extrapolation))
 
     def call_with_needs(*args: Any) -> Any:
         *tensors, needs, degree, base, extrapolation, backend = args
-        return _grouped(getattr(module(backend), name), tensors, Spec(degree, base, extrapolation), needs)
+        if not args[0].shape[0] and args[0].dim() == 3:
+            return fake(*args)
+        return _run(getattr(module(backend), name), tensors, Spec(degree, base, extrapolation), needs)
 
     returned = ", ".join(["Tensor"] * results)
     _LIBRARY.define(f"{name}({arguments}, {_SPEC}) -> ({returned})")
@@ -39,12 +43,18 @@ def _define(name: str, arguments: str, results: int, fake: Callable[..., Any]) -
     return getattr(torch.ops.kan_fast, name).default
 
 
-def _grouped(function: Callable[..., Any], tensors: list, *rest: Any) -> Any:
-    """Call a backend's function, once for each group if the tensors have a leading dimension of groups."""
-    if tensors[0].dim() == 2:
+def _run(function: Callable[..., Any], tensors: list, *rest: Any) -> Any:
+    """Call a backend's function, once for each group if the tensors have a leading dimension of groups.
+
+    Autocast is settled in functional.py: inside, plain torch must not round once more.
+    """
+    x = tensors[0]
+    if torch.is_autocast_enabled(x.device.type):
+        with torch.autocast(x.device.type, enabled=False):
+            return _run(function, tensors, *rest)
+    if x.dim() == 2:
         return function(*tensors, *rest)
-    groups = range(len(tensors[0]))
-    results = [function(*(t[i] if isinstance(t, Tensor) else t for t in tensors), *rest) for i in groups]
+    results = [function(*(t[i] if isinstance(t, Tensor) else t for t in tensors), *rest) for i in range(len(x))]
     if isinstance(results[0], Tensor):
         return torch.stack(results)
     return tuple(torch.stack(parts) for parts in zip(*results, strict=True))

@@ -65,6 +65,10 @@ BAD = {
     "scalar": ({"x": torch.tensor(1.0)}, ValueError, "expected last dimension 3, got a scalar"),
     "integer input": ({"x": torch.ones(2, 3, dtype=torch.long)}, TypeError, "floating point input, got torch.int64"),
     "mixed dtypes": ({"x": torch.rand(2, 3).double()}, TypeError, "torch.float64, the weights have torch.float32"),
+    "float64 input": ({"x": torch.rand(2, 3).double()}, TypeError, "torch.float64, the weights have torch.float32"),
+    "a list": ({"x": [[1.0, 2.0, 3.0]]}, TypeError, "expected a dense tensor as input, got list; convert it"),
+    "sparse": ({"x": torch.eye(3).to_sparse()}, TypeError, "got a tensor of layout torch.sparse_coo"),
+    "grid with gradient": ({"grid": torch.rand(3, 12, requires_grad=True)}, ValueError, "knots have no gradient"),
     "devices": ({"x": torch.rand(2, 3, device="meta")}, ValueError, "input is on meta"),
     "grid shape": ({"grid": torch.rand(3, 11)}, ValueError, "(3, 12), got (3, 11)"),
     "grid dtype": ({"grid": torch.rand(3, 12).double()}, TypeError, "grid must have dtype torch.float32"),
@@ -91,6 +95,26 @@ def test_bad_input(change: dict, error: type[Exception], message: str) -> None:
         functional.kan_linear(**arguments(**change))
 
 
+def test_autocast_does_not_excuse_float64() -> None:
+    """It used to hand float64 memory to float32 kernels or the other way around."""
+    for change in ({"x": torch.rand(6, 3).double()}, {"spline_weight": torch.rand(4, 3, 8).double()}):
+        with torch.autocast("cpu", dtype=torch.bfloat16), pytest.raises(TypeError, match=r"torch\.float64"):
+            functional.kan_linear(**arguments(**change))
+
+
+@pytest.mark.parametrize("backend", [None, "reference"])
+def test_autocast_rounds_once(backend: str | None) -> None:
+    p = make_problem(64, 16, 8)
+    tensors = {name: getattr(p, name) for name in ARGUMENTS} | {"spline_order": 3, "backend": backend}
+    exact = functional.kan_linear(**tensors)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = functional.kan_linear(**tensors)
+        del tensors["bias"]
+        magnitude = functional.edge_magnitude(**tensors)
+    torch.testing.assert_close(rounded, exact.bfloat16())
+    torch.testing.assert_close(magnitude, functional.edge_magnitude(**tensors))
+
+
 def test_backends_and_explain() -> None:
     states = kan_fast.backends()
     assert list(states) == ["triton", "cuda", "cpu", "reference"]
@@ -103,6 +127,8 @@ def test_backends_and_explain() -> None:
     assert f"{choice.backend}: used" in str(choice)
     layer.backend = "reference"
     assert kan_fast.explain(layer, x).backend == "reference"
+    with pytest.raises(TypeError, match="expected a KANLinear, got KAN"):
+        kan_fast.explain(kan_fast.KAN([3, 1]), x)
     with pytest.raises(ValueError, match="move them together"):
         kan_fast.explain(layer, x.to("meta"))
 

@@ -6,8 +6,10 @@ import copy
 import pickle
 import re
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.utils.prune
 from scipy.interpolate import BSpline
 from torch import nn
 
@@ -93,6 +95,14 @@ def test_state_of_another_size_is_refused_with_its_sizes() -> None:
         nn.Sequential(KANLinear(3, 4)).load_state_dict(state)
 
 
+def test_state_of_another_function_is_refused() -> None:
+    state = KANLinear(3, 4, base="identity", extrapolation="clamp").state_dict()
+    with pytest.raises(RuntimeError, match=r"base=identity, this one has base=silu.*\n.*extrapolation=clamp"):
+        KANLinear(3, 4).load_state_dict(state)
+    plain = dict(state)  # without metadata, as from another library
+    KANLinear(3, 4).load_state_dict(plain)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_dtypes_keep_the_knots(dtype: torch.dtype) -> None:
     layer = KANLinear(3, 4, grid_size=50)
@@ -128,6 +138,8 @@ def test_repr() -> None:
 
 BAD = {
     "grid_size": ({"grid_size": 0}, ValueError, "grid_size must be at least 1, got 0"),
+    "indistinct knots": ({"grid_range": (1e6, 1e6 + 1), "grid_size": 200}, ValueError, "can't tell apart the knots"),
+    "bool": ({"in_features": True}, TypeError, "in_features must be an int, got True"),
     "grid_size type": ({"grid_size": 2.5}, TypeError, "grid_size must be an int, got 2.5"),
     "negative features": ({"in_features": -1}, ValueError, "in_features must be at least 0, got -1"),
     "degree": ({"spline_order": 6}, ValueError, "spline_order must be 0 to 5, got 6"),
@@ -145,6 +157,19 @@ BAD = {
 def test_bad_options(options: dict, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=re.escape(message)):
         KANLinear(**{"in_features": 3, "out_features": 4} | options)
+
+
+def test_sizes_may_be_numpy_integers() -> None:
+    assert KANLinear(np.int64(3), np.int32(4), grid_size=np.int64(6))(torch.rand(2, 3)).shape == (2, 4)
+
+
+@pytest.mark.parametrize("base", [nn.PReLU(), torch.exp, torch.log], ids=["module", "exp", "log"])
+@pytest.mark.parametrize("grid_range", [(-1, 1), (-1000, 1000)], ids=str)
+def test_any_callable_is_a_base(base: object, grid_range: tuple[float, float]) -> None:
+    layer = KANLinear(3, 4, base=base, grid_range=grid_range)
+    assert layer.base_weight.isfinite().all()
+    assert layer.base_weight.any()
+    assert layer(torch.rand(5, 3)).isfinite().all()
 
 
 def test_lbfgs_and_vectors_of_parameters_work() -> None:
@@ -185,8 +210,8 @@ def test_update_grid_preserves_the_function_and_follows_the_samples() -> None:
 
 @pytest.mark.parametrize(
     "column",
-    [[0.3] * 9, [0.3, 0.7] * 5, [0.3], [1e6, *torch.linspace(-1, 1, 50).tolist()], [1e6, 1e6 + 1]],
-    ids=["constant", "two values", "one sample", "outlier", "far from zero"],
+    [[0.3] * 9, [0.3, 0.7] * 5, [0.3], [1e6, *torch.linspace(-1, 1, 50).tolist()], [1e6, 1e6 + 1], [0.0, 1e-40]],
+    ids=["constant", "two values", "one sample", "outlier", "far from zero", "denormal"],
 )
 @pytest.mark.parametrize("eps", [0.0, 0.02, 1.0])
 def test_update_grid_survives_degenerate_samples(column: list[float], eps: float) -> None:
@@ -204,3 +229,17 @@ def test_update_grid_refuses_bad_samples() -> None:
         layer.update_grid(torch.empty(0, 2))
     with pytest.raises(ValueError, match="finite samples"):
         layer.update_grid(torch.tensor([[0.0, float("nan")]]))
+    with pytest.raises(ValueError, match=r"overflow torch\.float32; scale the data"):
+        layer.update_grid(torch.tensor([[-3e38, 0.0], [3e38, 1.0]]))
+    for samples in (torch.tensor(1.0), [[0.0, 1.0]]):
+        with pytest.raises(TypeError, match="expected samples"):
+            layer.update_grid(samples)
+    x = torch.rand(9, 2)
+    for options in ({"eps": 7.0}, {"eps": float("nan")}, {"margin": -0.1}, {"margin": float("nan")}):
+        with pytest.raises(ValueError, match=f"{next(iter(options))} must be"):
+            layer.update_grid(x, **options)
+    nn.utils.prune.identity(layer, "spline_weight")
+    before = layer.grid.clone()
+    with pytest.raises(ValueError, match="computed from other parameters"):
+        layer.update_grid(x)
+    assert torch.equal(layer.grid, before)

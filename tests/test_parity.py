@@ -10,7 +10,7 @@ import torch
 from problems import Problem, assert_as_accurate, make_problem, plain_dtype
 from torch import Tensor
 
-from kan_fast import dispatch, reference
+from kan_fast import _native, dispatch, reference
 
 BACKENDS = [name for name, status in dispatch.backends().items() if status.available and name != "reference"]
 ALL = (True, True, True, True)
@@ -119,8 +119,11 @@ def test_rows_and_results_can_be_left_out(backend: str, dtype: torch.dtype, keep
 
 @backend_and_dtype
 @pytest.mark.parametrize("extrapolation", ["zero", "linear", "clamp"])
-def test_nan_and_infinity_stay_in_their_sample(backend: str, dtype: torch.dtype, extrapolation: str) -> None:
-    p = make_problem(37, 5, 9, dtype=dtype, extrapolation=extrapolation)
+@pytest.mark.parametrize(("grid_size", "degree"), [(1, 0), (5, 3), (9, 1), (20, 3), (50, 2), (7, 5)])
+def test_nan_and_infinity_stay_in_their_sample(
+    backend: str, dtype: torch.dtype, grid_size: int, degree: int, extrapolation: str
+) -> None:
+    p = make_problem(37, 5, 9, grid_size, degree, dtype=dtype, extrapolation=extrapolation)
     module = dispatch.module(backend)
     clean = module.forward(p.x, None, p.spline_weight, p.base_weight, p.bias, p.grid, 0, p.spec)
     rows = {3: torch.nan, 17: torch.inf, 30: -torch.inf}
@@ -129,9 +132,11 @@ def test_nan_and_infinity_stay_in_their_sample(backend: str, dtype: torch.dtype,
     for base_weight in (p.base_weight, None):
         for order in (0, 1):
             arguments = (p.x, None, p.spline_weight, base_weight, None, p.grid, order, p.spec)
-            got, expected = module.forward(*arguments), reference.forward(*arguments)
-            assert torch.equal(got.isnan(), expected.isnan())
-            assert torch.equal(got.isinf(), expected.isinf())
+            got, expected = module.forward(*arguments)[list(rows)], reference.forward(*arguments)[list(rows)]
+            if extrapolation == "linear" and not order:  # NaN, or infinite where the slopes allow it
+                assert not got.isfinite().any()
+            else:
+                torch.testing.assert_close(got, expected, equal_nan=True, rtol=1e-2, atol=1e-2)
             gx = module.grad_input(p.x, p.g, p.spline_weight, base_weight, p.grid, order, p.spec)
             others = torch.ones_like(gx, dtype=torch.bool)
             others[list(rows), 2] = False
@@ -169,3 +174,21 @@ def test_inputs_may_have_any_strides(backend: str, dtype: torch.dtype) -> None:
 
 def _tuple(result: object) -> tuple:
     return result if isinstance(result, tuple) else (result,)
+
+
+@pytest.mark.parametrize("isa", _native.isas()[1:])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_every_instruction_set(isa: str, dtype: torch.dtype) -> None:
+    """The best one runs in all tests above."""
+    with _native.use_isa(isa):
+        for shape, grid_size, degree in (
+            ((67, 5, 19), 5, 3),
+            ((7, 64, 130), 20, 3),
+            ((300, 3, 2), 50, 5),
+            ((9, 4, 4), 1, 0),
+        ):
+            for extrapolation in ("zero", "linear", "clamp"):
+                p = make_problem(*shape, grid_size, degree, dtype=dtype, extrapolation=extrapolation, adaptive=True)
+                check("cpu", p, orders=(0, 1))
+        test_nan_and_infinity_stay_in_their_sample("cpu", dtype, 20, 3, "clamp")
+        test_empty_sizes("cpu", dtype, (0, 3, 4))

@@ -94,6 +94,14 @@ def test_torch_func(backend: str, name: str) -> None:
 
 
 @backends
+def test_no_groups(backend: str) -> None:
+    p = problem()
+    mine, _ = functions(p, backend)
+    assert vmap(mine, (0, None, None))(p.x.expand(0, 6, 3), p.spline_weight, p.base_weight).shape == (0, 6, 4)
+    assert vmap(mine, (None, 0, None))(p.x, p.spline_weight.expand(0, 4, 3, 6), p.base_weight).shape == (0, 6, 4)
+
+
+@backends
 def test_dual_numbers(backend: str) -> None:
     p = problem()
     mine, plain = functions(p, backend)
