@@ -249,7 +249,7 @@ def report(rows: list[Row], failures: list[str]) -> str:
         "processor for one step of that loop, by its tensor cores' peak rate and at one instruction per scheduler.",
         "`share`: of the tensor cores' peak, if the two never overlap and if they always do.",
         "",
-        "| kernel | unit | arch | tile | warps | regs | spilled | shared | code | FFMA | loop | matrix | issue | share |",
+        "|kernel|unit| arch | tile | warps | regs | spilled | shared | code | fma | loop | matrix | issue | share |",
         "|---|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for row in rows:

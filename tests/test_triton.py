@@ -32,6 +32,41 @@ def test_more_kernels_in_the_interpreter() -> None:
     run_interpreted("-m", "slow")
 
 
+def test_main_kernels_compile_without_spills() -> None:
+    """Real machine code for the main kernels in 16 bits; `python -m bench.gpu_static` covers all of them."""
+    pytest.importorskip("triton")
+    command = [sys.executable, "-m", "bench.gpu_static", "--check", "--archs", "sm_90", "--units", "half"]
+    result = subprocess.run(
+        [*command, "--kernels", "grad_coef_kernel"], cwd=HERE.parent, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "grad_coef_kernel half sm_90" in result.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_100", "sm_120"])
+def test_all_kernels_compile_without_spills(arch: str) -> None:
+    pytest.importorskip("triton")
+    command = [sys.executable, "-m", "bench.gpu_static", "--check", "--archs", arch, "--units", "half,tf32"]
+    result = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_published_table_lists_no_failures() -> None:
+    table = (HERE.parent / "bench" / "results" / "gpu_static.md").read_text()
+    assert "Not usable" not in table
+    for arch in ("sm_80", "sm_90", "sm_100", "sm_120"):
+        for kernel in ("forward", "grad_input", "grad_coef"):
+            assert f"| {kernel} | half | {arch} |" in table
+
+
+def test_the_measuring_command_works_as_far_as_it_can_without_a_gpu() -> None:
+    command = [sys.executable, "-m", "bench.gpu", "--dry-run", "--units", "float32", "--backend", "reference"]
+    result = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "| 16x5x6, 3 | float32 | kan_fast |" in result.stdout
+
+
 def test_reason_without_triton(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "triton", None)
     assert "install it with" in (backend.unavailable_reason() or "")

@@ -18,8 +18,6 @@ class Tile(NamedTuple):
     stages: int
 
 
-KERNELS = ("forward", "grad_input", "grad_coef", "grad_base", "edge_magnitude", "edge_grad_input")
-
 # Per kernel, by arithmetic: 16-bit and tf32 tensor cores, float32 and float64 units. The first entry fills large
 # problems, the others waste less on small ones. Every entry is compiled by the static gate, without spills.
 TILES: dict[str, dict[str, tuple[Tile, ...]]] = {
@@ -55,8 +53,8 @@ TILES["edge_grad_input"] = TILES["edge_magnitude"]
 EXCEPTIONS: dict[tuple[str, str, int], tuple[Tile, ...]] = {
     ("forward", "half", 90): (Tile(128, 256, 64, 8, 2),),
     ("forward", "half", 100): (Tile(128, 256, 64, 8, 2),),
-    ("grad_input", "half", 100): (Tile(64, 128, 64, 4, 3),),
-    ("grad_input", "tf32", 100): (Tile(64, 128, 32, 4, 2),),
+    ("grad_input", "half", 100): (Tile(128, 64, 64, 8, 3),),
+    ("grad_input", "tf32", 100): (Tile(128, 64, 32, 8, 2),),
     ("edge_magnitude", "half", 120): (Tile(32, 64, 0, 4, 1),),
 }
 
