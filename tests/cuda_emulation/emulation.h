@@ -1,31 +1,12 @@
-// Runs CUDA kernels on a CPU: what csrc/cuda uses of CUDA, with the same meaning.
-//
-// Each thread of a block is a fiber; blocks run one after the other. What a GPU leaves open is chosen at random from a
-// seed: the order of blocks and of threads between barriers. Shared memory holds NaN until it is written. Pieces of
-// it are separate allocations, so that AddressSanitizer sees the end of each; for ThreadSanitizer fibers are threads
-// that only barriers order. Misuse of a barrier ends the process with a message.
+// What csrc/cuda uses of CUDA, with the same meaning on a CPU; see emulation.cpp.
 #pragma once
-
-#include <ucontext.h>
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <functional>
-#include <map>
-#include <memory>
-#include <random>
-#include <vector>
-
-#if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/common_interface_defs.h>
-#endif
-#if defined(__SANITIZE_THREAD__)
-#include <sanitizer/tsan_interface.h>
-#endif
 
 #define __global__
 #define __device__
@@ -40,180 +21,38 @@ struct dim3 {
 
 namespace emulation {
 
-constexpr int kWarp = 32;
-constexpr size_t kStack = 256 * 1024;
+constexpr unsigned kWarp = 32;
 
-// What a test may choose; set through kan_emulation_configure.
+// What a test may choose.
 struct Settings {
-  unsigned seed = 0;
-  int processors = 4;
+  unsigned seed;
+  int processors;
 };
-inline Settings settings;
+extern Settings settings;
 
-enum class State { kReady, kAtBlockBarrier, kAtWarpBarrier, kDone };
+// Where the running thread is.
+extern dim3 thread_index, block_index, block_size;
 
-struct Fiber {
-  ucontext_t context;
-  std::unique_ptr<char[]> stack{new char[kStack]};
-  State state = State::kReady;
-  unsigned index = 0;
-  unsigned char slot[64] = {};  // what it offers to its warp
-  void* sanitizer = nullptr;
-};
-
-// The block that runs now.
-struct Block {
-  dim3 index, size, grid;
-  std::vector<Fiber> fibers;
-  Fiber* current = nullptr;
-  std::map<size_t, std::unique_ptr<unsigned char[]>> shared;  // pieces by offset
-  size_t shared_limit = 0;
-  ucontext_t scheduler;
-  void* scheduler_sanitizer = nullptr;
-  std::function<void()> kernel;
-  const void* scheduler_stack = nullptr;
-  size_t scheduler_stack_size = 0;
-};
-inline Block block;
-
-[[noreturn]] inline void fail(const char* message) {
-  std::fprintf(stderr, "CUDA emulation: %s (block %u,%u,%u)\n", message, block.index.x, block.index.y, block.index.z);
-  std::abort();
-}
-
-// The two directions of a switch, told to the sanitizers. ThreadSanitizer must not take a switch for a synchronisation.
-inline void to_scheduler() {
-  Fiber& fiber = *block.current;
-#if defined(__SANITIZE_ADDRESS__)
-  void* fake = nullptr;
-  __sanitizer_start_switch_fiber(fiber.state == State::kDone ? nullptr : &fake, block.scheduler_stack,
-                                 block.scheduler_stack_size);
-#endif
-#if defined(__SANITIZE_THREAD__)
-  __tsan_switch_to_fiber(block.scheduler_sanitizer, __tsan_switch_to_fiber_no_sync);
-#endif
-  swapcontext(&fiber.context, &block.scheduler);
-#if defined(__SANITIZE_ADDRESS__)
-  __sanitizer_finish_switch_fiber(fake, &block.scheduler_stack, &block.scheduler_stack_size);
-#endif
-}
-
-inline void to_fiber(Fiber& fiber) {
-  block.current = &fiber;
-#if defined(__SANITIZE_ADDRESS__)
-  void* fake = nullptr;
-  __sanitizer_start_switch_fiber(&fake, fiber.stack.get(), kStack);
-#endif
-#if defined(__SANITIZE_THREAD__)
-  __tsan_switch_to_fiber(fiber.sanitizer, __tsan_switch_to_fiber_no_sync);
-#endif
-  swapcontext(&block.scheduler, &fiber.context);
-#if defined(__SANITIZE_ADDRESS__)
-  __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
-#endif
-}
-
-inline void enter() {
-#if defined(__SANITIZE_ADDRESS__)
-  __sanitizer_finish_switch_fiber(nullptr, &block.scheduler_stack, &block.scheduler_stack_size);
-#endif
-  block.kernel();
-  block.current->state = State::kDone;
-  to_scheduler();
-}
-
-// All of a range of fibers wait at a barrier: what each did before happens before what any does after.
-inline void release(unsigned begin, unsigned end) {
-#if defined(__SANITIZE_THREAD__)
-  static char clock;
-  for (auto* step : {__tsan_release, __tsan_acquire})
-    for (unsigned n = begin; n < end; ++n) {
-      __tsan_switch_to_fiber(block.fibers[n].sanitizer, __tsan_switch_to_fiber_no_sync);
-      step(&clock);
-    }
-  __tsan_switch_to_fiber(block.scheduler_sanitizer, __tsan_switch_to_fiber_no_sync);
-#endif
-  for (unsigned n = begin; n < end; ++n) block.fibers[n].state = State::kReady;
-}
-
-inline bool all_at(State state, unsigned begin, unsigned end) {
-  for (unsigned n = begin; n < end; ++n)
-    if (block.fibers[n].state != state) return false;
-  return true;
-}
-
-inline void run_block(std::mt19937& random) {
-  const unsigned threads = unsigned(block.fibers.size());
-  std::vector<unsigned> order(threads);
-  for (unsigned n = 0; n < threads; ++n) {
-    Fiber& fiber = block.fibers[n];
-    order[n] = fiber.index = n;
-    fiber.state = State::kReady;
-    getcontext(&fiber.context);
-    fiber.context.uc_stack = {fiber.stack.get(), 0, kStack};
-    fiber.context.uc_link = nullptr;
-    makecontext(&fiber.context, enter, 0);
-#if defined(__SANITIZE_THREAD__)
-    fiber.sanitizer = __tsan_create_fiber(0);
-#endif
-  }
-  for (;;) {
-    std::shuffle(order.begin(), order.end(), random);
-    bool progress = false;
-    for (unsigned n : order)
-      if (block.fibers[n].state == State::kReady) to_fiber(block.fibers[n]), progress = true;
-    if (all_at(State::kDone, 0, threads)) break;
-    for (unsigned begin = 0; begin < threads; begin += kWarp)
-      if (all_at(State::kAtWarpBarrier, begin, std::min(begin + kWarp, threads)))
-        release(begin, std::min(begin + kWarp, threads)), progress = true;
-    if (all_at(State::kAtBlockBarrier, 0, threads)) release(0, threads), progress = true;
-    if (!progress) fail("a barrier is not reached by all threads");
-  }
-#if defined(__SANITIZE_THREAD__)
-  for (Fiber& fiber : block.fibers) __tsan_destroy_fiber(fiber.sanitizer);
-#endif
-  block.shared.clear();
-}
-
-inline void wait(State state) {
-  block.current->state = state;
-  to_scheduler();
-}
-
-inline unsigned char* shared_piece(size_t offset, size_t bytes) {
-  if (offset + bytes > block.shared_limit) fail("more shared memory than the launch asked for");
-  auto& piece = block.shared[offset];
-  if (!piece) {
-    piece.reset(new unsigned char[bytes]);
-    std::memset(piece.get(), 0xff, bytes);
-  }
-  return piece.get();
-}
-
-// The `value` that lane `source` of the same warp offers. All lanes take part.
-template <class T>
-T exchange(T value, unsigned source) {
-  static_assert(sizeof(T) <= sizeof(Fiber::slot), "");
-  std::memcpy(block.current->slot, &value, sizeof(T));
-  wait(State::kAtWarpBarrier);
-  std::memcpy(&value, block.fibers[block.current->index / kWarp * kWarp + source].slot, sizeof(T));
-  wait(State::kAtWarpBarrier);
-  return value;
-}
-
-inline unsigned lane() { return block.current->index % kWarp; }
+void block_barrier();
+// Replaces `value` by what lane `source` of the same warp has there. All lanes take part.
+void exchange(void* value, size_t bytes, unsigned source);
+// A piece of the block's shared memory, NaN until it is written.
+void* shared_piece(size_t offset, size_t bytes);
+void run(dim3 blocks, unsigned threads, size_t shared, const std::function<void()>& kernel);
+[[noreturn]] void fail(const char* message);
 
 }  // namespace emulation
 
-#define threadIdx dim3(emulation::block.current->index, 0, 0)
-#define blockIdx emulation::block.index
-#define blockDim emulation::block.size
-#define gridDim emulation::block.grid
+#define threadIdx emulation::thread_index
+#define blockIdx emulation::block_index
+#define blockDim emulation::block_size
 
-inline void __syncthreads() { emulation::wait(emulation::State::kAtBlockBarrier); }
+inline void __syncthreads() { emulation::block_barrier(); }
+
 template <class T>
 T __shfl_xor_sync(unsigned, T value, int mask) {
-  return emulation::exchange(value, emulation::lane() ^ unsigned(mask));
+  emulation::exchange(&value, sizeof(T), threadIdx.x % emulation::kWarp ^ unsigned(mask));
+  return value;
 }
 
 using std::max;
@@ -305,32 +144,16 @@ class SharedMemory {
  public:
   template <class U>
   U* take(size_t count) {
-    auto* piece = emulation::shared_piece(used_, count * sizeof(U));
+    void* piece = emulation::shared_piece(used_, count * sizeof(U));
     used_ += (count * sizeof(U) + 15) / 16 * 16;
-    return reinterpret_cast<U*>(piece);
+    return static_cast<U*>(piece);
   }
 };
 
 template <class... P>
 cudaError_t launch_kernel(void (*kernel)(P...), dim3 blocks, int threads, size_t shared, cudaStream_t, P... arguments) {
-  using emulation::block;
-  if (shared > 48 * 1024 || threads > 1024 || threads % emulation::kWarp) return cudaErrorInvalidConfiguration;
-  block.size = dim3(threads);
-  block.grid = blocks;
-  block.shared_limit = shared;
-  block.fibers.resize(threads);
-  block.kernel = [&] { kernel(arguments...); };
-#if defined(__SANITIZE_THREAD__)
-  block.scheduler_sanitizer = __tsan_get_current_fiber();
-#endif
-  std::mt19937 random(emulation::settings.seed);
-  std::vector<unsigned> order(size_t(blocks.x) * blocks.y * blocks.z);
-  for (unsigned n = 0; n < order.size(); ++n) order[n] = n;
-  std::shuffle(order.begin(), order.end(), random);
-  for (unsigned n : order) {
-    block.index = dim3(n % blocks.x, n / blocks.x % blocks.y, n / blocks.x / blocks.y);
-    emulation::run_block(random);
-  }
+  if (shared > 48 * 1024 || threads > 1024) return cudaErrorInvalidConfiguration;
+  emulation::run(blocks, unsigned(threads), shared, [&] { kernel(arguments...); });
   return cudaSuccess;
 }
 

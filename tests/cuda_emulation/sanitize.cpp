@@ -44,7 +44,7 @@ bool has_nan(const Buffer& buffer, int dtype) {
 
 // The results of all operations on one problem, one after the other; memory never written shows as NaN.
 std::vector<Buffer> results(Problem p, const std::vector<Buffer>& inputs, unsigned seed) {
-  emulation::settings = {seed, 8};
+  emulation::settings = {seed, 4};
   const int64_t rows = p.knots - p.degree - 1, edges = p.in * p.out;
   std::vector<Buffer> all;
   for (int operation = kForward; operation <= kEdgeGradCoef; ++operation) {
@@ -92,11 +92,15 @@ void check(int dtype, int degree, int grid_size, int64_t batch, int64_t in, int6
 
 }  // namespace
 
-int main() {
-  for (int dtype : {kFloat32, kFloat64, kFloat16, kBFloat16}) {
-    for (int degree : {0, 1, 2, 3, 4, 5}) check(dtype, degree, 2, 5, 3, 5);
-    check(dtype, 3, 5, 70, 9, 67);  // several tiles in each direction, sums shared by blocks
+// With an argument, only what ThreadSanitizer can do in a minute.
+int main(int count, char**) {
+  for (int dtype : {kFloat32, kFloat64}) check(dtype, 3, 5, 9, 5, 33);
+  if (count == 1) {
+    for (int dtype : {kFloat32, kFloat64, kFloat16, kBFloat16}) {
+      for (int degree : {0, 1, 2, 3, 4, 5}) check(dtype, degree, 2, 5, 3, 5);
+      check(dtype, 3, 5, 70, 9, 67);  // several tiles in each direction, sums shared by blocks
+    }
+    for (int dtype : {kFloat32, kFloat64}) check(dtype, 3, 100, 33, 5, 33);  // rows pass in windows
   }
-  for (int dtype : {kFloat32, kFloat64}) check(dtype, 3, 100, 33, 5, 33);  // rows pass in windows
   std::puts("clean");
 }
