@@ -8,7 +8,6 @@ disassembly of the machine code.
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import subprocess
 import sys
@@ -220,7 +219,9 @@ def main() -> None:
     failures: list[str] = []
     for units in arguments.units.split(","):
         for arch in arguments.archs.split(","):
-            for item in layer_launches(units, arch):
+            large, small = layer_launches(units, arch), layer_launches(units, arch, 64, 8, 64)
+            tiles = {(item.name, item.tile()) for item in large}
+            for item in [*large, *(item for item in small if (item.name, item.tile()) not in tiles)]:
                 if arguments.kernels not in item.name:
                     continue
                 try:
@@ -243,7 +244,8 @@ def report(rows: list[Row], failures: list[str]) -> str:
     lines = [
         "# What the Triton kernels compile to",
         "",
-        f"Triton {triton.__version__}; batch 8192, 1024 inputs, 1024 outputs, G = 5, k = 3. Written by",
+        f"Triton {triton.__version__}; batch 8192, 1024 inputs, 1024 outputs, G = 5, k = 3, and where it takes another tile,",
+        "batch 64, 8 inputs, 64 outputs. Written by",
         "`python -m bench.gpu_static`; compiled, not run. `spilled`: bytes of stack and local memory plus local loads",
         "and stores. `loop`: instructions, per thread, of the loop over the splines. `matrix` and `issue`: cycles of a",
         "processor for one step of that loop, by its tensor cores' peak rate and at one instruction per scheduler.",
@@ -273,5 +275,4 @@ def predicted(row: Row, loop: int, warps: int) -> list[str]:
 
 
 if __name__ == "__main__":
-    os.environ.pop("TRITON_INTERPRET", None)
     main()
