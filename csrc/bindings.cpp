@@ -31,8 +31,8 @@ void run(int isa, int type, int threads, int64_t batch, int64_t in_features, int
                          static_cast<kan::Base>(base),
                          static_cast<kan::Extrapolation>(extrapolation),
                          threads};
-  const kan::Operands operands{in(grid),        in(x),    in(v),   in(g),       in(spline_weight),
-                               in(base_weight), in(bias), out(y),  out(grad_x), out(grad_spline),
+  const kan::Operands operands{in(grid),        in(x),         in(v),  in(g),       in(spline_weight),
+                               in(base_weight), in(bias),      out(y), out(grad_x), out(grad_spline),
                                out(grad_base),  out(grad_bias)};
   py::gil_scoped_release unlocked;
   (kernels[isa]->*kernel)(static_cast<kan::Type>(type), layer, operands);

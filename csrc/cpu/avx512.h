@@ -3,15 +3,11 @@
 
 #include "simd.h"
 
-#if defined(__AVX512F__) && defined(__AVX512VL__)
-#include <immintrin.h>
-#endif
-
 namespace kan {
 namespace {
 
 // kLookup: tables of up to 2 * kLanes numbers are looked up in registers.
-#if defined(__AVX512F__) && defined(__AVX512VL__)
+#if defined(__AVX512F__)
 constexpr bool kLookup = true;
 
 inline Vec<float> lookup(Vec<float> low, Vec<float> high, IntVec<float> index) {

@@ -14,7 +14,7 @@ enum class Mode { backward, magnitude, magnitude_backward };
 template <class S>
 struct Columns {
   using C = Compute<S>;
-  static constexpr int64_t most_features = 8, panel_bytes = 1 << 20, wanted_tasks = 16, smallest_chunk = 2048;
+  static constexpr int64_t most_features = 8, panel_bytes = 1 << 20, wanted_tasks = 8, smallest_chunk = 2048;
 
   Mode mode;
   bool want_x, want_coef;
@@ -150,10 +150,10 @@ struct Columns {
 
     for (int64_t t = 0; t < tiles.count; t++) {
       const TileOps<C>& ops = tiles.ops(t);
+      const C* g = nullptr;
       if (mode == Mode::backward) {
-        pack_rows(static_cast<const S*>(op.g) + row * layer.out + tiles.start(t), layer.out, n, tiles.valid(t), w.g,
-                  tiles.width(t));
-        if (bias) add_rows(w.g, n, tiles.width(t), bias + tiles.start(t));
+        g = pack_g(w, row, n, t);
+        if (bias) add_rows(g, n, tiles.width(t), bias + tiles.start(t));
       }
       for (int64_t i = 0; i < count; i++) {
         Plan<C> plan = w.plans[i];
@@ -165,12 +165,12 @@ struct Columns {
           ops.magnitude_backward(plan, cells, c, c_base, w.scale + tiles.start(t) * count + i * tiles.width(t), gx,
                                  t == 0, d, d_base);
         } else {
-          if (want_coef) ops.grad_coef(plan, cells, w.g, d, d_base);
+          if (want_coef) ops.grad_coef(plan, cells, g, d, d_base);
           if (!plan.slope) {
             plan.slope = plan.value;
             plan.base_slope = plan.base;
           }
-          if (want_x) ops.grad_input(plan, cells, c, c_base, w.g, gx, t == 0);
+          if (want_x) ops.grad_input(plan, cells, c, c_base, g, gx, t == 0);
         }
       }
     }
@@ -181,6 +181,14 @@ struct Columns {
       if (tiles.count == 0) std::memset(grad_x, 0, n * sizeof(C));
     }
     unpack_transposed(w.grad_x, padded, static_cast<S*>(op.grad_x) + at, layer.in, n, count);
+  }
+
+  // The tile of g as rows of whole vectors: in place where it is stored like that.
+  const C* pack_g(Workspace& w, int64_t row, int64_t n, int64_t t) const {
+    const S* g = static_cast<const S*>(op.g) + row * layer.out + tiles.start(t);
+    if (sizeof(S) == sizeof(C) && tiles.width(t) == layer.out) return reinterpret_cast<const C*>(g);
+    pack_rows(g, layer.out, n, tiles.valid(t), w.g, tiles.width(t));
+    return w.g;
   }
 
   // sums[] += the n rows of g
@@ -221,7 +229,8 @@ struct Columns {
     C* sum = result(b, 0);
     for (int64_t k = 1; k < chunks; k++) {
       const C* more = result(b, k);
-      for (int64_t j = 0; j < panel_size; j += kLanes<C>) store(sum + j, load<Vec<C>>(sum + j) + load<Vec<C>>(more + j));
+      for (int64_t j = 0; j < panel_size; j += kLanes<C>)
+        store(sum + j, load<Vec<C>>(sum + j) + load<Vec<C>>(more + j));
     }
     finish(b, {sum, features(b), problem.rows});
   }

@@ -17,9 +17,9 @@ struct Forward {
   const Operands& op;
   const Layer& layer;
   OutTiles<C> tiles;
-  int64_t group;              // features per panel
-  int64_t samples;            // per task
-  int64_t block_tiles;        // tiles of outputs per task
+  int64_t group;                 // features per panel
+  int64_t samples;               // per task
+  int64_t block_tiles;           // tiles of outputs per task
   int64_t first = 0, count = 0;  // features of the present group
   Panel<C> panel;
   C* total;  // y of the groups so far, where it can't wait in y itself
@@ -133,8 +133,7 @@ struct Forward {
       }
     }
     for (int64_t t = tile0; t < tile1; t++) {
-      finish(w.sum + (tiles.start(t) - tiles.start(tile0)) * n, row, n, tiles.start(t), tiles.width(t),
-             tiles.valid(t));
+      finish(w.sum + (tiles.start(t) - tiles.start(tile0)) * n, row, n, tiles.start(t), tiles.width(t), tiles.valid(t));
     }
   }
 

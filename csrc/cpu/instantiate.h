@@ -11,10 +11,14 @@ namespace {
 template <class Run>
 void with_type(Type type, Run run) {
   switch (type) {
-    case Type::f32: return run(float{});
-    case Type::f64: return run(double{});
-    case Type::f16: return run(Half{});
-    case Type::bf16: return run(BFloat{});
+    case Type::f32:
+      return run(float{});
+    case Type::f64:
+      return run(double{});
+    case Type::f16:
+      return run(Half{});
+    case Type::bf16:
+      return run(BFloat{});
   }
 }
 

@@ -13,19 +13,19 @@ inline double next_up(double x) { return __builtin_nextafter(x, __builtin_inf())
 
 // For one feature the real line is cut at `bounds` into pieces: outside, span, ..., span, outside. A piece is
 //   [origin, inverse width, unused, unused, coefficient of u^0: k+1 rows padded to `width`, of u^1, ..., of u^k]
-// for the rows first_row .. first_row + k at u = (x - origin) * inverse width. Rows that are not active are 0. The origin
-// of a span is its middle: with |u| <= 1/2 the powers of u cancel least.
+// for the rows first_row .. first_row + k at u = (x - origin) * inverse width. Rows that are not active are 0. The
+// origin of a span is its middle: with |u| <= 1/2 the powers of u cancel least.
 template <class C>
 struct Pieces {
   int degree, grid_size, order;
   Extrapolation extrapolation;
-  bool extended;        // extrapolation "zero": the k spans on either side of the range are pieces too
-  int bounds, count;    // number of bounds and of pieces, bounds + 1
-  int bound_stride;     // bounds per feature, padded by +inf to a power of 2, of which the last is never reached
-  int width, size;      // padded number of rows; numbers per piece
-  int shift;            // first_row of piece p is p - shift, clamped to [0, grid_size)
-  bool poison_infinite; // "linear" at order 0: an infinite input gives NaN
-  int columns;  // where pieces are looked up in registers: the length of a row of piece_columns, else 0
+  bool extended;         // extrapolation "zero": the k spans on either side of the range are pieces too
+  int bounds, count;     // number of bounds and of pieces, bounds + 1
+  int bound_stride;      // bounds per feature, padded by +inf to a power of 2, of which the last is never reached
+  int width, size;       // padded number of rows; numbers per piece
+  int shift;             // first_row of piece p is p - shift, clamped to [0, grid_size)
+  bool poison_infinite;  // "linear" at order 0: an infinite input gives NaN
+  int columns;           // where pieces are looked up in registers: the length of a row of piece_columns, else 0
   C *bound_table, *piece_table, *piece_columns;
 
   int knots() const { return grid_size + 2 * degree + 1; }

@@ -8,6 +8,10 @@
 #include <cstring>
 #include <utility>
 
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
 #include "../kernels.h"
 
 #if defined(__GNUC__) && !defined(__clang__)
@@ -124,9 +128,9 @@ template <>
 struct Exp<double> {
   static constexpr double limit = 708.0, magic = 6755399441055744.0, ln2_high = 6.93145751953125e-1,
                           ln2_low = 1.42860682030941723212e-6;
-  static constexpr double series[] = {1.0 / 6227020800, 1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880,
-                                      1.0 / 40320,      1.0 / 5040,      1.0 / 720,      1.0 / 120,     1.0 / 24,
-                                      1.0 / 6,          0.5,             1.0,            1.0};
+  static constexpr double series[] = {
+      1.0 / 6227020800, 1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880, 1.0 / 40320, 1.0 / 5040,
+      1.0 / 720,        1.0 / 120,       1.0 / 24,       1.0 / 6,       0.5,          1.0,         1.0};
 };
 
 template <class T>
@@ -214,22 +218,53 @@ inline void put(Half* p, Vec<float> v) { store(&p->bits, narrow(v, Half{})); }
 inline void put(BFloat* p, Vec<float> v) { store(&p->bits, narrow(v, BFloat{})); }
 
 // The same for the first n of the lanes; those beyond are 0 in a fetch and untouched by a put.
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+inline uint32_t first_lanes(int64_t n) { return (1u << n) - 1; }
+inline Vec<float> fetch_some(const float* p, int64_t n) { return (Vec<float>)_mm512_maskz_loadu_ps(first_lanes(n), p); }
+inline Vec<double> fetch_some(const double* p, int64_t n) {
+  return (Vec<double>)_mm512_maskz_loadu_pd(first_lanes(n), p);
+}
+template <class S>
+inline Vec<float> fetch_some(const S* p, int64_t n) {
+  return widen((Short)_mm256_maskz_loadu_epi16(first_lanes(n), p), S{});
+}
+inline void put_some(float* p, Vec<float> v, int64_t n) { _mm512_mask_storeu_ps(p, first_lanes(n), (__m512)v); }
+inline void put_some(double* p, Vec<double> v, int64_t n) { _mm512_mask_storeu_pd(p, first_lanes(n), (__m512d)v); }
+template <class S>
+inline void put_some(S* p, Vec<float> v, int64_t n) {
+  _mm256_mask_storeu_epi16(p, first_lanes(n), (__m256i)narrow(v, S{}));
+}
+#else
+// Copies of 8, 4, 2 and 1 numbers: each is one move, where a loop would become a call of memcpy.
+template <int Step, class S>
+inline void copy_some(S* to, const S* from, int64_t n) {
+  if (n & Step) __builtin_memcpy(to, from, Step * sizeof(S));
+  if constexpr (Step > 1) copy_some<Step / 2>(to + (n & Step), from + (n & Step), n);
+}
+template <class S>
+inline Vec<Compute<S>> fetch_some(const S* p, int64_t n) {
+  constexpr int lanes = kLanes<Compute<S>>;
+  S buffer[lanes] = {};
+  copy_some<lanes / 2>(buffer, p, n);
+  return fetch(buffer);
+}
+template <class S>
+inline void put_some(S* p, Vec<Compute<S>> v, int64_t n) {
+  constexpr int lanes = kLanes<Compute<S>>;
+  S buffer[lanes];
+  put(buffer, v);
+  copy_some<lanes / 2>(p, buffer, n);
+}
+#endif
+
 template <class S>
 inline Vec<Compute<S>> fetch(const S* p, int64_t n) {
-  constexpr int lanes = kLanes<Compute<S>>;
-  if (n >= lanes) return fetch(p);
-  S buffer[lanes] = {};
-  for (int64_t i = 0; i < n; i++) buffer[i] = p[i];
-  return fetch(buffer);
+  return n >= kLanes<Compute<S>> ? fetch(p) : fetch_some(p, n);
 }
 
 template <class S>
 inline void put(S* p, Vec<Compute<S>> v, int64_t n) {
-  constexpr int lanes = kLanes<Compute<S>>;
-  if (n >= lanes) return put(p, v);
-  S buffer[lanes];
-  put(buffer, v);
-  for (int64_t i = 0; i < n; i++) p[i] = buffer[i];
+  n >= kLanes<Compute<S>> ? put(p, v) : put_some(p, v, n);
 }
 
 }  // namespace

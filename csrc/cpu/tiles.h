@@ -169,8 +169,8 @@ struct Tile {
 
   // With g = sign(phi) * scale: sums[id] += g * sum of slope * row, and d_rows += value * g. One vector of outputs at a
   // time: two sets of rows would not fit in the registers otherwise.
-  static void magnitude_backward(const Plan<C>& plan, int cells, const C* panel, const C* base, const C* scale,
-                                 C* sums, bool first, C* d_panel, C* d_base) {
+  static void magnitude_backward(const Plan<C>& plan, int cells, const C* panel, const C* base, const C* scale, C* sums,
+                                 bool first, C* d_panel, C* d_base) {
     using One = Tile<C, S, B, 1>;
     for (int z = 0; z < NZ; z++) {
       typename One::Rows c, d;

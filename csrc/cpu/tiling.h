@@ -92,9 +92,7 @@ struct Panel {
   C* base(const OutTiles<C>& tiles, int64_t t, int64_t feature) const {
     return tile(tiles, t) + (features * rows + feature) * tiles.width(t);
   }
-  void clear(const OutTiles<C>& tiles) const {
-    std::memset(data, 0, size(features, rows, tiles.padded()) * sizeof(C));
-  }
+  void clear(const OutTiles<C>& tiles) const { std::memset(data, 0, size(features, rows, tiles.padded()) * sizeof(C)); }
 };
 
 // spline (out, in, rows) and base (out, in) -> tile t of the panel, for the features from `first` on. An absent tensor
@@ -147,9 +145,9 @@ struct PlanSet {
 
   Plan<C> operator[](int64_t i) const {
     const int64_t at = i * padded;
-    return {start + i * (cells + 1), id + at,
-            value + at * width,      base + at,
-            slope ? slope + at * width : nullptr, slope ? base_slope + at : nullptr};
+    return {
+        start + i * (cells + 1),          id + at, value + at * width, base + at, slope ? slope + at * width : nullptr,
+        slope ? base_slope + at : nullptr};
   }
 
   // xs, vs: the first of n rows and of `features` columns. The problem's tables begin with feature - first_table.
@@ -173,7 +171,7 @@ inline int64_t samples_per_tile(int64_t batch, int64_t bytes_per_sample) {
 // Small problems finish before a second thread would have woken up.
 inline int threads_for(const Layer& layer, int rows) {
   const double work = double(layer.batch) * layer.in * (layer.out + 16) * (rows + 1);
-  return work < 5e5 ? 1 : layer.threads;
+  return work < 2e6 ? 1 : layer.threads;
 }
 
 }  // namespace

@@ -1,0 +1,119 @@
+"""What only the compiled CPU kernels have: instruction sets, threads, reproducible sums, workspaces."""
+
+from __future__ import annotations
+
+import multiprocessing
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from problems import Problem, make_problem
+from torch import Tensor
+
+from kan_fast import _native, reference
+
+pytestmark = pytest.mark.skipif(_native.unavailable_reason() is not None, reason=str(_native.unavailable_reason()))
+
+# Many samples and few edges (the batch is cut into chunks), many edges, and sizes that fill no tile.
+SHAPES = [(9001, 2, 3), (300, 70, 130), (65, 33, 257), (5000, 1, 1)]
+
+
+def everything(p: Problem) -> list[Tensor]:
+    weights = (p.spline_weight, p.base_weight)
+    return [
+        _native.forward(p.x, p.v, *weights, p.bias, p.grid, 0, p.spec),
+        *_native.backward(p.x, p.g, *weights, p.grid, 0, p.spec),
+        *_native.grad_coef(p.x, p.v, p.g, p.grid, 0, p.spec),
+        _native.edge_magnitude(p.x, *weights, p.grid, p.spec),
+        *_native.edge_magnitude_backward(p.x, p.gm, *weights, p.grid, p.spec),
+    ]
+
+
+def same_bits(a: list[Tensor], b: list[Tensor]) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("isa", _native.isas())
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda s: "x".join(map(str, s)))
+def test_bits_do_not_depend_on_the_number_of_threads(isa: str, shape: tuple[int, int, int]) -> None:
+    p = make_problem(*shape, adaptive=True)
+    with _native.use_isa(isa):
+        torch.set_num_threads(1)
+        expected = everything(p)
+        for threads in (1, 2, 3, 7):
+            torch.set_num_threads(threads)
+            assert same_bits(everything(p), expected)
+
+
+def test_instruction_sets_are_listed_best_first_and_can_be_chosen() -> None:
+    assert _native.isas()[-1] == "baseline"
+    with pytest.raises(ValueError, match=r"unknown instruction set 'mmx'.*baseline"), _native.use_isa("mmx"):
+        pass
+    p = make_problem(50, 7, 40)
+    best = everything(p)
+    with _native.use_isa("baseline"):
+        other = everything(p)
+    for a, b in zip(best, other, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+    assert same_bits(everything(p), best)
+
+
+def test_calls_from_several_python_threads() -> None:
+    problems = [make_problem(400, 40, 50, seed=seed) for seed in range(8)]
+    expected = [everything(p) for p in problems]
+    with ThreadPoolExecutor(4) as pool:
+        for got, wanted in zip(pool.map(everything, problems), expected, strict=True):
+            assert same_bits(got, wanted)
+
+
+def _checksum(queue: multiprocessing.Queue) -> None:
+    torch.set_num_threads(1)  # as a DataLoader worker does
+    queue.put(float(everything(make_problem(400, 40, 50))[0].double().sum()))
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_forked_process_runs_them_too() -> None:
+    expected = float(everything(make_problem(400, 40, 50))[0].double().sum())
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    process = context.Process(target=_checksum, args=(queue,))
+    process.start()
+    assert queue.get(timeout=60) == expected
+    process.join(timeout=60)
+    assert process.exitcode == 0
+
+
+def test_long_sums_stay_accurate() -> None:
+    p = make_problem(200_000, 1, 2)
+    exact = p.to(torch.float64)
+    p.g.abs_()
+    exact.g.abs_()
+    gs, gb = _native.grad_coef(p.x, None, p.g, p.grid, 0, p.spec)
+    exact_gs, exact_gb = reference.grad_coef(exact.x, None, exact.g, exact.grid, 0, exact.spec)
+    bias = _native.backward(p.x, p.g, p.spline_weight, p.base_weight, p.grid, 0, p.spec)[3]
+    m = _native.edge_magnitude(p.x, p.spline_weight, p.base_weight, p.grid, p.spec)
+    exact_m = reference.edge_magnitude(exact.x, exact.spline_weight, exact.base_weight, exact.grid, exact.spec)
+    for got, wanted in ((gs, exact_gs), (gb, exact_gb), (bias, exact.g.sum(0)), (m, exact_m)):
+        assert (got - wanted).abs().max() <= 1e-6 * wanted.abs().max()
+
+
+def test_layers_beyond_one_panel_of_coefficients() -> None:
+    """forward packs coefficients in groups of features of at most 16 MB; sums pass from group to group."""
+    for dtype in (torch.float32, torch.bfloat16):
+        p = make_problem(3, 200, 300, 200, dtype=dtype)
+        got = _native.forward(p.x, None, p.spline_weight, p.base_weight, p.bias, p.grid, 0, p.spec)
+        q = p.to(torch.float64)
+        wanted = reference.forward(q.x, None, q.spline_weight, q.base_weight, q.bias, q.grid, 0, q.spec)
+        assert (got - wanted).abs().max() <= 3 * torch.finfo(dtype).eps * wanted.abs().max()
+
+
+def test_an_order_beyond_the_tables_is_refused() -> None:
+    p = make_problem(3, 2, 2)
+    with pytest.raises(ValueError, match="derivatives up to order 20, got 21"):
+        _native.forward(p.x, None, p.spline_weight, p.base_weight, None, p.grid, 21, p.spec)
+
+
+def test_threads_are_those_of_torch() -> None:
+    if "GNU OpenMP" in torch.__config__.parallel_info() or "OpenMP 201511" in torch.__config__.parallel_info():
+        assert _native.threading() == "the OpenMP threads of torch"
+    assert _native.threading() != "no compiled kernels"
