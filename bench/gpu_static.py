@@ -244,7 +244,7 @@ def report(rows: list[Row], failures: list[str]) -> str:
     lines = [
         "# What the Triton kernels compile to",
         "",
-        f"Triton {triton.__version__}; batch 8192, 1024 inputs, 1024 outputs, G = 5, k = 3, and where it takes another tile,",
+        f"Triton {triton.__version__}; batch 8192, 1024 inputs, 1024 outputs, G = 5, k = 3, and for other tiles",
         "batch 64, 8 inputs, 64 outputs. Written by",
         "`python -m bench.gpu_static`; compiled, not run. `spilled`: bytes of stack and local memory plus local loads",
         "and stores. `loop`: instructions, per thread, of the loop over the splines. `matrix` and `issue`: cycles of a",

@@ -55,6 +55,7 @@ EXCEPTIONS: dict[tuple[str, str, int], tuple[Tile, ...]] = {
     ("forward", "half", 100): (Tile(128, 256, 64, 8, 2),),
     ("grad_input", "half", 100): (Tile(128, 64, 64, 8, 3),),
     ("grad_input", "tf32", 100): (Tile(128, 64, 32, 8, 2),),
+    ("grad_coef", "half", 100): (Tile(256, 128, 64, 8, 2),),
     ("edge_magnitude", "half", 120): (Tile(32, 64, 0, 4, 1),),
 }
 
