@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from kan_fast import processes, training
+from kan_fast import flow, processes, training
 from kan_fast.functional import Base
 from kan_fast.linear import KANLinear
+from kan_fast.options import integer
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -66,7 +66,7 @@ class KAN(nn.Module):
     ) -> None:
         super().__init__()
         self.width = _check_width(width)
-        self.grid, self.k = grid, k
+        self.grid, self.k = integer("grid", grid, 1), integer("k", k, 0)
         final = torch.get_default_device() if device is None else torch.device(device)
         start = "cpu" if seed is not None and final.type != "meta" else final
         with torch.random.fork_rng(devices=[]) if seed is not None else nullcontext():
@@ -77,8 +77,8 @@ class KAN(nn.Module):
                     n_in,
                     n_out,
                     bias,
-                    grid_size=grid,
-                    spline_order=k,
+                    grid_size=self.grid,
+                    spline_order=self.k,
                     grid_range=tuple(grid_range),  # type: ignore[arg-type]  # KANLinear checks that there are two
                     base=base if base_fun is None else base_fun,
                     extrapolation=extrapolation,
@@ -95,7 +95,7 @@ class KAN(nn.Module):
         """`(..., width[0])` to `(..., width[-1])`; a floating point x is cast to the dtype of the parameters.
 
         Raises:
-            TypeError: x is not floating point.
+            TypeError: x is not a tensor, or not floating point.
             ValueError: x has another number of columns than the network has inputs.
         """
         x = self._cast(x)
@@ -105,35 +105,48 @@ class KAN(nn.Module):
 
     def activations(self, x: Tensor) -> list[Tensor]:
         """What flows through the network: the input of every layer, `(..., width[l])`, and last the output."""
-        flow = [self._cast(x)]
-        for layer in self.layers:
-            flow.append(layer(flow[-1]))
-        return flow
+        output, inputs = flow.record(self, self.layers, x)
+        return [*inputs, output]
 
     @torch.no_grad()
     def update_grid(
-        self, x: Tensor, *, eps: float | None = None, margin: float = 0.0, group: ProcessGroup | None = None
+        self,
+        x: Tensor,
+        *,
+        eps: float | None = None,
+        margin: float = 0.0,
+        group: ProcessGroup | None = None,
+        layers: Collection[KANLinear] | None = None,
     ) -> None:
         """Move the knots of every layer to where its samples are; the function on their range is preserved.
 
-        Each layer gets the samples that reached it before the layers ahead of it were changed.
+        Each layer gets the samples that reached it before the layers ahead of it were changed. After an error all
+        layers are as they were.
 
         Args:
             x: input samples `(..., width[0])`, finite.
             eps: share of the uniform grid, 0 to 1; None takes `grid_eps`.
             margin: added on either side of the samples' range, in units of its length.
             group: processes whose samples count together; see `KANLinear.update_grid`.
+            layers: those of the network's layers to change; None for all.
+
+        Raises:
+            flow.NotFinite: a ValueError: samples, or what becomes of them in a layer, are NaN or infinite.
+            ValueError: see `KANLinear.update_grid`.
         """
-        samples: list[Tensor] = []
-        hooks = [layer.register_forward_pre_hook(lambda _, args: samples.append(args[0])) for layer in self.layers]
-        try:
-            self(x)
-        finally:
-            for hook in hooks:
-                hook.remove()
+        chosen = list(self.layers) if layers is None else list(layers)
+        reached = dict(zip(self.layers, flow.record(self, self.layers, x)[1], strict=True))
         processes.reshard(self)
-        for layer, inputs in zip(self.layers, samples, strict=True):
-            layer.update_grid(inputs, eps=eps, margin=margin, group=group)
+        flow.check_finite(self.layers, list(reached.values()), group)
+        tensors = [processes.local(t) for layer in chosen for t in (layer.grid, layer.spline_weight)]
+        before = [t.clone() for t in tensors]
+        try:
+            for layer in chosen:
+                layer.update_grid(reached[layer], eps=eps, margin=margin, group=group)
+        except BaseException:
+            for t, old in zip(tensors, before, strict=True):
+                t.copy_(old)
+            raise
 
     fit = training.fit
 
@@ -151,13 +164,14 @@ class KAN(nn.Module):
         return f"width={self.width}, grid={self.grid}, k={self.k}"
 
     def _cast(self, x: Tensor) -> Tensor:
-        return x.to(self.layers[0].spline_weight.dtype) if x.is_floating_point() else x
+        floating = isinstance(x, Tensor) and x.is_floating_point()  # the layers say what is wrong with other things
+        return x.to(self.layers[0].spline_weight.dtype) if floating else x
 
 
 def _check_width(width: Sequence[int]) -> list[int]:
     expected = "width must list the number of nodes of at least two layers, such as [2, 5, 1]"
     try:
-        sizes = [operator.index(n) for n in width]
+        sizes = [integer("a width", n) for n in width]
     except TypeError:
         raise TypeError(f"{expected}; got {width!r}") from None
     if len(sizes) < 2 or min(sizes) < 1:

@@ -3,6 +3,7 @@
 import copy
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -146,7 +147,11 @@ def test_second_derivatives_through_the_network():
         (dict(width=[2, 1.5]), TypeError, "width must list"),
         (dict(width=3), TypeError, "width must list"),
         (dict(width=[2, [3, 1], 1]), TypeError, "width must list"),
-        (dict(width=[2, 1], grid=0), ValueError, "grid_size must be at least 1, got 0"),
+        (dict(width=[True, True]), TypeError, r"width must list.*got \[True, True\]"),
+        (dict(width=[2, 1], grid=0), ValueError, "grid must be at least 1, got 0"),
+        (dict(width=[2, 1], grid=True), TypeError, "grid must be an int, got True"),
+        (dict(width=[2, 1], grid=3.0), TypeError, "grid must be an int, got 3.0"),
+        (dict(width=[2, 1], k=True), TypeError, "k must be an int, got True"),
         (dict(width=[2, 1], k=6), ValueError, "0 to 5, got 6"),
         (dict(width=[2, 1], grid_range=[1, -1]), ValueError, "start < end"),
         (dict(width=[2, 1], base_fun="relu"), ValueError, "unknown base 'relu'"),
@@ -170,3 +175,64 @@ def test_bad_inputs(x):
         model.update_grid(x[:0])
     with pytest.raises(ValueError, match="finite"):
         model.update_grid(x / 0)
+    for other in ([[1.0, 2.0]], x.numpy()):
+        with pytest.raises(TypeError, match=r"torch\.as_tensor"):
+            model(other)
+
+
+def test_numbers_of_numpy_are_numbers(x):
+    model = KAN(np.array([2, 3, 1]), grid=np.int64(4), k=np.int8(2))
+    assert (model.width, model.grid, model.k) == ([2, 3, 1], 4, 2)
+    assert all(type(n) is int for n in (*model.width, model.grid, model.k))
+    assert model(x).shape == (50, 1)
+
+
+@pytest.mark.parametrize("trouble", ["parametrised", "infinite", "interrupted"])
+def test_update_grid_changes_all_layers_or_none(x, trouble, monkeypatch):
+    model = KAN([2, 3, 1], grid=3)
+    error = ValueError
+    if trouble == "parametrised":
+        nn.utils.parametrizations.weight_norm(model.layers[1], "spline_weight")
+    elif trouble == "infinite":
+        with torch.no_grad():
+            model.layers[0].bias[1] = float("inf")
+    else:
+        error = KeyboardInterrupt
+
+        def interrupt(*args, **options):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(model.layers[1], "update_grid", interrupt)
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    with pytest.raises(error):
+        model.update_grid(x)
+    for name, t in model.state_dict().items():
+        assert torch.equal(t, before[name]), name
+
+
+def test_update_grid_of_some_layers(x):
+    model = KAN([2, 3, 1], grid=3)
+    before = [layer.grid.clone() for layer in model.layers]
+    model.update_grid(x, layers=[model.layers[1]])
+    assert torch.equal(model.layers[0].grid, before[0])
+    assert not torch.equal(model.layers[1].grid, before[1])
+
+
+class Reversed(KAN):
+    """Calls its layers in another order, by keyword, and one of them twice."""
+
+    def forward(self, x):
+        return self.layers[0](self.layers[1](self.layers[1](x=x)))
+
+
+def test_activations_are_those_of_the_forward_whatever_it_does(x):
+    model = Reversed([2, 2, 2], grid=3)
+    first, second, output = model.activations(x)
+    once = model.layers[1](x)
+    assert torch.equal(second, torch.cat([x, once]))
+    assert torch.equal(first, model.layers[1](once))
+    assert torch.equal(output, model(x))
+    assert not any(layer._forward_pre_hooks for layer in model.layers)
+    model.forward = lambda x: model.layers[1](x)
+    with pytest.raises(ValueError, match=r"forward of Reversed does not call its layers \[0\]"):
+        model.update_grid(x)
