@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from kan_fast.options import integer
+
 Pair = tuple[Tensor, Tensor]
 Dataset = Mapping[str, Any] | tuple[Any, Any] | DataLoader
 KEYS = ("train_input", "train_label", "test_input", "test_label")
@@ -32,19 +34,21 @@ class Check:
 
     Args:
         in_features: columns that inputs must have.
-        out_features: columns that labels must have; None if a loss function of the user interprets them.
-        like: tensor whose dtype and device the data get; labels for the user's loss stay integers if they are.
+        out_features: columns of the output. Labels must have its shape, since a loss would broadcast others silently.
+        like: tensor whose dtype and device the data get.
+        classes: whether integer labels are class indices, which stay integers, have a shape of their own and are left
+            to the loss, or numbers like any others.
     """
 
-    def __init__(self, in_features: int, out_features: int | None, like: Tensor) -> None:
-        self.in_features, self.out_features, self.like = in_features, out_features, like
+    def __init__(self, in_features: int, out_features: int, like: Tensor, *, classes: bool) -> None:
+        self.in_features, self.out_features, self.like, self.classes = in_features, out_features, like, classes
 
     def __call__(self, x: Any, y: Any, kind: str) -> Pair:
         """Return `(x, y)` ready for the network; `kind`, "train" or "test", is for messages.
 
         Raises:
             TypeError: not numeric, or inputs that are not floating point.
-            ValueError: empty, wrong shape, different lengths, NaN or infinity.
+            ValueError: empty, wrong shape, different lengths, NaN or infinity, also after the cast.
         """
         input_name, label_name = f"{kind}_input", f"{kind}_label"
         x, y = _tensor(x, input_name), _tensor(y, label_name)
@@ -60,20 +64,23 @@ class Check:
             raise ValueError(f"{input_name} is empty, shape {tuple(x.shape)}; at least one sample is needed")
         if y.dim() == 0 or len(y) != len(x):
             raise ValueError(f"{label_name} must have a row per sample: {len(x)} samples, labels {tuple(y.shape)}")
-        if self.out_features is not None and y.shape != (len(x), self.out_features):
+        classes = self.classes and not y.is_floating_point()
+        if y.shape != (len(x), self.out_features) and not (classes and self.out_features > 1):
             hint = f"; reshape them with {label_name}[:, None]" if y.dim() == self.out_features == 1 else ""
             raise ValueError(
                 f"{label_name} must have the shape ({len(x)}, {self.out_features}) of the output of the network, "
                 f"got {tuple(y.shape)}{hint}"
             )
-        _check_finite(x, input_name)
-        _check_finite(y, label_name)
-        cast = self.out_features is not None or y.is_floating_point()
-        return x.to(self.like), y.to(self.like.device, self.like.dtype if cast else y.dtype)
+        return (
+            _cast(x, self.like.device, self.like.dtype, input_name),
+            _cast(y, self.like.device, y.dtype if classes else self.like.dtype, label_name),
+        )
 
 
 class TensorSource:
-    """Batches from tensors in memory: all of them, or a part that walks through a new permutation in each pass.
+    """Batches from tensors in memory: all of them, or parts of one size that walk through permutations, end to end.
+
+    A batch at the end of a permutation is filled up from the next one, so every sample comes equally often.
 
     Args:
         pair: inputs and labels, checked.
@@ -92,7 +99,7 @@ class TensorSource:
         if self._size == len(x):
             return x, y
         if len(self._order) < self._size:
-            self._order = torch.randperm(len(x), generator=self._generator)
+            self._order = torch.cat([self._order, torch.randperm(len(x), generator=self._generator)])
         rows, self._order = self._order.split([self._size, len(self._order) - self._size])
         rows = rows.to(x.device)
         return x[rows], y[rows]
@@ -146,8 +153,8 @@ def sources(
     Raises:
         TypeError, ValueError: the data have another form, or fail the check; the message says what to do.
     """
-    if isinstance(batch, bool) or not isinstance(batch, int) or not (batch == -1 or batch >= 1):
-        raise ValueError(f"batch must be -1 (all samples) or at least 1, got {batch!r}")
+    if integer("batch", batch) < 1 and batch != -1:
+        raise ValueError(f"batch must be -1 (all samples) or at least 1, got {batch}")
     if isinstance(dataset, Mapping):
         missing = [key for key in KEYS if key not in dataset]
         if missing:
@@ -173,6 +180,8 @@ def sources(
 
     if batch != -1 and isinstance(dataset, DataLoader):
         raise ValueError(f"batch={batch} has no effect on a DataLoader; set its batch_size")
+    if generator is not None and isinstance(dataset, DataLoader):
+        raise ValueError("seed has no effect on a DataLoader; give it a generator: torch.Generator().manual_seed(seed)")
     return source(dataset, "train"), None if val is None else source(val, "test")
 
 
@@ -183,14 +192,21 @@ def _tensor(data: Any, name: str) -> Tensor:
         raise TypeError(f"{name} must be a tensor or an array of numbers, got {_describe(data)} ({error})") from None
 
 
-def _check_finite(data: Tensor, name: str) -> None:
-    finite = data.isfinite()
-    if not finite.all():
-        rows = (~finite).flatten(1).any(1) if data.dim() > 1 else ~finite
+def _cast(data: Tensor, device: torch.device, dtype: torch.dtype, name: str) -> Tensor:
+    result = data.to(device, dtype)
+    finite = result.isfinite()
+    if finite.all():
+        return result
+    if data.isfinite().all():
         raise ValueError(
-            f"{name} holds NaN or infinite values in {int(rows.sum())} of {len(rows)} rows, the first of them row "
-            f"{int(rows.nonzero()[0])}; remove or replace them"
+            f"{name} reaches {data.abs().max().item():.3g}, beyond {torch.finfo(dtype).max:.3g}, the end of {dtype}, "
+            "which the network has; scale the data or give the network a wider dtype"
         )
+    rows = (~finite).flatten(1).any(1) if data.dim() > 1 else ~finite
+    raise ValueError(
+        f"{name} holds NaN or infinite values in {int(rows.sum())} of {len(rows)} rows, the first of them row "
+        f"{int(rows.nonzero()[0])}; remove or replace them"
+    )
 
 
 def _describe(data: Any) -> str:

@@ -12,7 +12,9 @@ from torch import Tensor
 from torch.optim import LBFGS, Adam, Optimizer
 from tqdm import tqdm
 
+from kan_fast import flow
 from kan_fast.data import Check, Dataset, Pair, sources
+from kan_fast.options import integer, real
 from kan_fast.sparsity import regularization
 
 if TYPE_CHECKING:
@@ -52,8 +54,8 @@ def fit(
     loss_fn: Loss | None = None,
     lr: float | None = None,
     batch: int = -1,
-    metrics: Sequence[Metric] | None = None,
-    display_metrics: Sequence[str] | None = None,
+    metrics: Metric | Sequence[Metric] | None = None,
+    display_metrics: str | Sequence[str] | None = None,
     val: Dataset | None = None,
     seed: int | None = None,
     progress: bool = True,
@@ -65,34 +67,41 @@ def fit(
 
     Data are cast to the dtype and device of the network. Grids are updated at the beginning of training, from all
     inputs in memory or from the present batch of a DataLoader. That changes the meaning of `spline_weight`, so Adam
-    forgets its averages for these parameters and LBFGS its whole history.
+    forgets its averages for these parameters and LBFGS its whole history. A layer whose `spline_weight` is frozen
+    (`requires_grad` False) keeps its grid. Under torch.distributed an update waits for all processes: call `fit` in all
+    of them, or with `update_grid=False`.
 
-    Training stops early, with the parameters of the last step that was good, when the objective or its gradient is NaN
-    or infinite (a RuntimeWarning says so) and on Ctrl-C. Either way the history so far is returned.
+    Training stops early, with the parameters of the last step that was good, when the objective, its gradient or the
+    samples of a grid update are NaN or infinite (a RuntimeWarning says so) and on Ctrl-C. Either way the history so far
+    is returned.
 
     Args:
         model: the network; `model.fit(dataset, ...)` gives it.
         dataset: a dict with train_input and test_input `(samples, in)`, train_label and test_label; or a pair `(x, y)`;
-            or a DataLoader that yields such pairs, one per step, over and over.
+            or a DataLoader that yields such pairs, one per step, over and over. Labels have the shape
+            `(samples, out)` of the output; with a `loss_fn` and out > 1, integer labels are left to it as they are.
         opt: "LBFGS" (strong Wolfe line search, up to 20 iterations a step) or "Adam".
         steps: number of steps. With batches, a step is one batch.
         log: the progress bar shows new numbers every `log` steps.
-        lamb: weight of the regularisation.
-        lamb_l1: weight of the L1 norm in it.
-        lamb_entropy: weight of the entropy in it.
+        lamb: weight of the regularisation, at least 0.
+        lamb_l1: weight of the L1 norm in it, at least 0.
+        lamb_entropy: weight of the entropy in it, at least 0.
         update_grid: whether to move the grids to where the data are.
-        grid_update_num: number of grid updates, spread evenly over the steps before `stop_grid_update_step`.
+        grid_update_num: sets how often grids are updated, by pykan's rule: in steps, counted from 0, that are multiples
+            of `max(1, stop_grid_update_step // grid_update_num)`. That is about this number of updates, more if it
+            doesn't divide `stop_grid_update_step`.
         start_grid_update_step: no update before this step.
         stop_grid_update_step: no update from this step on.
-        loss_fn: `loss_fn(output, label)` gives a scalar; None for the mean squared error. Integer labels are left as
-            they are for a loss of your own.
-        lr: learning rate; None for 1 with LBFGS and 0.01 with Adam.
-        batch: samples per step, drawn without replacement until all had their turn; -1 for all. Test data as well.
-        metrics: functions without arguments that return a number, called after every step; each has a list in the
-            history under its `__name__`.
+        loss_fn: `loss_fn(output, label)` gives a scalar; None for the mean squared error.
+        lr: learning rate, greater than 0; None for 1 with LBFGS and 0.01 with Adam.
+        batch: samples per step, at most all; they walk through random permutations of the data, end to end. -1 for
+            all. Test data as well.
+        metrics: a function, or several, without arguments that returns a number, called after every step; each has a
+            list in the history under its `__name__`.
         display_metrics: names of lists of the history that the progress bar shows; None for the losses and reg.
         val: test data `(x, y)` or a DataLoader, when the dataset is not a dict.
-        seed: makes the batches reproducible; None takes them from torch's global generator, as DataLoader does.
+        seed: makes the batches reproducible; None takes them from torch's global generator, as DataLoader does. With a
+            DataLoader, which has a generator of its own, None only.
         progress: whether to show a progress bar (on stderr).
 
     Returns:
@@ -109,19 +118,29 @@ def fit(
     """
     if opt not in OPTIMIZERS:
         raise ValueError(f"unknown optimiser {opt!r}; allowed: {', '.join(OPTIMIZERS)}")
-    for name, count, least in (("steps", steps, 0), ("log", log, 1), ("grid_update_num", grid_update_num, 1)):
-        if count < least:
-            raise ValueError(f"{name} must be at least {least}, got {count}")
+    steps, log = integer("steps", steps, 0), integer("log", log, 1)
+    stop = integer("stop_grid_update_step", stop_grid_update_step)
+    updates = range(max(0, integer("start_grid_update_step", start_grid_update_step)), stop if update_grid else 0)
+    every = max(1, stop // integer("grid_update_num", grid_update_num, 1))
+    lr = None if lr is None else real("lr", lr, positive=True)
+    lamb, lamb_l1 = real("lamb", lamb), real("lamb_l1", lamb_l1)
+    lamb_entropy = real("lamb_entropy", lamb_entropy)
+    if any(t.is_meta for t in [*model.parameters(), *model.buffers()]):
+        raise ValueError(
+            "the network is on the meta device, which holds no numbers; call to_empty(device=...), then "
+            "reset_parameters() of every layer or load_state_dict"
+        )
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
         raise ValueError("the network has no trainable parameters; set requires_grad_(True) on some")
 
     generator = None if seed is None else torch.Generator().manual_seed(seed)
-    check = Check(model.width[0], model.width[-1] if loss_fn is None else None, parameters[0])
+    check = Check(model.width[0], model.width[-1], parameters[0], classes=loss_fn is not None)
     train, test = sources(dataset, val, batch, generator, check)
-    measures = _named(metrics or ())
+    measures = _named([metrics] if callable(metrics) else metrics or ())
     history: History = {name: [] for name in ("train_loss", "test_loss", "reg", *measures)}
     shown = ("train_loss", "test_loss", "reg") if display_metrics is None else display_metrics
+    shown = [shown] if isinstance(shown, str) else shown
     unknown = [name for name in shown if name not in history]
     if unknown:
         raise ValueError(f"unknown display_metrics {', '.join(unknown)}; allowed: {', '.join(history)}")
@@ -130,26 +149,27 @@ def fit(
 
     optimizer = OPTIMIZERS[opt](parameters, lr)
     objective = _Objective(model, loss_fn or F.mse_loss, optimizer, lamb, lamb_l1, lamb_entropy)
-    every = max(1, stop_grid_update_step // grid_update_num)
+    movable = [layer for layer in model.layers if layer.spline_weight.requires_grad]
     with tqdm(total=steps, disable=not progress) as bar:
         try:
             for step in range(steps):
-                if update_grid and start_grid_update_step <= step < stop_grid_update_step and step % every == 0:
-                    model.update_grid(train.samples())
+                if movable and step in updates and step % every == 0:
+                    model.update_grid(train.samples(), layers=movable)
                     _forget_splines(optimizer, model)
                 entry = dict(zip(("train_loss", "reg"), objective.step(train.batch()), strict=True))
                 entry["test_loss"] = objective.test(test.batch()) if test is not None else float("nan")
-                entry |= {name: _number(metric()) for name, metric in measures.items()}
+                entry |= {name: _number(name, metric()) for name, metric in measures.items()}
                 for name, value in entry.items():
                     history[name].append(value)
                 bar.update()
                 if step % log == 0 or step == steps - 1:
                     bar.set_description(" | ".join(f"{name}: {entry[name]:.2e}" for name in shown), refresh=False)
-        except _Diverged:
+        except (_Diverged, flow.NotFinite):
             objective.restore()
             warnings.warn(
-                f"training stopped in step {step}: the objective or its gradient is NaN or infinite. The parameters of "
-                "the last good step are restored; a smaller lr, other data scaling or a smooth loss_fn may help",
+                f"training stopped in step {step}: the objective, its gradient or an activation is NaN or infinite. "
+                "The parameters of the last good step are restored; a smaller lr, other data scaling or a smooth "
+                "loss_fn may help",
                 RuntimeWarning,
                 stacklevel=2,
             )
@@ -190,7 +210,8 @@ class _Objective:
             total = loss + self.lamb * reg if self.lamb else loss
             total.backward()
             if losses is None:  # at the parameters that the step before arrived at
-                gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+                trained = (p for group in self.optimizer.param_groups for p in group["params"])
+                gradients = [p.grad for p in trained if p.grad is not None]
                 self._keep_if_finite(total + torch.nn.utils.get_total_norm(gradients))
                 losses = loss, reg
             return total
@@ -216,9 +237,13 @@ class _Objective:
             t.copy_(good)
 
     def _losses(self, pair: Pair) -> tuple[Tensor, Tensor]:
-        *inputs, output = self.model.activations(pair[0])
-        loss = _scalar(self.loss_fn(output, pair[1]))
-        return loss, regularization(self.model.layers, inputs, *self.weights) if self.lamb else loss.new_zeros(())
+        x, label = pair
+        if not self.lamb:
+            loss = _scalar(self.loss_fn(self.model(x), label))
+            return loss, loss.new_zeros(())
+        output, inputs = flow.record(self.model, self.model.layers, x)
+        loss = _scalar(self.loss_fn(output, label))
+        return loss, regularization(self.model.layers, inputs, *self.weights)
 
     @torch.no_grad()
     def _keep_if_finite(self, value: Tensor) -> None:
@@ -242,8 +267,11 @@ def _root(loss: Tensor) -> float:
     return loss.sqrt().item()
 
 
-def _number(value: Any) -> float:
-    return value.item() if isinstance(value, Tensor) else float(value)
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value.item() if isinstance(value, Tensor) else value)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"the metric {name} must return a number, got {value!r:.80}") from None
 
 
 def _named(metrics: Iterable[Metric]) -> dict[str, Metric]:

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from kan_fast import training
+from kan_fast.data import TensorSource
 from kan_fast.network import KAN
 from kan_fast.sparsity import l1_and_entropy, regularization
 
@@ -88,22 +89,36 @@ def test_a_step_on_a_loader_is_a_batch_and_the_loader_starts_again(dataset):
     assert seen == [32, 32, 6, 32, 32]
 
 
-def test_batches_see_every_sample_once_per_pass_and_follow_the_seed():
+@pytest.mark.parametrize("batch", [5, 6, 4, 9])
+def test_batches_walk_through_permutations_and_follow_the_seed(batch):
+    x = torch.arange(10.0)[:, None]
+
+    def drawn(seed):
+        source = TensorSource((x, x), batch, torch.Generator().manual_seed(seed))
+        return [row for _ in range(20) for row in source.batch()[1].flatten().tolist()]
+
+    rows = drawn(seed=1)
+    assert len(rows) == 20 * batch
+    assert all(sorted(rows[start : start + 10]) == x.flatten().tolist() for start in range(0, len(rows), 10))
+    assert rows[:10] != rows[10:20]
+    assert rows == drawn(seed=1) != drawn(seed=2)
+
+
+def test_fit_draws_batches_by_its_seed():
     x = torch.arange(10.0)[:, None] / 10
 
-    def rows(seed):
+    def labels(seed):
         seen = []
 
         def loss(output, label):
             seen.append(label.flatten().tolist())
             return mse(output, label)
 
-        fit(KAN([1, 1], seed=0), (x, x), "Adam", 4, batch=5, seed=seed, loss_fn=loss)
+        fit(KAN([1, 1], seed=0), (x, x), "Adam", 4, batch=6, seed=seed, loss_fn=loss)
         return seen
 
-    first = rows(seed=1)
-    assert sorted(first[0] + first[1]) == sorted(first[2] + first[3]) == x.flatten().tolist()
-    assert first == rows(seed=1) != rows(seed=2)
+    assert labels(seed=1) == labels(seed=1) != labels(seed=2)
+    assert [len(batch) for batch in labels(seed=1)] == [6] * 4
 
 
 def test_classification_with_integer_labels(dataset):
@@ -149,6 +164,24 @@ def test_metrics_and_display(dataset, capsys):
     assert capsys.readouterr() == ("", "")
 
 
+def test_a_single_metric_and_a_single_name(dataset, capsys):
+    def answer():
+        return np.float32(42)
+
+    history = small().fit(dataset, "Adam", 2, metrics=answer, display_metrics="answer")
+    assert history["answer"] == [42.0, 42.0]
+    assert "answer: 4.20e+01" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", [None, torch.zeros(2), "many"], ids=str)
+def test_a_metric_that_returns_no_number_is_named(dataset, value):
+    def odd():
+        return value
+
+    with pytest.raises(TypeError, match="the metric odd must return a number, got"):
+        fit(small(), dataset, "Adam", 2, metrics=[odd])
+
+
 def test_training_leaves_global_state_alone(dataset, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     state, numpy_state = torch.get_rng_state(), pickle.dumps(np.random.get_state())  # noqa: NPY002
@@ -161,15 +194,45 @@ def test_training_leaves_global_state_alone(dataset, tmp_path, monkeypatch):
     assert all(p.grad is None for p in model.parameters())
 
 
-def test_frozen_parameters_stay(dataset):
-    model = small()
+def test_frozen_layers_stay_with_their_grids(dataset):
+    model = KAN([2, 2, 1], grid=3, seed=0)
     model.layers[0].requires_grad_(False)
-    before = model.layers[0].base_weight.clone()
+    before = {name: t.clone() for name, t in model.state_dict().items()}
     fit(model, dataset, steps=2)
-    assert torch.equal(model.layers[0].base_weight, before)
+    for name, t in model.state_dict().items():
+        assert torch.equal(t, before[name]) == name.startswith("layers.0."), name
     model.requires_grad_(False)
     with pytest.raises(ValueError, match="no trainable parameters"):
         fit(model, dataset)
+
+
+def test_a_stale_gradient_of_a_frozen_parameter_is_of_no_account(dataset):
+    model = small()
+    frozen = model.layers[0].base_weight.requires_grad_(False)
+    frozen.grad = torch.full_like(frozen, float("nan"))
+    assert len(fit(model, dataset, steps=2)["train_loss"]) == 2
+
+
+class Scaled(KAN):
+    """A network with a forward of its own."""
+
+    def forward(self, x):
+        return 3 * super().forward(x) + 1
+
+
+@pytest.mark.parametrize("lamb", [0.0, 1e-3])
+@pytest.mark.parametrize("kind", ["forward", "hook"])
+def test_training_minimises_what_a_call_of_the_network_gives(dataset, lamb, kind):
+    model = (Scaled if kind == "forward" else KAN)([2, 1, 1], grid=3, seed=0)
+    if kind == "hook":
+        model.register_forward_hook(lambda _, args, output: 3 * output + 1)
+    history = fit(model, (dataset["train_input"], dataset["train_label"]), steps=4, lamb=lamb)
+    error = model(dataset["train_input"]).double() - dataset["train_label"]
+    assert history["train_loss"][-1] == pytest.approx(error.square().mean().sqrt().item(), rel=1e-4)
+    *inputs, output = model.activations(dataset["train_input"])
+    assert torch.equal(output, model(dataset["train_input"]))
+    if lamb:
+        assert history["reg"][-1] == pytest.approx(regularization(model.layers, inputs).item(), rel=1e-4)
 
 
 # Regularisation
@@ -242,7 +305,7 @@ def test_lamb_makes_the_network_sparser(dataset):
 
 def test_grid_updates_come_when_pykan_does_them(dataset, monkeypatch):
     steps = []
-    monkeypatch.setattr(KAN, "update_grid", lambda self, x: steps.append(len(history)))
+    monkeypatch.setattr(KAN, "update_grid", lambda self, x, layers: steps.append(len(history)))
 
     def run(**options):
         steps.clear()
@@ -260,6 +323,7 @@ def test_grid_updates_come_when_pykan_does_them(dataset, monkeypatch):
     assert run(steps=60, grid_update_num=3, stop_grid_update_step=12) == [0, 4, 8]
     assert run(steps=4, grid_update_num=9, stop_grid_update_step=3) == [0, 1, 2]
     assert run(steps=20, start_grid_update_step=8) == [10, 15]
+    assert run(steps=np.int64(9), grid_update_num=5, stop_grid_update_step=8) == list(range(8))  # more than 5
     assert run(steps=20, stop_grid_update_step=0) == run(steps=20, update_grid=False) == []
 
 
@@ -317,6 +381,28 @@ def test_divergence_stops_and_restores_the_last_good_state(dataset, opt, bad):
     for name, t in model.state_dict().items():
         assert torch.equal(t, expected[name])
     assert model(dataset["test_input"]).isfinite().all()
+
+
+@pytest.mark.parametrize("opt", ["LBFGS", "Adam"])
+def test_activations_that_overflow_before_a_grid_update_count_as_divergence(dataset, opt):
+    model, good = KAN([2, 2, 1], grid=3, seed=0), []
+
+    def metric():  # what a step that went astray may leave
+        good.append({name: t.clone() for name, t in model.state_dict().items()})
+        if len(good) == 3:
+            with torch.no_grad():
+                model.layers[0].bias[0] = float("inf")
+        return 0.0
+
+    with pytest.warns(RuntimeWarning, match=r"stopped in step 3.*activation is NaN or infinite.*restored"):
+        history = fit(model, dataset, opt, 10, metrics=[metric], grid_update_num=50)
+    assert [len(values) for values in history.values()] == [3, 3, 3, 3]
+    for name, t in model.state_dict().items():
+        assert t.isfinite().all()
+        if opt == "LBFGS":
+            assert torch.equal(t, good[2][name])
+        elif name.endswith(("base_weight", "bias")):  # step 2 was the last to evaluate them, after its grid update
+            assert torch.equal(t, good[1][name])
 
 
 def test_a_learning_rate_that_is_too_large_leaves_a_usable_model():
@@ -407,6 +493,31 @@ def test_bad_datasets(dataset, change, error, message):
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
 
 
+@pytest.mark.parametrize("label", [torch.zeros(9), torch.zeros(9).long(), torch.zeros(9, 1, 1)], ids=str)
+@pytest.mark.parametrize("own_loss", [None, mse])
+def test_labels_that_a_loss_would_broadcast_are_refused(label, own_loss):
+    with pytest.raises(ValueError, match=r"train_label must have the shape \(9, 1\) of the output"):
+        fit(KAN([2, 1]), (torch.rand(9, 2), label), loss_fn=own_loss)
+    if label.is_floating_point():
+        with pytest.raises(ValueError, match=r"train_label must have the shape \(9, 3\) of the output"):
+            fit(KAN([2, 3]), (torch.rand(9, 2), label), loss_fn=own_loss)
+
+
+def test_data_that_the_dtype_cannot_hold():
+    x, y = torch.rand(5, 1).double(), torch.rand(5, 1).double()
+    for pair, name in (((x * 1e300, y), "train_input"), ((x, -y * 1e300), "train_label")):
+        with pytest.raises(
+            ValueError, match=rf"{name} reaches .*e\+(299|300), beyond 3.4e\+38, the end of torch.float32"
+        ):
+            fit(KAN([1, 1]), pair)
+
+
+def test_a_network_on_the_meta_device():
+    model = KAN([1, 1], device="meta")
+    with pytest.raises(ValueError, match=r"meta device.*to_empty.*reset_parameters"):
+        fit(model, (torch.rand(5, 1), torch.rand(5, 1)))
+
+
 def test_one_column_as_a_vector():
     with pytest.raises(ValueError, match=r"got \(5,\); a single column is x\[:, None\]"):
         fit(KAN([1, 1]), (torch.zeros(5), torch.zeros(5, 1)))
@@ -419,7 +530,21 @@ def test_one_column_as_a_vector():
         (dict(steps=-1), ValueError, "steps must be at least 0, got -1"),
         (dict(log=0), ValueError, "log must be at least 1"),
         (dict(batch=0), ValueError, "batch must be -1"),
-        (dict(batch=2.5), ValueError, "batch must be -1"),
+        (dict(batch=2.5), TypeError, "batch must be an int, got 2.5"),
+        (dict(batch=True), TypeError, "batch must be an int, got True"),
+        (dict(steps="3"), TypeError, "steps must be an int, got '3'"),
+        (dict(steps=2.5), TypeError, "steps must be an int, got 2.5"),
+        (dict(steps=True), TypeError, "steps must be an int, got True"),
+        (dict(stop_grid_update_step=1.5), TypeError, "stop_grid_update_step must be an int"),
+        (dict(start_grid_update_step=None), TypeError, "start_grid_update_step must be an int"),
+        (dict(lr=0), ValueError, "lr must be finite and greater than 0, got 0"),
+        (dict(lr=float("nan")), ValueError, "lr must be finite"),
+        (dict(lr="1"), TypeError, "lr must be a number, got '1'"),
+        (dict(lamb=float("nan")), ValueError, "lamb must be finite and at least 0, got nan"),
+        (dict(lamb=-1), ValueError, "lamb must be finite and at least 0, got -1"),
+        (dict(lamb_l1=float("inf")), ValueError, "lamb_l1 must be finite"),
+        (dict(lamb_entropy=-2.0), ValueError, "lamb_entropy must be finite and at least 0"),
+        (dict(display_metrics="accuracy"), ValueError, "unknown display_metrics accuracy; allowed"),
         (dict(grid_update_num=0), ValueError, "grid_update_num must be at least 1"),
         (dict(val=(torch.zeros(1, 2), torch.zeros(1, 1))), ValueError, "its own test data"),
         (dict(metrics=[lambda: 0, lambda: 1]), ValueError, "'<lambda>'; rename"),
@@ -447,6 +572,8 @@ def test_bad_loaders():
     x, y = torch.rand(8, 2), torch.rand(8, 1)
     with pytest.raises(ValueError, match="no effect on a DataLoader"):
         fit(small(), loader(x, y), batch=4)
+    with pytest.raises(ValueError, match="seed has no effect on a DataLoader; give it a generator"):
+        fit(small(), loader(x, y), seed=0)
     with pytest.raises(ValueError, match="train DataLoader yields no batches"):
         fit(small(), loader(x[:0], y[:0]))
     with pytest.raises(TypeError, match=r"yield \(input, label\) pairs, got list of length 1"):
