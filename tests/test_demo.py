@@ -3,13 +3,15 @@
 import builtins
 import json
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from kan_fast import cli, demo
+from kan_fast import __version__, cli
 from kan_fast.demo import compare, diabetes, digits, moons
 from kan_fast.linear import KANLinear
 
@@ -152,6 +154,6 @@ def test_every_example_is_tested():
     assert {path.stem for path in EXAMPLES.glob("*.py")} == {"hello_world", "drop_in", "two_moons"}
 
 
-def test_demo_is_reachable_as_a_module():
-    assert demo.run.__doc__
-    assert "kan_fast.cli" in (Path(demo.__file__).parent.parent / "__main__.py").read_text()
+def test_the_package_runs_as_a_module():
+    command = [sys.executable, "-m", "kan_fast", "--version"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == f"kan_fast {__version__}\n"
