@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from kan_fast import dispatch, functional, grids, processes
 from kan_fast.functional import Base
+from kan_fast.options import integer
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -68,8 +68,9 @@ class KANLinear(nn.Module):
         functional.check_options(spline_order, base, extrapolation)
         if dtype is not None and not dtype.is_floating_point:
             raise TypeError(f"dtype must be a floating point type, got {dtype}")
-        self.in_features, self.out_features = _index("in_features", in_features), _index("out_features", out_features)
-        self.grid_size, self.spline_order = _index("grid_size", grid_size, least=1), spline_order
+        self.in_features = integer("in_features", in_features, 0)
+        self.out_features = integer("out_features", out_features, 0)
+        self.grid_size, self.spline_order = integer("grid_size", grid_size, 1), spline_order
         _check_options(grid_range, grid_eps, backend)
         self.grid_range = (float(grid_range[0]), float(grid_range[1]))
         self.base, self.extrapolation = base, extrapolation
@@ -259,18 +260,6 @@ class KANLinear(nn.Module):
             f"in_features={self.in_features}, out_features={self.out_features}, grid_size={self.grid_size}, "
             f"spline_order={self.spline_order}; build the layer with the saved sizes, then load"
         )
-
-
-def _index(name: str, value: Any, least: int = 0) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool):
-        raise TypeError(f"{name} must be an int, got {value!r}")
-    if number < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
-    return number
 
 
 def _check_options(grid_range: tuple[float, float], grid_eps: float, backend: str | None) -> None:
