@@ -87,42 +87,49 @@ void compile_feature(const Pieces<C>& g, const C* t, int64_t feature, double* sc
 
   const int last_span = first_knot + g.count - 2;
   for (int m0 = first_knot; m0 < last_span; m0 += lanes) {
-    // Cox-de Boor on polynomials in u, in the lanes the spans [t_m, t_m+1), m = m0, m0 + 1, ... The origin is rounded
-    // first, so that u in the computing type belongs to these very polynomials.
-    V T[2 * K + 2], spline[K + 1][K + 1] = {};
+    // In the lanes: the spans [t_m, t_m+1), m = m0, m0 + 1, ..., with T[K] = t_m. The origin is rounded first, so that
+    // u in the computing type belongs to these very polynomials.
+    V T[2 * K + 2], reciprocal[K + 1][K + 2];  // [p][r]: 1 / (t_j+p - t_j), j = m - p + r
 #pragma GCC unroll 12
     for (int j = 0; j < 2 * K + 2; j++) T[j] = load<V>(knot + m0 - K + j);
     const V h = T[K + 1] - T[K], inverse = 1.0 / h;
     const V origin = convert<V>(convert<typename Vector<C, lanes>::Type>((T[K] + T[K + 1]) * 0.5));
+
+    // Cox-de Boor at the origin: the p + 1 splines of each degree p.
+    V spline[K + 1][K + 1];
     spline[0][0] = splat<V>(1.0);
 #pragma GCC unroll 5
-    for (int d = 1; d <= K; d++) {
-      V next[K + 1][K + 1] = {};
+    for (int p = 1; p <= K; p++) {
 #pragma GCC unroll 6
-      for (int r = 0; r <= d; r++) {
-        // N_j = w_j N_j + (1 - w_j+1) N_j+1 with j = m - d + r and w_j = (x - t_j) / (t_j+d - t_j) = a + b u
-        const int j = K - d + r;
-        if (r > 0) {
-          const V width = 1.0 / (T[j + d] - T[j]), a = (origin - T[j]) * width, b = h * width;
+      for (int r = 1; r <= p; r++) reciprocal[p][r] = 1.0 / (T[K + r] - T[K - p + r]);
 #pragma GCC unroll 6
-          for (int q = 0; q < d; q++) {
-            next[r][q] += a * spline[r - 1][q];
-            next[r][q + 1] += b * spline[r - 1][q];
-          }
-        }
-        if (r < d) {
-          const V width = 1.0 / (T[j + d + 1] - T[j + 1]), a = (T[j + d + 1] - origin) * width, b = h * width;
+      for (int r = 0; r <= p; r++) {
+        V sum = {};
+        if (r > 0) sum += (origin - T[K - p + r]) * reciprocal[p][r] * spline[p - 1][r - 1];
+        if (r < p) sum += (T[K + r + 1] - origin) * reciprocal[p][r + 1] * spline[p - 1][r];
+        spline[p][r] = sum;
+      }
+    }
+    // Their q-th derivatives for the degree k: the last q steps are differences, which cancel less than the
+    // derivatives of a polynomial in u would.
+    V derivative[K + 1][K + 1];
 #pragma GCC unroll 6
-          for (int q = 0; q < d; q++) {
-            next[r][q] += a * spline[r][q];
-            next[r][q + 1] -= b * spline[r][q];
-          }
+    for (int q = 0; q <= K; q++) {
+      V d[K + 1] = {};
+#pragma GCC unroll 6
+      for (int r = 0; r <= K - q; r++) d[r] = spline[K - q][r];
+#pragma GCC unroll 5
+      for (int p = K - q + 1; p <= K; p++) {
+#pragma GCC unroll 6
+        for (int r = p; r >= 0; r--) {
+          V sum = {};
+          if (r > 0) sum += d[r - 1] * reciprocal[p][r];
+          if (r < p) sum -= d[r] * reciprocal[p][r + 1];
+          d[r] = sum * double(p);
         }
       }
 #pragma GCC unroll 6
-      for (int r = 0; r <= K; r++)
-#pragma GCC unroll 6
-        for (int q = 0; q <= K; q++) spline[r][q] = next[r][q];
+      for (int r = 0; r <= K; r++) derivative[q][r] = d[r];
     }
 
     const int spans = smaller(lanes, last_span - m0);
@@ -133,12 +140,10 @@ void compile_feature(const Pieces<C>& g, const C* t, int64_t feature, double* sc
       for (int row = 0; row <= K; row++) {
         const int r = first_row + row - span;
         if (r < 0 || r > K) continue;
-        double scale = 1;
-        for (int d = 0; d < g.order; d++) scale *= inverse[lane];
+        double scale = 1;  // h^q / q!
         for (int q = 0; q + g.order <= K; q++) {
-          double falling = scale;
-          for (int d = 0; d < g.order; d++) falling *= q + g.order - d;
-          piece[q * g.width + row] = C(spline[r][q + g.order][lane] * falling);
+          piece[q * g.width + row] = C(derivative[q + g.order][r][lane] * scale);
+          scale *= h[lane] / (q + 1);
         }
         // The end pieces continue the first and the last interior span.
         const bool first = span == 0, last = span == g.grid_size - 1;
@@ -146,13 +151,12 @@ void compile_feature(const Pieces<C>& g, const C* t, int64_t feature, double* sc
         for (int side = 0; side < 2; side++) {
           if (!(side ? last : first)) continue;
           C* outside = side ? above : below;
-          const double u = (knot[m + side] - origin[lane]) * inverse[lane];
+          const double distance = knot[m + side] - origin[lane];
           double value = 0, slope = 0;
           for (int q = K; q >= 0; q--) {
-            slope = slope * u + value;
-            value = value * u + spline[r][q][lane];
+            slope = slope * distance / (q + 1) + (q < K ? derivative[q + 1][r][lane] : 0);
+            value = value * distance / (q + 1) + derivative[q][r][lane];
           }
-          slope *= inverse[lane];
           const bool linear = g.extrapolation == Extrapolation::linear;
           outside[row] = C(g.order == 0 ? value : g.order == 1 && linear ? slope : 0);
           if (g.order == 0 && linear && K > 0) {

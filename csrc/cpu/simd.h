@@ -217,7 +217,7 @@ inline void put(double* p, Vec<double> v) { store(p, v); }
 inline void put(Half* p, Vec<float> v) { store(&p->bits, narrow(v, Half{})); }
 inline void put(BFloat* p, Vec<float> v) { store(&p->bits, narrow(v, BFloat{})); }
 
-// The same for the first n of the lanes; those beyond are 0 in a fetch and untouched by a put.
+// The same for the first n of the lanes, 0 < n < kLanes.
 #if defined(__AVX512BW__) && defined(__AVX512VL__)
 inline uint32_t first_lanes(int64_t n) { return (1u << n) - 1; }
 inline Vec<float> fetch_some(const float* p, int64_t n) { return (Vec<float>)_mm512_maskz_loadu_ps(first_lanes(n), p); }
@@ -257,14 +257,19 @@ inline void put_some(S* p, Vec<Compute<S>> v, int64_t n) {
 }
 #endif
 
+// The same for any n. Lanes beyond n are 0 in a fetch and untouched by a put; n may be negative.
 template <class S>
 inline Vec<Compute<S>> fetch(const S* p, int64_t n) {
-  return n >= kLanes<Compute<S>> ? fetch(p) : fetch_some(p, n);
+  return n >= kLanes<Compute<S>> ? fetch(p) : n > 0 ? fetch_some(p, n) : Vec<Compute<S>>{};
 }
 
 template <class S>
 inline void put(S* p, Vec<Compute<S>> v, int64_t n) {
-  n >= kLanes<Compute<S>> ? put(p, v) : put_some(p, v, n);
+  if (n >= kLanes<Compute<S>>) {
+    put(p, v);
+  } else if (n > 0) {
+    put_some(p, v, n);
+  }
 }
 
 }  // namespace
