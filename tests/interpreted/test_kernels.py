@@ -13,8 +13,8 @@ from kan_fast.reference import Spec
 
 ALL_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 each_dtype = pytest.mark.parametrize("dtype", ALL_DTYPES, ids=lambda t: str(t).removeprefix("torch."))
-SHAPES = [(1, 1, 1), (19, 5, 18), (3, 9, 2)]
-SLOW_SHAPES = [(65, 33, 70), (7, 65, 1), (130, 3, 5), (1, 64, 64), (31, 16, 32), (64, 8, 64)]
+SHAPES = [(1, 1, 1), (19, 5, 18)]
+SLOW_SHAPES = [(3, 9, 2), (65, 33, 70), (7, 65, 1), (130, 3, 5), (1, 64, 64), (31, 16, 32), (64, 8, 64)]
 
 
 def contractions(p: Problem, order: int, names: tuple[str, ...] = ("forward", "grad_input", "grad_coef")) -> None:
@@ -39,7 +39,7 @@ def test_shapes(shape: tuple[int, int, int]) -> None:
     parity.check("triton", make_problem(*shape, adaptive=True))
 
 
-@each_dtype
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
 def test_dtypes(dtype: torch.dtype) -> None:
     parity.check("triton", make_problem(17, 3, 5, dtype=dtype))
 
@@ -83,15 +83,15 @@ def test_bases_and_extrapolations(base: str, extrapolation: str) -> None:
         contractions(p, order, ("grad_input",))
 
 
-@pytest.mark.parametrize("size", [6, 13], ids="G{}".format)
+@pytest.mark.parametrize("size", [13], ids="G{}".format)
 def test_several_blocks_of_rows(size: int) -> None:
     parity.check("triton", make_problem(9, 5, 6, size, adaptive=True))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.float16, marks=pytest.mark.slow)])
 def test_sums_split_over_programs(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "choose_splits", lambda programs, steps, *_: min(3, steps))
-    p = make_problem(40, 9, 34, dtype=dtype, adaptive=True)
+    p = make_problem(34, 9, 6, dtype=dtype, adaptive=True)
     contractions(p, 0, ("forward", "backward", "edge_magnitude"))
 
 
@@ -108,7 +108,7 @@ def test_rows_and_results_can_be_left_out(keep: tuple[bool, bool]) -> None:
 
 @pytest.mark.parametrize("extrapolation", ["zero", "linear", "clamp"])
 def test_nan_and_infinity_stay_in_their_sample(extrapolation: str) -> None:
-    parity.test_nan_and_infinity_stay_in_their_sample("triton", torch.float32, extrapolation)
+    parity.test_nan_and_infinity_stay_in_their_sample("triton", torch.float32, 5, 3, extrapolation)
 
 
 def test_inputs_may_have_any_strides() -> None:
