@@ -23,7 +23,9 @@ class Gate:
     def __init__(self, layer: KANLinear, x: Tensor, g: Tensor) -> None:
         self.right = _results(layer, x, g, torch.float64)
         self.eps = torch.finfo(x.dtype).eps
-        self.rounding = self.error(_results(layer, x, g, x.dtype))
+        # Rounding errors are proportional to eps, and those of float64 have nothing better to be measured against.
+        single = self.error(_results(layer, x, g, torch.float32))
+        self.rounding = single * self.eps / torch.finfo(torch.float32).eps
 
     def error(self, results: Sequence[Tensor]) -> float:
         """Largest error of (y, gx, gs, gb), each relative to the largest number of that tensor."""

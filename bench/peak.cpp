@@ -20,7 +20,7 @@ using Vector __attribute__((vector_size(kBytes), may_alias)) = T;
 template <class T>
 double multiply_adds() {
   using V = Vector<T>;
-  constexpr int64_t steps = 1 << 20;
+  constexpr int64_t steps = 1 << 18;
   V sums[kSums] = {}, a = V{} + T(0.5), b = V{} + T(0.25);
   double best = 1e9;
   for (int trial = 0; trial < 50; trial++) {
@@ -29,7 +29,7 @@ double multiply_adds() {
 #pragma GCC unroll 24
       for (int j = 0; j < kSums; j++) {
         sums[j] = sums[j] * a + b;
-        asm("" : "+v"(sums[j]));
+        asm volatile("" : "+v"(sums[j]));
       }
     }
     const double seconds = now() - begin;

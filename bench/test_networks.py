@@ -34,7 +34,7 @@ def parameters(module: nn.Module) -> int:
 
 
 def equal_mlp(*widths: int) -> nn.Sequential:
-    """The MLP with the same input and output whose hidden layers are as wide as gives it a KAN's number of parameters."""
+    """The MLP whose hidden layers are wide enough for as many parameters as a KAN of these widths."""
     wanted = parameters(KAN(list(widths)))
     scales = (1 + s / 100 for s in range(10000))
     networks = (mlp(widths[0], *(round(s * w) for w in widths[1:-1]), widths[-1]) for s in scales)
