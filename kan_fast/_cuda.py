@@ -19,7 +19,7 @@ from kan_fast.reference import Spec
 
 _TENSORS = "x v g spline_weight base_weight bias grid y gx gs ge"
 _OPERATIONS = ("forward", "grad_input", "grad_coef", "edge_magnitude", "edge_grad_input", "edge_grad_coef")
-_DTYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
+DTYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
 _BASES = {"silu": 0, "identity": 1, "zero": 2}
 _EXTRAPOLATIONS = {"zero": 0, "linear": 1, "clamp": 2}
 
@@ -172,7 +172,7 @@ def _run(operation: str, x: Tensor, grid: Tensor, order: int, spec: Spec, **tens
         inputs=x.shape[1],
         outputs=_outputs(**held),
         knots=grid.shape[1],
-        dtype=_DTYPES[x.dtype],
+        dtype=DTYPES[x.dtype],
         degree=spec.degree,
         order=order,
         base=_BASES[spec.base],  # type: ignore[index]  # callables are computed in functional.py

@@ -83,12 +83,7 @@ class KANLinear(nn.Module):
         self.bias = nn.Parameter(empty(self.out_features)) if bias else None
         knots = empty(self.in_features, self.grid_size + 2 * spline_order + 1)
         self.register_buffer("grid", knots.to(functional.grid_dtype(knots.dtype)))
-        row = grids.uniform_grid(1, self.grid_size, spline_order, self.grid_range).to(self.grid.dtype)
-        if not row.is_meta and not (row.diff() > 0).all():
-            raise ValueError(
-                f"{self.grid.dtype} can't tell apart the knots of grid_size {grid_size} on {grid_range}; "
-                "use fewer spans, a wider range, shifted data or a wider dtype"
-            )
+        _check_distinct_knots(self.grid_range, self.grid_size, spline_order, self.grid.dtype)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -259,6 +254,16 @@ class KANLinear(nn.Module):
             f"out_features={weight.shape[0]}, grid_size={weight.shape[2] - order}, spline_order={order}, this one has "
             f"in_features={self.in_features}, out_features={self.out_features}, grid_size={self.grid_size}, "
             f"spline_order={self.spline_order}; build the layer with the saved sizes, then load"
+        )
+
+
+def _check_distinct_knots(grid_range: tuple[float, float], grid_size: int, degree: int, dtype: torch.dtype) -> None:
+    start, end = grid_range
+    step = (end - start) / grid_size
+    if step <= torch.finfo(dtype).eps * (max(abs(start), abs(end)) + degree * step):
+        raise ValueError(
+            f"{dtype} can't tell apart the knots of grid_size {grid_size} on {grid_range}; "
+            "use fewer spans, a wider range, shifted data or a wider dtype"
         )
 
 

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(
     not COMPILER[0] or platform.system() != "Linux", reason="the emulation needs g++ or clang++ on Linux"
 )
 
-dtypes = pytest.mark.parametrize("dtype", _cuda._DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
+dtypes = pytest.mark.parametrize("dtype", _cuda.DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
 
 
 def compile_emulation(folder: Path, *flags: str) -> list[str]:

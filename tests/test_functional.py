@@ -8,9 +8,10 @@ import pytest
 import torch
 from problems import make_problem
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import kan_fast
-from kan_fast import functional, reference
+from kan_fast import dispatch, functional, reference
 
 ARGUMENTS = ("x", "spline_weight", "base_weight", "grid", "bias")
 
@@ -138,3 +139,36 @@ def test_reference_serves_what_the_kernels_do_not() -> None:
         return functional.kan_linear(**arguments(backend=backend))
 
     torch.testing.assert_close(result(None), result("reference"))
+
+
+@pytest.mark.parametrize(
+    ("available", "dtype", "expected"),
+    [
+        ({"triton", "cuda"}, torch.float32, "triton"),
+        ({"triton", "cuda"}, torch.bfloat16, "triton"),
+        ({"triton", "cuda"}, torch.float64, "cuda"),
+        ({"triton"}, torch.float64, "triton"),
+        ({"cuda"}, torch.float16, "cuda"),
+        (set(), torch.float32, "reference"),
+    ],
+)
+def test_gpu_tensors_go_to_the_gpu_backends(
+    monkeypatch: pytest.MonkeyPatch, available: set[str], dtype: torch.dtype, expected: str
+) -> None:
+    """On tensors that only pretend to be on a GPU, which run the operators' fakes."""
+    for name in ("triton", "cuda"):
+        why = None if name in available else "not here"
+        monkeypatch.setattr(dispatch.module(name), "unavailable_reason", lambda why=why: why)
+    dispatch.choose.cache_clear()
+    try:
+        choice = dispatch.choose("cuda", dtype)
+        assert choice.backend == expected
+        assert all(why == "not here" for name, why in choice.refusals.items() if name != "cpu")
+        with FakeTensorMode(), torch.no_grad():
+            layer = kan_fast.KANLinear(3, 4, dtype=dtype).to("cuda")
+            y = layer(torch.empty(5, 3, device="cuda", dtype=dtype))
+            assert (y.shape, y.device.type, y.dtype) == ((5, 4), "cuda", dtype)
+            with pytest.raises(ValueError, match="input is on cpu"):
+                layer(torch.empty(5, 3, dtype=dtype))
+    finally:
+        dispatch.choose.cache_clear()
