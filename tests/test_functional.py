@@ -165,10 +165,12 @@ def test_gpu_tensors_go_to_the_gpu_backends(
         assert choice.backend == expected
         assert all(why == "not here" for name, why in choice.refusals.items() if name != "cpu")
         with FakeTensorMode(), torch.no_grad():
-            layer = kan_fast.KANLinear(3, 4, dtype=dtype).to("cuda")
-            y = layer(torch.empty(5, 3, device="cuda", dtype=dtype))
+            shapes = {"x": (5, 3), "spline_weight": (4, 3, 8), "base_weight": (4, 3), "bias": (4,), "grid": (3, 12)}
+            tensors = {name: torch.empty(shape, device="cuda", dtype=dtype) for name, shape in shapes.items()}
+            tensors["grid"] = torch.empty(3, 12, device="cuda", dtype=functional.grid_dtype(dtype))
+            y = functional.kan_linear(**tensors, spline_order=3)
             assert (y.shape, y.device.type, y.dtype) == ((5, 4), "cuda", dtype)
             with pytest.raises(ValueError, match="input is on cpu"):
-                layer(torch.empty(5, 3, dtype=dtype))
+                functional.kan_linear(**tensors | {"x": torch.empty(5, 3, dtype=dtype)}, spline_order=3)
     finally:
         dispatch.choose.cache_clear()
