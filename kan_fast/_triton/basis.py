@@ -77,7 +77,8 @@ def local(
         step = (1 << DEPTH) >> (bit + 1)
         piece = tl.where(x >= tl.load(table + (piece + (step - 1))), piece + step, piece)
     if EXTRAPOLATION != "linear" or ORDER > 0:  # constant beyond the grid, at infinity too
-        x = tl.clamp(x, -_HUGE, _HUGE, propagate_nan=tl.PropagateNan.ALL)
+        x = tl.minimum(x, _HUGE, propagate_nan=tl.PropagateNan.ALL)
+        x = tl.maximum(x, -_HUGE, propagate_nan=tl.PropagateNan.ALL)
     lookup = table + piece
     u = (x - tl.load(lookup + (1 << DEPTH))) * tl.load(lookup + (2 << DEPTH))
     values = ()

@@ -22,8 +22,8 @@ class Tile(NamedTuple):
 # problems, the others waste less on small ones. Every entry is compiled by the static gate, without spills.
 TILES: dict[str, dict[str, tuple[Tile, ...]]] = {
     "forward": {
-        "half": (Tile(128, 128, 64, 8, 2), Tile(64, 64, 64, 4, 2)),
-        "tf32": (Tile(128, 128, 32, 8, 2), Tile(64, 64, 32, 4, 2)),
+        "half": (Tile(128, 128, 64, 8, 2), Tile(64, 64, 32, 4, 2)),
+        "tf32": (Tile(128, 128, 32, 8, 2), Tile(64, 64, 16, 4, 2)),
         "ieee": (Tile(64, 64, 16, 4, 1),),
         "float64": (Tile(32, 64, 16, 4, 1),),
     },
@@ -34,7 +34,7 @@ TILES: dict[str, dict[str, tuple[Tile, ...]]] = {
         "float64": (Tile(32, 64, 16, 4, 1),),
     },
     "grad_coef": {
-        "half": (Tile(128, 128, 64, 8, 2), Tile(64, 64, 64, 4, 2)),
+        "half": (Tile(128, 128, 64, 8, 2), Tile(64, 64, 32, 4, 2)),
         "tf32": (Tile(128, 128, 32, 8, 2), Tile(64, 64, 32, 4, 2)),
         "ieee": (Tile(64, 64, 16, 4, 1),),
         "float64": (Tile(32, 64, 16, 4, 1),),
@@ -53,6 +53,7 @@ TILES["edge_grad_input"] = TILES["edge_magnitude"]
 EXCEPTIONS: dict[tuple[str, str, int], tuple[Tile, ...]] = {
     ("forward", "half", 90): (Tile(128, 256, 64, 8, 2),),
     ("forward", "half", 100): (Tile(128, 256, 64, 8, 2),),
+    ("forward", "half", 120): (Tile(128, 64, 64, 8, 2),),
     ("grad_input", "half", 100): (Tile(128, 64, 64, 8, 3),),
     ("grad_input", "tf32", 100): (Tile(128, 64, 32, 8, 2),),
     ("grad_coef", "half", 100): (Tile(256, 128, 64, 8, 2),),
