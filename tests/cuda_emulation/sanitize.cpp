@@ -96,11 +96,12 @@ void check(int dtype, int degree, int grid_size, int64_t batch, int64_t in, int6
 int main(int count, char**) {
   for (int dtype : {kFloat32, kFloat64}) check(dtype, 3, 5, 9, 5, 33);
   if (count == 1) {
-    for (int dtype : {kFloat32, kFloat64, kFloat16, kBFloat16}) {
-      for (int degree : {0, 1, 2, 3, 4, 5}) check(dtype, degree, 2, 5, 3, 5);
-      check(dtype, 3, 5, 70, 9, 67);  // several tiles in each direction, sums shared by blocks
+    for (int dtype : {kFloat32, kFloat64}) {
+      for (int degree : {0, 1, 2, 4, 5}) check(dtype, degree, 2, 5, 3, 5);
+      check(dtype, 3, 60, 33, 5, 33);  // rows pass in windows
     }
-    for (int dtype : {kFloat32, kFloat64}) check(dtype, 3, 100, 33, 5, 33);  // rows pass in windows
+    for (int dtype : {kFloat16, kBFloat16}) check(dtype, 3, 2, 5, 3, 5);
+    check(kFloat32, 3, 5, 70, 9, 67);  // several tiles in each direction, sums shared by blocks
   }
   std::puts("clean");
 }
