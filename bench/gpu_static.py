@@ -246,12 +246,12 @@ def report(rows: list[Row], failures: list[str]) -> str:
         "",
         f"Triton {triton.__version__}; batch 8192, 1024 inputs, 1024 outputs, G = 5, k = 3, and for other tiles",
         "batch 64, 8 inputs, 64 outputs. Written by",
-        "`python -m bench.gpu_static`; compiled, not run. `spilled`: bytes of stack and local memory plus local loads",
+        "`python -m bench.gpu_static`; compiled, not run. `spill`: bytes of stack and local memory plus local loads",
         "and stores. `loop`: instructions, per thread, of the loop over the splines. `matrix` and `issue`: cycles of a",
         "processor for one step of that loop, by its tensor cores' peak rate and at one instruction per scheduler.",
         "`share`: of the tensor cores' peak, if the two never overlap and if they always do.",
         "",
-        "|kernel|unit| arch | tile | warps | regs | spilled | shared | code | fma | loop | matrix | issue | share |",
+        "| kernel | unit | arch | tile | warps | regs | spill | shared | code | fma | loop | matrix | issue | share |",
         "|---|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for row in rows:
