@@ -60,6 +60,7 @@ struct Plan {
   int32_t *start, *id;
   C *value, *base;
   C *slope, *base_slope;  // the derivatives of one order more, where wanted
+  bool slopes_cancel;     // the slopes of every sample add up to 0, as those of a partition of unity do
 };
 
 // What all plans of one call have in common.
@@ -220,15 +221,34 @@ void evaluate_by_sample(const Pieces<C>& g, int64_t feature, Samples<C> s, PlanS
   }
 }
 
+// B-splines add up to 1 inside of the range, and their continuations outside of it do so too, except for "zero".
+template <class C>
+bool add_up(const Pieces<C>& g, int64_t feature, Samples<C> s) {
+  if (!g.extended) return true;
+  const C *bounds = g.bounds_of(feature), low = bounds[g.degree], high = bounds[g.degree + g.grid_size];
+  IntVec<C> inside = {};
+  inside = inside == 0;
+  for (int64_t b = 0; b < s.n; b += kLanes<C>) {
+    const Vec<C> x = load<Vec<C>>(s.x + b);
+    inside &= (x >= low) & (x < high);
+  }
+  for (int lane = 0; lane < kLanes<C>; lane++) {
+    if (!inside[lane]) return false;
+  }
+  return true;
+}
+
 template <class C, int K, bool Slope>
 void make_plan(const Basis<C>& basis, int64_t feature, Samples<C> s, PlanScratch<C>& scratch, Plan<C>& plan) {
   if (basis.has_base) make_base(basis, s.x, s.v, s.n, plan);
   if (!basis.has_spline) {
     plan.start[0] = 0;
     plan.start[1] = s.n;
+    plan.slopes_cancel = false;
     for (int64_t b = 0; b < s.n; b++) plan.id[b] = b;
     return;
   }
+  plan.slopes_cancel = add_up(basis.pieces, feature, s) && (Slope || basis.pieces.order > 0);
   if (kLookup && basis.pieces.columns) {
     evaluate_by_lookup<C, K, Slope>(basis.pieces, feature, s, scratch.cell, plan);
   } else {

@@ -99,11 +99,28 @@ struct Tile {
   // sums[id] = g[id] * sum of slope * row, lane by lane; added to what is there unless this is the first tile
   static void grad_input(const Plan<C>& plan, int cells, const C* panel, const C* base, const C* g, C* sums,
                          bool first) {
+    if (S > 1 && plan.slopes_cancel) {
+      grad_input_of_rows<true>(plan, cells, panel, base, g, sums, first);
+    } else {
+      grad_input_of_rows<false>(plan, cells, panel, base, g, sums, first);
+    }
+  }
+
+  // Where the slopes of a sample's spline rows add up to 0, the rows minus their first one give the same sum, and one
+  // product less is needed.
+  template <bool Differences>
+  static void grad_input_of_rows(const Plan<C>& plan, int cells, const C* panel, const C* base, const C* g, C* sums,
+                                 bool first) {
+    constexpr int skip = Differences;
     Rows c;
     c.load_base(base);
     for (int cell = 0; cell < cells; cell++) {
       if (plan.start[cell] == plan.start[cell + 1]) continue;
       c.load_spline(panel, cell);
+#pragma GCC unroll 8
+      for (int j = 1; j < S && Differences; j++)
+#pragma GCC unroll 4
+        for (int z = 0; z < NZ; z++) c.row[j][z] -= c.row[0][z];
       for (int64_t q = plan.start[cell]; q < plan.start[cell + 1]; q++) {
         const int64_t id = plan.id[q];
         const C* row = g + id * outs;
@@ -113,11 +130,11 @@ struct Tile {
         for (int z = 0; z < NZ; z++) {
           const V gz = load<V>(row + z * lanes);
 #pragma GCC unroll 8
-          for (int j = 0; j < S + B; j++) dot[j] = z == 0 ? gz * c.row[j][z] : dot[j] + gz * c.row[j][z];
+          for (int j = skip; j < S + B; j++) dot[j] = z == 0 ? gz * c.row[j][z] : dot[j] + gz * c.row[j][z];
         }
         V sum = first ? V{} : load<V>(sums + id * lanes);
 #pragma GCC unroll 8
-        for (int j = 0; j < S + B; j++) sum += w.row[j] * dot[j];
+        for (int j = skip; j < S + B; j++) sum += w.row[j] * dot[j];
         store(sums + id * lanes, sum);
       }
     }

@@ -127,6 +127,7 @@ struct PlanSet {
   int64_t padded, width, cells;
   C *x, *v, *value, *base, *slope, *base_slope;
   int32_t *start, *id;
+  bool* slopes_cancel;
   PlanScratch<C> scratch;
 
   PlanSet(Arena& arena, const Problem<C>& problem, int64_t features, int64_t n, bool with_v, bool with_slope)
@@ -141,13 +142,17 @@ struct PlanSet {
         base_slope(with_slope ? arena.take<C>(features * padded) : nullptr),
         start(arena.take<int32_t>(features * (cells + 1))),
         id(arena.take<int32_t>((features + 1) * padded + KAN_VECTOR_BYTES)),
+        slopes_cancel(arena.take<bool>(features)),
         scratch(arena, n, cells) {}
 
   Plan<C> operator[](int64_t i) const {
     const int64_t at = i * padded;
-    return {
-        start + i * (cells + 1),          id + at, value + at * width, base + at, slope ? slope + at * width : nullptr,
-        slope ? base_slope + at : nullptr};
+    Plan<C> plan{start + i * (cells + 1), id + at, value + at * width, base + at, nullptr, nullptr, slopes_cancel[i]};
+    if (slope) {
+      plan.slope = slope + at * width;
+      plan.base_slope = base_slope + at;
+    }
+    return plan;
   }
 
   // xs, vs: the first of n rows and of `features` columns. The problem's tables begin with feature - first_table.
@@ -158,11 +163,12 @@ struct PlanSet {
       Plan<C> plan = (*this)[i];
       const Samples<C> samples{x + i * padded, vs ? v + i * padded : nullptr, n};
       problem.make_plan(problem.basis, first_table + i, samples, scratch, plan);
+      slopes_cancel[i] = plan.slopes_cancel;
     }
   }
 };
 
-// Samples per tile: a tile of outputs fits in half of a first-level cache.
+// Samples per tile: a tile of outputs takes about half of a first-level cache.
 inline int64_t samples_per_tile(int64_t batch, int64_t bytes_per_sample) {
   const int64_t n = 32768 / bytes_per_sample;
   return larger(1, smaller(batch, n < 64 ? 64 : n > 512 ? 512 : n));
