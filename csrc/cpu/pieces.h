@@ -21,7 +21,7 @@ struct Pieces {
   Extrapolation extrapolation;
   bool extended;         // extrapolation "zero": the k spans on either side of the range are pieces too
   int bounds, count;     // number of bounds and of pieces, bounds + 1
-  int bound_stride;      // bounds per feature, padded by +inf to a power of 2, of which the last is never reached
+  int bound_stride;      // bounds per feature, padded by NaN (no x is above it) to a power of 2
   int width, size;       // padded number of rows; numbers per piece
   int shift;             // first_row of piece p is p - shift, clamped to [0, grid_size)
   bool poison_infinite;  // "linear" at order 0: an infinite input gives NaN
@@ -71,7 +71,7 @@ void compile_feature(const Pieces<C>& g, const C* t, int64_t feature, double* sc
 
   C* bounds = g.bound_table + feature * g.bound_stride;
   const int first_knot = g.extended ? 0 : K;
-  for (int j = 0; j < g.bound_stride; j++) bounds[j] = j < g.bounds ? t[first_knot + j] : C(__builtin_inf());
+  for (int j = 0; j < g.bound_stride; j++) bounds[j] = j < g.bounds ? t[first_knot + j] : C(__builtin_nan(""));
   // The end of the range belongs to the last interior span.
   bounds[g.grid_size + K - first_knot] = next_up(t[g.grid_size + K]);
 
