@@ -74,7 +74,8 @@ def test_empty_sizes(backend: str, dtype: torch.dtype, shape: tuple[int, int, in
     check(backend, make_problem(*shape, dtype=dtype))
 
 
-@backend_and_dtype
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)  # float16 overflows here
 @pytest.mark.parametrize("grid_size", [1, 3, 5, 50, 200])
 @pytest.mark.parametrize("degree", range(6))
 def test_degrees_orders_and_grids(backend: str, dtype: torch.dtype, degree: int, grid_size: int) -> None:
