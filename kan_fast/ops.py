@@ -24,21 +24,18 @@ _SPEC = "int degree, str base, str extrapolation, str backend"
 def _define(name: str, arguments: str, results: int, fake: Callable[..., Any]) -> Any:
     """Define an operator that returns `results` tensors; `fake` gives their shapes without computing them."""
 
-    def call(*args: Any) -> Any:
-        *tensors, degree, base, extrapolation, backend = args
-        if not args[0].shape[0] and args[0].dim() == 3:
-            return fake(*args)  # no groups
-        return _run(getattr(module(backend), name), tensors, Spec(degree, base, extrapolation))
+    has_needs = " needs" in arguments
 
-    def call_with_needs(*args: Any) -> Any:
-        *tensors, needs, degree, base, extrapolation, backend = args
-        if not args[0].shape[0] and args[0].dim() == 3:
+    def call(*args: Any) -> Any:
+        if args[0].dim() == 3 and not args[0].shape[0]:  # no groups
             return fake(*args)
-        return _run(getattr(module(backend), name), tensors, Spec(degree, base, extrapolation), needs)
+        *tensors, degree, base, extrapolation, backend = args
+        needs = [tensors.pop()] if has_needs else []
+        return _run(getattr(module(backend), name), tensors, Spec(degree, base, extrapolation), *needs)
 
     returned = ", ".join(["Tensor"] * results)
     _LIBRARY.define(f"{name}({arguments}, {_SPEC}) -> ({returned})")
-    _LIBRARY.impl(name, call_with_needs if " needs" in arguments else call, "CompositeExplicitAutograd")
+    _LIBRARY.impl(name, call, "CompositeExplicitAutograd")
     torch.library.register_fake(f"kan_fast::{name}", fake, lib=_LIBRARY)
     return getattr(torch.ops.kan_fast, name).default
 
