@@ -12,12 +12,10 @@ namespace {
 const void* in(uintptr_t address) { return reinterpret_cast<const void*>(address); }
 void* out(uintptr_t address) { return reinterpret_cast<void*>(address); }
 
-using Kernel = void (*kan::Kernels::*)(kan::Type, const kan::Layer&, const kan::Operands&);
-
-template <Kernel kernel>
-void run(int isa, int type, int threads, int64_t batch, int64_t in_features, int64_t out_features, int grid_size,
-         int degree, int order, int base, int extrapolation, uintptr_t grid, uintptr_t x, uintptr_t v, uintptr_t g,
-         uintptr_t spline_weight, uintptr_t base_weight, uintptr_t bias, uintptr_t y, uintptr_t grad_x,
+template <kan::Kernel kan::Kernels::* kernel, bool edges>
+void run(int isa, int type, int threads, int64_t groups, int64_t batch, int64_t in_features, int64_t out_features,
+         int grid_size, int degree, int order, int base, int extrapolation, uintptr_t grid, uintptr_t x, uintptr_t v,
+         uintptr_t g, uintptr_t spline_weight, uintptr_t base_weight, uintptr_t bias, uintptr_t y, uintptr_t grad_x,
          uintptr_t grad_spline, uintptr_t grad_base, uintptr_t grad_bias) {
   int count;
   const kan::Kernels* const* kernels = kan::available_kernels(&count);
@@ -35,7 +33,7 @@ void run(int isa, int type, int threads, int64_t batch, int64_t in_features, int
                                in(base_weight), in(bias),      out(y), out(grad_x), out(grad_spline),
                                out(grad_base),  out(grad_bias)};
   py::gil_scoped_release unlocked;
-  (kernels[isa]->*kernel)(static_cast<kan::Type>(type), layer, operands);
+  kan::run_groups(kernels[isa]->*kernel, edges, static_cast<kan::Type>(type), layer, operands, groups);
 }
 
 }  // namespace
@@ -49,8 +47,8 @@ PYBIND11_MODULE(_C, m) {
     return names;
   });
   m.def("has_thread_pool", &kan::has_thread_pool);
-  m.def("forward", &run<&kan::Kernels::forward>);
-  m.def("backward", &run<&kan::Kernels::backward>);
-  m.def("edge_magnitude", &run<&kan::Kernels::edge_magnitude>);
-  m.def("edge_magnitude_backward", &run<&kan::Kernels::edge_magnitude_backward>);
+  m.def("forward", &run<&kan::Kernels::forward, false>);
+  m.def("backward", &run<&kan::Kernels::backward, false>);
+  m.def("edge_magnitude", &run<&kan::Kernels::edge_magnitude, true>);
+  m.def("edge_magnitude_backward", &run<&kan::Kernels::edge_magnitude_backward, true>);
 }

@@ -31,13 +31,15 @@ struct Operands {
 //                            the only contraction wanted, else at layer.order + 1
 //   edge_magnitude           y (out, in) = mean over the batch of |phi|
 //   edge_magnitude_backward  grad_x, grad_spline, grad_base from g (out, in)
+using Kernel = void (*)(Type, const Layer&, const Operands&);
 struct Kernels {
   const char* name;
-  void (*forward)(Type, const Layer&, const Operands&);
-  void (*backward)(Type, const Layer&, const Operands&);
-  void (*edge_magnitude)(Type, const Layer&, const Operands&);
-  void (*edge_magnitude_backward)(Type, const Layer&, const Operands&);
+  Kernel forward, backward, edge_magnitude, edge_magnitude_backward;
 };
+
+// Runs a kernel on `groups` problems of one size, whose operands follow each other in memory. `edges`: y and g are
+// (out, in), as edge_magnitude has them, and not (batch, out).
+void run_groups(Kernel kernel, bool edges, Type type, const Layer& layer, const Operands& operands, int64_t groups);
 
 // The kernels this processor can execute, best first; count receives their number.
 const Kernels* const* available_kernels(int* count);

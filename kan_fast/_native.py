@@ -1,7 +1,7 @@
 """The cpu backend: launches the compiled kernels of csrc/cpu on torch tensors.
 
-Implements the backend contract of docs/architecture.md. Importable without the extension; `unavailable_reason` then
-says why. The kernels run on torch's own pool of threads and obey `torch.set_num_threads`.
+Implements the backend contract of docs/architecture.md, with groups. Importable without the extension;
+`unavailable_reason` then says why. The kernels run on torch's own pool of threads and obey `torch.set_num_threads`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ except ImportError as error:
     _C, _import_error = None, error
 
 MAX_ORDER = 20
+TAKES_GROUPS = True
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
 _BASES = {"silu": 0, "identity": 1, "zero": 2}
 _EXTRAPOLATIONS = {"zero": 0, "linear": 1, "clamp": 2}
@@ -76,10 +77,9 @@ def forward(
     order: int,
     spec: Spec,
 ) -> Tensor:
-    weight = base_weight if spline_weight is None else spline_weight
-    assert weight is not None, "a layer has spline rows, a base row or both"
-    y = x.new_empty(x.shape[0], weight.shape[0])
-    _run("forward", x, v, None, spline_weight, base_weight, bias, grid, order, spec, y.shape[1], y=y)
+    out = _edges(spline_weight, base_weight)[-2]
+    y = x.new_empty((*x.shape[:-1], out))
+    _run("forward", x, v, None, spline_weight, base_weight, bias, grid, order, spec, out, y=y)
     return y
 
 
@@ -92,8 +92,8 @@ def grad_input(
     order: int,
     spec: Spec,
 ) -> Tensor:
-    gx = torch.empty(x.shape, dtype=x.dtype)
-    _run("backward", x, None, g, spline_weight, base_weight, None, grid, order, spec, g.shape[1], gx=gx)
+    gx = x.new_empty(x.shape)
+    _run("backward", x, None, g, spline_weight, base_weight, None, grid, order, spec, g.shape[-1], gx=gx)
     return gx
 
 
@@ -106,9 +106,9 @@ def grad_coef(
     spec: Spec,
     needs: tuple[bool, bool] = (True, True),
 ) -> tuple[Tensor, Tensor]:
-    gs, gb = _empty_coefficients(x, g.shape[1], grid, spec, needs)
+    gs, gb = _empty_coefficients(x, g.shape[-1], grid, spec, needs)
     if needs[0] or needs[1]:
-        _run("backward", x, v, g, None, None, None, grid, order, spec, g.shape[1], gs=gs, gb=gb)
+        _run("backward", x, v, g, None, None, None, grid, order, spec, g.shape[-1], gs=gs, gb=gb)
     return gs, gb
 
 
@@ -122,13 +122,14 @@ def backward(
     spec: Spec,
     needs: tuple[bool, bool, bool, bool] = (True, True, True, True),
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    gx = torch.empty(x.shape if needs[0] else 0, dtype=x.dtype)
-    gs, gb = _empty_coefficients(x, g.shape[1], grid, spec, (needs[1], needs[2]))
-    gbias = torch.empty(g.shape[1] if needs[3] else 0, dtype=x.dtype)
+    groups, out = x.shape[:-2], g.shape[-1]
+    gx = x.new_empty(x.shape if needs[0] else (*groups, 0))
+    gs, gb = _empty_coefficients(x, out, grid, spec, (needs[1], needs[2]))
+    gbias = x.new_empty((*groups, out if needs[3] else 0))
     if not (needs[1] or needs[2]):
         order += 1
     _run(
-        "backward", x, None, g, spline_weight, base_weight, None, grid, order, spec, g.shape[1],
+        "backward", x, None, g, spline_weight, base_weight, None, grid, order, spec, out,
         gx=gx, gs=gs, gb=gb, gbias=gbias,
     )  # fmt: skip
     return gx, gs, gb, gbias
@@ -137,21 +138,21 @@ def backward(
 def edge_magnitude(
     x: Tensor, spline_weight: Tensor | None, base_weight: Tensor | None, grid: Tensor, spec: Spec
 ) -> Tensor:
-    weight = base_weight if spline_weight is None else spline_weight
-    assert weight is not None, "a layer has spline rows, a base row or both"
-    m = torch.empty(weight.shape[:2], dtype=x.dtype)
-    _run("edge_magnitude", x, None, None, spline_weight, base_weight, None, grid, 0, spec, m.shape[0], y=m)
+    edges = _edges(spline_weight, base_weight)
+    m = x.new_empty((*x.shape[:-2], *edges))
+    _run("edge_magnitude", x, None, None, spline_weight, base_weight, None, grid, 0, spec, edges[0], y=m)
     return m
 
 
 def edge_magnitude_backward(
     x: Tensor, gm: Tensor, spline_weight: Tensor | None, base_weight: Tensor | None, grid: Tensor, spec: Spec
 ) -> tuple[Tensor, Tensor, Tensor]:
-    gx = torch.empty(x.shape, dtype=x.dtype)
-    gs = torch.empty(0 if spline_weight is None else spline_weight.shape, dtype=x.dtype)
-    gb = torch.empty(0 if base_weight is None else base_weight.shape, dtype=x.dtype)
+    gx = x.new_empty(x.shape)
+    absent = (*x.shape[:-2], 0)
+    gs = x.new_empty(absent if spline_weight is None else spline_weight.shape)
+    gb = x.new_empty(absent if base_weight is None else base_weight.shape)
     _run(
-        "edge_magnitude_backward", x, None, gm, spline_weight, base_weight, None, grid, 0, spec, gm.shape[0],
+        "edge_magnitude_backward", x, None, gm, spline_weight, base_weight, None, grid, 0, spec, gm.shape[-2],
         gx=gx, gs=gs, gb=gb,
     )  # fmt: skip
     return gx, gs, gb
@@ -160,9 +161,16 @@ def edge_magnitude_backward(
 def _empty_coefficients(
     x: Tensor, out: int, grid: Tensor, spec: Spec, needs: tuple[bool, bool]
 ) -> tuple[Tensor, Tensor]:
-    features, knots = grid.shape
-    gs = torch.empty((out, features, knots - spec.degree - 1) if needs[0] else 0, dtype=x.dtype)
-    return gs, torch.empty((out, features) if needs[1] else 0, dtype=x.dtype)
+    *groups, features, knots = grid.shape
+    gs = x.new_empty((*groups, *((out, features, knots - spec.degree - 1) if needs[0] else (0,))))
+    return gs, x.new_empty((*groups, *((out, features) if needs[1] else (0,))))
+
+
+def _edges(spline_weight: Tensor | None, base_weight: Tensor | None) -> torch.Size:
+    if spline_weight is not None:
+        return spline_weight.shape[-3:-1]
+    assert base_weight is not None, "a layer has spline rows, a base row or both"
+    return base_weight.shape[-2:]
 
 
 def _run(
@@ -183,7 +191,7 @@ def _run(
     gb: Tensor | None = None,
     gbias: Tensor | None = None,
 ) -> None:
-    """Call a kernel; results are wanted where they are given and not of shape (0,)."""
+    """Call a kernel; results are wanted where they are given and not of shape (..., 0)."""
     if order > MAX_ORDER:
         raise ValueError(f"the cpu backend takes derivatives up to order {MAX_ORDER}, got {order}; use 'reference'")
     # Names keep the contiguous copies alive until the call returns.
@@ -191,15 +199,16 @@ def _run(
     inputs = [t if t is None or t.is_contiguous() else t.contiguous() for t in given]
     degree, base, extrapolation = spec
     assert isinstance(base, str), "callables run unfused"
-    batch, features = x.shape
+    *groups, batch, features = x.shape
     getattr(_C, kernel)(
         _isa,
         DTYPES[x.dtype],
         get_num_threads(),
+        groups[0] if groups else 1,
         batch,
         features,
         out,
-        grid.shape[1] - 2 * degree - 1,
+        grid.shape[-1] - 2 * degree - 1,
         degree,
         order,
         _BASES[base],

@@ -16,6 +16,7 @@ from torch import Tensor
 from kan_fast.dispatch import module
 from kan_fast.reference import Spec
 
+_PLAIN = {Tensor, torch.nn.Parameter, type(None), int, str, list, tuple}  # subclasses of Tensor see every operator
 _LIBRARY = torch.library.Library("kan_fast", "DEF")
 _WEIGHTS = "Tensor? spline_weight, Tensor? base_weight"
 _SPEC = "int degree, str base, str extrapolation, str backend"
@@ -31,25 +32,42 @@ def _define(name: str, arguments: str, results: int, fake: Callable[..., Any]) -
             return fake(*args)
         *tensors, degree, base, extrapolation, backend = args
         needs = [tensors.pop()] if has_needs else []
-        return _run(getattr(module(backend), name), tensors, Spec(degree, base, extrapolation), *needs)
+        return _run(module(backend), name, tensors, Spec(degree, base, extrapolation), *needs)
 
     returned = ", ".join(["Tensor"] * results)
     _LIBRARY.define(f"{name}({arguments}, {_SPEC}) -> ({returned})")
     _LIBRARY.impl(name, call, "CompositeExplicitAutograd")
     torch.library.register_fake(f"kan_fast::{name}", fake, lib=_LIBRARY)
-    return getattr(torch.ops.kan_fast, name).default
+    operator = getattr(torch.ops.kan_fast, name).default
+
+    def run(*args: Any) -> Any:
+        return call(*args) if _unobserved(args) else operator(*args)
+
+    return run
 
 
-def _run(function: Callable[..., Any], tensors: list, *rest: Any) -> Any:
-    """Call a backend's function, once for each group if the tensors have a leading dimension of groups.
+def _unobserved(args: tuple) -> bool:
+    """Whether torch's dispatcher would only call the backend: it takes as long as the kernel of a small layer."""
+    return not (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._get_tracing_state()
+        or torch.autograd._profiler_enabled()
+    ) and all(type(t) in _PLAIN for t in args)
+
+
+def _run(backend: Any, name: str, tensors: list, *rest: Any) -> Any:
+    """Call a backend's function, for each group if the tensors have a leading dimension of groups it doesn't take.
 
     Autocast is settled in functional.py: inside, plain torch must not round once more.
     """
     x = tensors[0]
     if torch.is_autocast_enabled(x.device.type):
         with torch.autocast(x.device.type, enabled=False):
-            return _run(function, tensors, *rest)
-    if x.dim() == 2:
+            return _run(backend, name, tensors, *rest)
+    function = getattr(backend, name)
+    if x.dim() == 2 or getattr(backend, "TAKES_GROUPS", False):
         return function(*tensors, *rest)
     results = [function(*(t[i] if isinstance(t, Tensor) else t for t in tensors), *rest) for i in range(len(x))]
     if isinstance(results[0], Tensor):

@@ -10,7 +10,7 @@ from problems import make_problem
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
-from kan_fast import dispatch, functional, ops, reference
+from kan_fast import dispatch, functional, reference
 
 BACKENDS = [name for name, status in dispatch.backends().items() if status.available]
 
@@ -89,11 +89,11 @@ def test_edge_magnitude(backend: str) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_operators(backend: str) -> None:
     p = make_problem(5, 3, 4)
-    c, rest = (p.spline_weight, p.base_weight), (*p.spec, backend)
+    c, rest, ops = (p.spline_weight, p.base_weight), (*p.spec, backend), torch.ops.kan_fast
     for v in (None, p.v):
-        torch.library.opcheck(ops.forward, (p.x, v, *c, p.bias, p.grid, 0, *rest))
-        torch.library.opcheck(ops.grad_coef, (p.x, v, p.g, p.grid, 0, [True, False], *rest))
-    torch.library.opcheck(ops.grad_input, (p.x, p.g, *c, p.grid, 1, *rest))
-    torch.library.opcheck(ops.backward, (p.x, p.g, *c, p.grid, 0, [True, False, True, True], *rest))
-    torch.library.opcheck(ops.edge_magnitude, (p.x, *c, p.grid, *rest))
-    torch.library.opcheck(ops.edge_magnitude_backward, (p.x, p.gm, p.spline_weight, None, p.grid, *rest))
+        torch.library.opcheck(ops.forward.default, (p.x, v, *c, p.bias, p.grid, 0, *rest))
+        torch.library.opcheck(ops.grad_coef.default, (p.x, v, p.g, p.grid, 0, [True, False], *rest))
+    torch.library.opcheck(ops.grad_input.default, (p.x, p.g, *c, p.grid, 1, *rest))
+    torch.library.opcheck(ops.backward.default, (p.x, p.g, *c, p.grid, 0, [True, False, True, True], *rest))
+    torch.library.opcheck(ops.edge_magnitude.default, (p.x, *c, p.grid, *rest))
+    torch.library.opcheck(ops.edge_magnitude_backward.default, (p.x, p.gm, p.spline_weight, None, p.grid, *rest))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -73,6 +75,19 @@ def test_export_with_dynamic_batch() -> None:
     program = torch.export.export(net, (x,), dynamic_shapes=({0: Dim("batch")},))
     longer = torch.rand(17, 3)
     torch.testing.assert_close(program.module()(longer), net(longer))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # torch's own
+def test_aot_inductor_package_with_dynamic_batch(tmp_path: Path) -> None:
+    net, x = network().eval(), torch.rand(6, 3)
+    with torch.no_grad():
+        program = torch.export.export(net, (x,), dynamic_shapes=({0: Dim("batch", max=1024)},))
+        package = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "net.pt2"))
+        loaded = torch._inductor.aoti_load_package(package)
+        for batch in (6, 17):
+            z = torch.rand(batch, 3)
+            torch.testing.assert_close(loaded(z), net(z))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -83,6 +83,15 @@ def test_a_forked_process_runs_them_too() -> None:
     assert process.exitcode == 0
 
 
+@pytest.mark.parametrize("groups", [1, 2, 5])
+def test_groups_are_independent_problems(groups: int) -> None:
+    problems = [make_problem(33, 4, 6, seed=seed) for seed in range(groups)]
+    tensors = {name: torch.stack([getattr(p, name) for p in problems]) for name in vars(problems[0]) if name != "spec"}
+    together = everything(Problem(**tensors, spec=problems[0].spec))
+    for got, *wanted in zip(together, *map(everything, problems), strict=True):
+        assert torch.equal(got, torch.stack(wanted))
+
+
 def test_long_sums_stay_accurate() -> None:
     p = make_problem(200_000, 1, 2)
     exact = p.to(torch.float64)
