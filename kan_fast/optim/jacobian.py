@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kan_fast import ops
+from kan_fast import dispatch, ops
 from kan_fast.linear import KANLinear
-from kan_fast.reference import base_function, basis
+from kan_fast.reference import base_function
 
 
 class Term(NamedTuple):
@@ -97,8 +97,7 @@ class Jacobian:
             mask = getattr(layer, "mask", None)
             edges = edges if mask is None else edges * mask
             if self._wants(layer.spline_weight):
-                spline = basis(x, layer.grid.double(), layer.spline_order, order, layer.extrapolation)
-                self._add(rows, layer.spline_weight, edges[..., None] * spline[:, None])
+                self._add(rows, layer.spline_weight, edges[..., None] * _spline_rows(layer, x, order)[:, None])
             if layer.base_weight is not None and self._wants(layer.base_weight):
                 self._add(rows, layer.base_weight, edges * base_function(x, layer.base, order)[:, None])
             if v is None and order == 0 and layer.bias is not None and self._wants(layer.bias):  # the layer's own call
@@ -110,3 +109,15 @@ class Jacobian:
 
     def _wants(self, parameter: Tensor) -> bool:
         return id(parameter) in self._columns
+
+
+def _spline_rows(layer: KANLinear, x: Tensor, order: int) -> Tensor:
+    """`(batch, in, G + k)`: what the kernels give for a feature and a curve for each of its splines."""
+    grid = layer.grid.to(x)
+    rows = grid.shape[1] - layer.spline_order - 1
+    curves = torch.eye(rows, dtype=x.dtype, device=x.device)[:, None]
+    spec = (layer.spline_order, "zero", layer.extrapolation, dispatch.chosen(x.device.type, x.dtype))
+    values = [
+        ops.forward(x[:, i : i + 1], None, curves, None, None, grid[i : i + 1], order, *spec) for i in range(len(grid))
+    ]
+    return torch.stack(values, 1)
