@@ -1,7 +1,8 @@
-"""Knots and what is done with them: uniform grids, grids from samples, moving curves to another grid."""
+"""Knots and what is done with them: uniform grids, grids from samples, finer grids, moving curves to another grid."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,11 +16,16 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 
-def uniform_grid(in_features: int, grid_size: int, degree: int, grid_range: tuple[float, float]) -> Tensor:
-    """Equally spaced knots `(in, G + 2k + 1)` in float64; k of them on either side of `grid_range`."""
-    start, end = grid_range
+def uniform_grid(
+    in_features: int, grid_size: int, degree: int, grid_range: Sequence[float] | Sequence[Sequence[float]]
+) -> Tensor:
+    """Equally spaced knots `(in, G + 2k + 1)` in float64; k of them on either side of `grid_range`.
+
+    That is `(start, end)`, or such a pair for every feature.
+    """
+    start, end = torch.tensor(grid_range, dtype=torch.float64).expand(in_features, 2)[..., None].unbind(1)
     steps = torch.arange(-degree, grid_size + degree + 1, dtype=torch.float64)
-    return (start + (end - start) * (steps / grid_size)).expand(in_features, -1).clone()
+    return start + (end - start) * (steps / grid_size)
 
 
 def extend(inner: Tensor, degree: int) -> Tensor:
@@ -82,23 +88,75 @@ def _quantiles(x: Tensor, share: Tensor, group: ProcessGroup | None) -> Tensor:
     return lower + (position - position.floor())[:, None] * (upper - lower)
 
 
-def transfer(old: Tensor, new: Tensor, degree: int, extrapolation: str) -> Tensor:
+def refine(grid: Tensor, degree: int, size: int) -> tuple[Tensor, Tensor]:
+    """Knots with `size` spans instead of G, and the matrix that carries coefficients to them.
+
+    The new spans are as long as the old ones around them suggest: their ends lie at equal steps between the numbers of
+    the old knots. The k knots on either side stay, so if `size` is a multiple of G, all old knots are among the new
+    ones and every curve stays what it is on the whole line, where it fades out too. The matrix is knot insertion then
+    (Cohen, Lyche and Riesenfeld, Computer Graphics and Image Processing 14, 1980), and projection (`transfer`) else.
+
+    Args:
+        grid: knots `(in, G + 2k + 1)`.
+        degree: k.
+        size: number of new spans, at least 1.
+
+    Returns:
+        Knots `(in, size + 2k + 1)` and matrix `(in, size + k, G + k)` in float64.
+
+    Raises:
+        ValueError: the dtype of the grid can't tell the new knots apart.
+    """
+    number = grid.shape[1] - 2 * degree - 1
+    inner = grid[:, degree : degree + number + 1].to(torch.float64)
+    place = torch.arange(size + 1, device=grid.device) * number
+    left = (place // size).clamp(max=number - 1)
+    share = (place - left * size).to(torch.float64) / size
+    finer = torch.lerp(inner[:, left], inner[:, left + 1], share.expand(len(grid), -1)).to(grid.dtype)
+    new = torch.cat([grid[:, :degree], finer, grid[:, degree + number + 1 :]], 1)
+    if not (new.diff(dim=1) > 0).all():
+        raise ValueError(f"{grid.dtype} can't tell apart the knots of {size} spans; use fewer, or a wider dtype")
+    if size % number:
+        return new, transfer(grid, new, degree, "zero", everywhere=True)
+    return new, _insertion(grid.to(torch.float64), new.to(torch.float64), degree)
+
+
+def _insertion(old: Tensor, new: Tensor, degree: int) -> Tensor:
+    """Oslo algorithm: `(in, G_new + k, G_old + k)` for knots `new` that hold all of `old`; rows are convex weights.
+
+    The recursion of the B-splines on the old knots, with the p-th knot after the first instead of x at level p.
+    """
+    rows = new.shape[1] - degree - 1
+    first = new[:, :rows, None]
+    values = ((old[:, None, :-1] <= first) & (first < old[:, None, 1:])).to(old.dtype)
+    for p in range(1, degree + 1):
+        knot = new[:, p : p + rows, None]
+        scaled = values / (old[:, p:] - old[:, :-p])[:, None]
+        left, right = scaled[..., :-1], scaled[..., 1:]
+        values = (knot - old[:, None, : -p - 1]) * left + (old[:, None, p + 1 :] - knot) * right
+    return values
+
+
+def transfer(old: Tensor, new: Tensor, degree: int, extrapolation: str, *, everywhere: bool = False) -> Tensor:
     """Matrix `(in, G_new + k, G_old + k)` that carries the coefficients on the knots `old` to the knots `new`.
 
-    The new curve is the L2 projection of the old one over the range of the new grid. Products of splines are
-    polynomials between the knots of either grid, so Gauss-Legendre nodes there integrate them exactly: the design is
-    fixed, no sample can leave a span empty, and a curve that the new grid can represent is reproduced. The projection
-    is bounded in the maximum norm for any knots (Shadrin, Acta Mathematica 187, 2001). Computed in float64.
+    The new curve is the L2 projection of the old one over the range of the new grid, or over all its knots. Products
+    of splines are polynomials between the knots of either grid, so Gauss-Legendre nodes there integrate them exactly:
+    the design is fixed, no sample can leave a span empty, and a curve that the new grid can represent is reproduced.
+    The projection is bounded in the maximum norm for any knots (Shadrin, Acta Mathematica 187, 2001). Computed in
+    float64.
 
     Args:
         old: knots `(in, G_old + 2k + 1)`.
         new: knots `(in, G_new + 2k + 1)`.
         degree: k of both.
         extrapolation: how the old curve goes on outside of its grid range.
+        everywhere: project over all knots, so that the curve also fades out as the old one.
     """
     old, new = old.to(torch.float64), new.to(torch.float64)
-    start, end = new[:, degree : degree + 1], new[:, -1 - degree :][:, :1]
-    breaks = torch.cat([old, new[:, degree : new.shape[1] - degree]], 1).clamp(start, end).sort(1).values
+    beyond = 0 if everywhere else degree
+    start, end = new[:, beyond : beyond + 1], new[:, -1 - beyond :][:, :1]
+    breaks = torch.cat([old, new], 1).clamp(start, end).sort(1).values
     node, weight = (torch.as_tensor(a, device=old.device) for a in np.polynomial.legendre.leggauss(degree + 1))
     left, width = breaks[:, :-1, None], breaks.diff(dim=1)[..., None]
     points = (left + width * (node + 1) / 2).flatten(1)  # (i, p)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from functools import partial
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 
+Range = tuple[float, float] | tuple[tuple[float, float], ...]
+
+
 class KANLinear(nn.Module):
     """A Kolmogorov-Arnold layer, `y_o = bias_o + sum_i phi_oi(x_i)` (arXiv 2404.19756, Eq. 2.10-2.12).
 
@@ -31,7 +35,8 @@ class KANLinear(nn.Module):
         bias: whether to add a learnable bias.
         grid_size: number of spans G >= 1 of the grid.
         spline_order: degree k of the splines, 0 to 5.
-        grid_range: interval that the grid covers at first (and after `reset_parameters`), for every input.
+        grid_range: interval `(start, end)` that the grid covers at first (and after `reset_parameters`), or such a pair
+            for every input.
         base: "silu", "identity", "zero", or a callable that acts on each element (evaluated unfused).
         extrapolation: "zero", "linear" or "clamp"; see `kan_fast.functional.kan_linear`.
         grid_eps: share of the uniform grid in `update_grid`, 0 to 1; the rest follows the quantiles of the samples.
@@ -56,7 +61,7 @@ class KANLinear(nn.Module):
         *,
         grid_size: int = 5,
         spline_order: int = 3,
-        grid_range: tuple[float, float] = (-1, 1),
+        grid_range: Range = (-1, 1),
         base: Base = "silu",
         extrapolation: str = "zero",
         grid_eps: float = 0.02,
@@ -71,8 +76,8 @@ class KANLinear(nn.Module):
         self.in_features = integer("in_features", in_features, 0)
         self.out_features = integer("out_features", out_features, 0)
         self.grid_size, self.spline_order = integer("grid_size", grid_size, 1), spline_order
-        _check_options(grid_range, grid_eps, backend)
-        self.grid_range = (float(grid_range[0]), float(grid_range[1]))
+        _check_options(grid_eps, backend)
+        self.grid_range = _range(grid_range, self.in_features)
         self.base, self.extrapolation = base, extrapolation
         self.grid_eps, self.backend = grid_eps, backend
 
@@ -140,11 +145,7 @@ class KANLinear(nn.Module):
         Raises:
             ValueError: no samples, or some are NaN or infinite, in any process; or the group is ambiguous.
         """
-        if "spline_weight" not in self._parameters:
-            raise ValueError(
-                "update_grid can't move curves whose spline_weight is computed from other parameters (pruning, weight "
-                "norm, parametrisation); make it a plain parameter first"
-            )
+        self._check_movable("update_grid")
         if not isinstance(x, Tensor) or not x.dim():
             raise TypeError(f"update_grid expected samples (..., {self.in_features}), got {x!r:.80}")
         processes.reshard(self)
@@ -173,6 +174,45 @@ class KANLinear(nn.Module):
         weight.copy_(torch.where(kept, weight, moved.to(weight.dtype)))
         grid.copy_(new)
 
+    def refine(self, grid_size: int) -> KANLinear:
+        """A new layer on a grid of `grid_size` spans with the same function; it shares no memory with this one.
+
+        If `grid_size` is a multiple of the present one, the function is the same to rounding on the whole line, else
+        its best approximation in the mean square (see `kan_fast.grids.refine`). All options stay.
+
+        Raises:
+            TypeError, ValueError: `grid_size` is not an int, less than 1, or too large for the dtype; or the layer's
+                parameters are sharded or computed from others.
+        """
+        new = copy.deepcopy(self)
+        new.refine_(grid_size)
+        return new
+
+    @torch.no_grad()
+    def refine_(self, grid_size: int) -> None:
+        """`refine` in place. Optimisers keep their parameters, but what they remember of them no longer fits."""
+        size = integer("grid_size", grid_size, 1)
+        self._check_movable("refine")
+        if processes.local(self.spline_weight) is not self.spline_weight:
+            raise ValueError("refine can't change the shape of sharded parameters; refine first, then shard")
+        if size == self.grid_size:
+            return
+        knots, matrix = grids.refine(self.grid, self.spline_order, size)
+        finer = torch.einsum("irs,ois->oir", matrix, self.spline_weight.to(matrix.dtype))
+        self.spline_weight.grad = None
+        self.spline_weight.data = finer.to(self.spline_weight.dtype).contiguous()
+        self.grid, self.grid_size = knots, size
+
+    @torch.no_grad()
+    def coverage(self, x: Tensor) -> Tensor:
+        """Fraction of the samples x `(..., in_features)` outside of the grid range, for each feature `(in,)`.
+
+        NaN counts as outside; 0 for no samples.
+        """
+        start, end = self.grid[:, self.spline_order], self.grid[:, -1 - self.spline_order]
+        outside = ~((x >= start) & (x <= end)).flatten(0, -2)
+        return outside.sum(0) / max(len(outside), 1)
+
     def extra_repr(self) -> str:
         """The constructor's arguments, as nn.Linear prints them."""
         text = (
@@ -191,15 +231,24 @@ class KANLinear(nn.Module):
     def _base_name(self) -> str:
         return self.base if isinstance(self.base, str) else getattr(self.base, "__name__", type(self.base).__name__)
 
+    def _check_movable(self, what: str) -> None:
+        if "spline_weight" not in self._parameters:
+            raise ValueError(
+                f"{what} can't move curves whose spline_weight is computed from other parameters (pruning, weight "
+                "norm, parametrisation); make it a plain parameter first"
+            )
+
     def _mean_squares(self) -> tuple[float, float]:
         """`E[x^2]` and `E[base(x)^2]` for normal x with the mean and variance of the uniform on the grid range.
 
-        A callable base that can't be evaluated there (on the meta device, out of its domain) counts as the identity.
+        Both are means over the features where these have ranges of their own. A callable base that can't be evaluated
+        there (on the meta device, out of its domain) counts as the identity.
         """
-        start, end = self.grid_range
+        start, end = np.reshape(self.grid_range, (-1, 2, 1)).swapaxes(0, 1)
         nodes, weights = np.polynomial.hermite_e.hermegauss(32)
-        x = (start + end) / 2 + (end - start) / math.sqrt(12) * nodes
-        power = float(weights @ x**2 / weights.sum())
+        x = (start + end) / 2 + (end - start) / math.sqrt(12) * nodes  # (1 or in, nodes)
+        weights /= weights.sum()
+        power = float((x**2 @ weights).mean())
         if callable(self.base):
             if self.grid.is_meta:
                 return power, power
@@ -209,7 +258,7 @@ class KANLinear(nn.Module):
         else:
             values = {"silu": x * (1 + np.tanh(x / 2)) / 2, "identity": x, "zero": 0 * x}[self.base]
         with np.errstate(over="ignore"):
-            base_power = float(weights @ values**2 / weights.sum())
+            base_power = float((values**2 @ weights).mean())
         return power, base_power if math.isfinite(base_power) and base_power > 0 else power
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> KANLinear:
@@ -257,19 +306,34 @@ class KANLinear(nn.Module):
         )
 
 
-def _check_distinct_knots(grid_range: tuple[float, float], grid_size: int, degree: int, dtype: torch.dtype) -> None:
-    start, end = grid_range
+def _range(given: Range, in_features: int) -> Range:
+    """A pair of floats, or one for every feature.
+
+    Raises:
+        ValueError: these are not pairs of finite numbers with start < end.
+    """
+    array = np.asarray(given, dtype=float)
+    if array.shape not in ((2,), (in_features, 2)) or not (
+        np.isfinite(array).all() and (array[..., 0] < array[..., 1]).all()
+    ):
+        raise ValueError(
+            f"grid_range must be (start, end) with finite start < end, got {given}; a list of such pairs has one for "
+            f"each of the {in_features} features"
+        )
+    return tuple(array.tolist()) if array.ndim == 1 else tuple(map(tuple, array.tolist()))
+
+
+def _check_distinct_knots(grid_range: Range, grid_size: int, degree: int, dtype: torch.dtype) -> None:
+    start, end = np.reshape(grid_range, (-1, 2)).T
     step = (end - start) / grid_size
-    if step <= torch.finfo(dtype).eps * (max(abs(start), abs(end)) + degree * step):
+    if (step <= torch.finfo(dtype).eps * (np.maximum(abs(start), abs(end)) + degree * step)).any():
         raise ValueError(
             f"{dtype} can't tell apart the knots of grid_size {grid_size} on {grid_range}; "
             "use fewer spans, a wider range, shifted data or a wider dtype"
         )
 
 
-def _check_options(grid_range: tuple[float, float], grid_eps: float, backend: str | None) -> None:
-    if len(grid_range) != 2 or not -math.inf < grid_range[0] < grid_range[1] < math.inf:
-        raise ValueError(f"grid_range must be (start, end) with finite start < end, got {grid_range}")
+def _check_options(grid_eps: float, backend: str | None) -> None:
     if not 0 <= grid_eps <= 1:
         raise ValueError(f"grid_eps must be between 0 (quantiles) and 1 (uniform), got {grid_eps}")
     if backend is not None and backend not in dispatch.NAMES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,8 @@ class KAN(nn.Module):
         base: base function of every edge: "silu", "identity", "zero" or a callable that acts on each element.
         base_fun: pykan's name of `base`; used if given.
         extrapolation: what splines do outside of the grid: "zero", "linear" or "clamp"; see `KANLinear`.
-        grid_range: interval that the grids cover at first.
+        grid_range: interval `(start, end)` that the grids cover at first. Or such a pair for every input of the
+            network; the grids of the other layers then cover [-1, 1].
         grid_eps: share of the uniform grid in `update_grid`, 0 to 1.
         backend: force a backend; None chooses.
         device: device of the parameters.
@@ -58,7 +60,7 @@ class KAN(nn.Module):
         base: Base = "silu",
         base_fun: Base | None = None,
         extrapolation: str = "zero",
-        grid_range: Sequence[float] = (-1, 1),
+        grid_range: Sequence[float] | Sequence[Sequence[float]] = (-1, 1),
         grid_eps: float = 0.02,
         backend: str | None = None,
         device: torch.device | str | None = None,
@@ -67,6 +69,9 @@ class KAN(nn.Module):
         super().__init__()
         self.width = _check_width(width)
         self.grid, self.k = integer("grid", grid, 1), integer("k", k, 0)
+        ranges: list[Any] = [tuple(grid_range)] * len(self.width)
+        if ranges[0] and not isinstance(ranges[0][0], (int, float)):
+            ranges[1:] = [(-1, 1)] * len(ranges[1:])
         final = torch.get_default_device() if device is None else torch.device(device)
         start = "cpu" if seed is not None and final.type != "meta" else final
         with torch.random.fork_rng(devices=[]) if seed is not None else nullcontext():
@@ -79,7 +84,7 @@ class KAN(nn.Module):
                     bias,
                     grid_size=self.grid,
                     spline_order=self.k,
-                    grid_range=tuple(grid_range),  # type: ignore[arg-type]  # KANLinear checks that there are two
+                    grid_range=range_,
                     base=base if base_fun is None else base_fun,
                     extrapolation=extrapolation,
                     grid_eps=grid_eps,
@@ -87,7 +92,7 @@ class KAN(nn.Module):
                     device=start,
                     dtype=dtype,
                 )
-                for n_in, n_out in zip(self.width[:-1], self.width[1:], strict=True)
+                for n_in, n_out, range_ in zip(self.width[:-1], self.width[1:], ranges[:-1], strict=True)
             )
         self.to(final)
 
@@ -147,6 +152,31 @@ class KAN(nn.Module):
             for t, old in zip(tensors, before, strict=True):
                 t.copy_(old)
             raise
+
+    def refine(self, new_grid: int) -> KAN:
+        """A new network on grids of `new_grid` spans with the same function; it shares no memory with this one.
+
+        See `KANLinear.refine`; pykan's name and meaning.
+        """
+        new = copy.deepcopy(self)
+        new.refine_(new_grid)
+        return new
+
+    def refine_(self, new_grid: int) -> None:
+        """`refine` in place, as `fit(grids=...)` does it. See `KANLinear.refine_`."""
+        for layer in self.layers:
+            layer.refine_(new_grid)
+        self.grid = new_grid
+
+    def coverage(self, x: Tensor) -> list[Tensor]:
+        """For every layer the fraction of samples outside of its grid range, for each feature `(width[l],)`.
+
+        Args:
+            x: input samples `(..., width[0])`.
+        """
+        with torch.no_grad():
+            inputs = flow.record(self, self.layers, x)[1]
+        return [layer.coverage(samples) for layer, samples in zip(self.layers, inputs, strict=True)]
 
     fit = training.fit
 
