@@ -1,0 +1,112 @@
+"""Jacobians of residuals in the parameters of KAN layers, read off from the contractions of one backward pass.
+
+Every gradient of a layer's coefficients is a `grad_coef`, `sum_b v[b,i] B_ir^(d)(x[b,i]) g[b,o]`, also those behind
+derivatives in x (docs/architecture.md). If residual b depends on sample b alone, its own gradient is the b-th term of
+that sum in the backward pass of the sum of all residuals. So nothing has to be differentiated sample by sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from kan_fast import ops
+from kan_fast.linear import KANLinear
+from kan_fast.reference import base_function, basis
+
+
+class Term(NamedTuple):
+    """What a contraction adds to the gradient of a layer's coefficients: x, v `(batch, in)`, g `(batch, out)`."""
+
+    layer: KANLinear
+    x: Tensor
+    v: Tensor | None
+    g: Tensor
+    order: int
+
+
+class _Recorder(TorchDispatchMode):
+    """Keeps the arguments of every `grad_coef`, and of every `backward`, which holds one with v = 1."""
+
+    def __init__(self, layers: Iterable[KANLinear]) -> None:
+        super().__init__()
+        self.layers = {layer.grid.data_ptr(): layer for layer in layers}
+        self.terms: list[Term] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
+        if func is ops.backward:
+            x, g, _, _, grid, order = args[:6]
+            self._keep(x, None, g, grid, order)
+        elif func is ops.grad_coef:
+            self._keep(*args[:5])
+        return func(*args, **(kwargs or {}))
+
+    def _keep(self, x: Tensor, v: Tensor | None, g: Tensor, grid: Tensor, order: int) -> None:
+        layer = self.layers.get(grid.data_ptr())
+        if layer is not None:
+            self.terms.append(Term(layer, x, v, g, order))
+
+
+class Jacobian:
+    """The Jacobian of residuals in some parameters, in blocks of rows.
+
+    Args:
+        layers: the layers that hold the parameters.
+        params: those of their parameters that count, in the order of the columns.
+        residuals: `(n, ...)` with a graph; residual b depends on the b-th sample alone in every call of a layer.
+
+    Raises:
+        ValueError: a layer was called with another number of samples than there are residuals.
+    """
+
+    def __init__(self, layers: Sequence[KANLinear], params: Sequence[Tensor], residuals: Tensor) -> None:
+        self._count, self._like = len(residuals), residuals.detach().new_empty(0, dtype=torch.float64)
+        sizes = [p.numel() for p in params]
+        ends = torch.tensor([0, *sizes]).cumsum(0).tolist()
+        self._columns = {id(p): slice(a, b) for p, a, b in zip(params, ends[:-1], ends[1:], strict=True)}
+        self.width = ends[-1]
+        self._terms: list[list[Term]] = []
+        columns = residuals.reshape(len(residuals), -1)
+        for j in range(columns.shape[1]):
+            with _Recorder(layers) as recorder:
+                torch.autograd.grad(columns[:, j].sum(), params, retain_graph=True, allow_unused=True)
+            self._terms.append(recorder.terms)
+        for term in (term for terms in self._terms for term in terms):
+            if len(term.x) != len(residuals):
+                raise ValueError(
+                    f"got {len(residuals)} residuals of a layer that was called with {len(term.x)} samples; a residual "
+                    "belongs to one sample: return a tuple with a tensor for each call of the network"
+                )
+
+    def blocks(self, numbers: int = 1 << 23) -> Iterator[Tensor]:
+        """Rows `(m, width)` in float64, one residual after the other, at most about `numbers` numbers at a time."""
+        step = max(1, numbers // max(self.width, 1))
+        for terms in self._terms:
+            for start in range(0, self._count, step):
+                yield self._rows(terms, slice(start, start + step))
+
+    def _rows(self, terms: list[Term], part: slice) -> Tensor:
+        rows = self._like.new_zeros(len(range(self._count)[part]), self.width)
+        for layer, x, v, g, order in terms:
+            x, g = x[part].double(), g[part].double()
+            factor = None if v is None else v[part].double()
+            if self._wants(layer.spline_weight):
+                spline = basis(x, layer.grid.double(), layer.spline_order, order, layer.extrapolation)
+                spline = spline if factor is None else spline * factor[..., None]
+                rows[:, self._columns[id(layer.spline_weight)]] += (g[:, :, None] * spline.flatten(1)[:, None]).flatten(
+                    1
+                )
+            if layer.base_weight is not None and self._wants(layer.base_weight):
+                base = base_function(x, layer.base, order)
+                base = base if factor is None else base * factor
+                rows[:, self._columns[id(layer.base_weight)]] += (g[:, :, None] * base[:, None]).flatten(1)
+            if v is None and order == 0 and layer.bias is not None and self._wants(layer.bias):  # the layer's own call
+                rows[:, self._columns[id(layer.bias)]] += g
+        return rows
+
+    def _wants(self, parameter: Tensor) -> bool:
+        return id(parameter) in self._columns
