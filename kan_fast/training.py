@@ -1,46 +1,44 @@
-"""The training loop behind `KAN.fit`: pykan's options, with data checked and training that can't ruin the model."""
+"""`KAN.fit`: pykan's options, checked, and training that can't ruin the network."""
 
 from __future__ import annotations
 
+import os
+import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.optim import LBFGS, Adam, Optimizer
+from torch.optim import Adam, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
-from kan_fast import flow
-from kan_fast.data import Check, Dataset, Pair, sources
+from kan_fast import flow, optim
+from kan_fast.checkpoint import Path
+from kan_fast.data import Check, Dataset, sources
+from kan_fast.loop import Callback, Entry, History, Loop, Metric
+from kan_fast.objective import Diverged, Loss, Objective
 from kan_fast.options import integer, real
-from kan_fast.sparsity import regularization
+from kan_fast.schedule import EarlyStopping, GridSchedule
 
 if TYPE_CHECKING:
     from kan_fast.network import KAN
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-Metric = Callable[[], Any]
-History = dict[str, list[float]]
-
-OPTIMIZERS: dict[str, Callable[[Sequence[Tensor], float | None], Optimizer]] = {
-    "LBFGS": lambda parameters, lr: LBFGS(
-        parameters,
-        lr=1.0 if lr is None else lr,
-        history_size=10,
-        line_search_fn="strong_wolfe",
-        tolerance_grad=1e-32,
-        tolerance_change=1e-32,
-    ),
-    "Adam": lambda parameters, lr: Adam(parameters, lr=1e-2 if lr is None else lr),
+OPTIMIZERS: dict[str, Callable[[KAN, Sequence[Tensor], float | None], Optimizer]] = {
+    "LBFGS": lambda model, parameters, lr: optim.LBFGS(parameters, lr=1.0 if lr is None else lr),
+    "Adam": lambda model, parameters, lr: Adam(parameters, lr=1e-2 if lr is None else lr, fused=True),
+    "LM": lambda model, parameters, lr: optim.LevenbergMarquardt(model),
 }
+_LINE_SEARCHES = (torch.optim.LBFGS, optim.LBFGS, optim.LevenbergMarquardt)
+_REFRESH = 0.1  # seconds between new numbers in the progress bar
 
 
 def fit(
     model: KAN,
     dataset: Dataset,
-    opt: str = "LBFGS",
+    opt: str | Optimizer | type[Optimizer] = "LBFGS",
     steps: int = 100,
     *,
     log: int = 1,
@@ -48,15 +46,25 @@ def fit(
     lamb_l1: float = 1.0,
     lamb_entropy: float = 2.0,
     update_grid: bool = True,
+    grids: Sequence[int] | None = None,
     grid_update_num: int = 10,
     start_grid_update_step: int = -1,
     stop_grid_update_step: int = 50,
+    update_grid_every: int | None = None,
+    stop_update_at: int | None = None,
+    continual: bool = False,
     loss_fn: Loss | None = None,
     lr: float | None = None,
     batch: int = -1,
     metrics: Metric | Sequence[Metric] | None = None,
     display_metrics: str | Sequence[str] | None = None,
     val: Dataset | None = None,
+    clip: float | None = None,
+    scheduler: LRScheduler | Callable[[Optimizer], LRScheduler] | None = None,
+    patience: int | None = None,
+    callbacks: Callback | Sequence[Callback] | None = None,
+    checkpoint: Path | None = None,
+    save_every: int = 100,
     seed: int | None = None,
     progress: bool = True,
 ) -> History:
@@ -66,10 +74,10 @@ def fit(
     arXiv 2404.19756, Eq. 2.17-2.20 (see `kan_fast.sparsity`).
 
     Data are cast to the dtype and device of the network. Grids are updated at the beginning of training, from all
-    inputs in memory or from the present batch of a DataLoader. That changes the meaning of `spline_weight`, so Adam
-    forgets its averages for these parameters and LBFGS its whole history. A layer whose `spline_weight` is frozen
-    (`requires_grad` False) keeps its grid. Under torch.distributed an update waits for all processes: call `fit` in all
-    of them, or with `update_grid=False`.
+    inputs in memory or from the present batch of a DataLoader, and reach a quarter of a span beyond them. That changes
+    the meaning of `spline_weight`, so Adam forgets its averages for these parameters and LBFGS its whole history; so
+    does a finer grid. A layer whose `spline_weight` is frozen (`requires_grad` False) keeps its knots. Under
+    torch.distributed an update waits for all processes: call `fit` in all of them, or with `update_grid=False`.
 
     Training stops early, with the parameters of the last step that was good, when the objective, its gradient or the
     samples of a grid update are NaN or infinite (a RuntimeWarning says so) and on Ctrl-C. Either way the history so far
@@ -80,18 +88,26 @@ def fit(
         dataset: a dict with train_input and test_input `(samples, in)`, train_label and test_label; or a pair `(x, y)`;
             or a DataLoader that yields such pairs, one per step, over and over. Labels have the shape
             `(samples, out)` of the output; with a `loss_fn` and out > 1, integer labels are left to it as they are.
-        opt: "LBFGS" (strong Wolfe line search, up to 20 iterations a step) or "Adam".
-        steps: number of steps. With batches, a step is one batch.
+        opt: "LBFGS" (strong Wolfe line search, up to 20 iterations a step), "Adam", or "LM" (Levenberg-Marquardt, for
+            the mean squared error and up to about 5,000 parameters); see `kan_fast.optim`. Or a torch.optim.Optimizer,
+            or a class of them, which gets the trainable parameters and `lr` if that is given.
+        steps: number of steps, on each of `grids`. With batches, a step is one batch.
         log: the progress bar shows new numbers every `log` steps.
         lamb: weight of the regularisation, at least 0.
         lamb_l1: weight of the L1 norm in it, at least 0.
         lamb_entropy: weight of the entropy in it, at least 0.
         update_grid: whether to move the grids to where the data are.
+        grids: numbers of spans, such as [3, 5, 10, 20]: training goes on `steps` steps on each, the network being
+            refined in between (see `KAN.refine`). Counts of steps below begin anew with each. None keeps the grid.
         grid_update_num: sets how often grids are updated, by pykan's rule: in steps, counted from 0, that are multiples
             of `max(1, stop_grid_update_step // grid_update_num)`. That is about this number of updates, more if it
             doesn't divide `stop_grid_update_step`.
         start_grid_update_step: no update before this step.
         stop_grid_update_step: no update from this step on.
+        update_grid_every: the number of steps between updates itself, instead of pykan's rule.
+        stop_update_at: the same as `stop_grid_update_step`.
+        continual: train on data of a part of the domain and leave what was learnt elsewhere as it is: grids stay, and
+            only splines are trained, not the base weights and biases, which act everywhere.
         loss_fn: `loss_fn(output, label)` gives a scalar; None for the mean squared error.
         lr: learning rate, greater than 0; None for 1 with LBFGS and 0.01 with Adam.
         batch: samples per step, at most all; they walk through random permutations of the data, end to end. -1 for
@@ -100,6 +116,18 @@ def fit(
             list in the history under its `__name__`.
         display_metrics: names of lists of the history that the progress bar shows; None for the losses and reg.
         val: test data `(x, y)` or a DataLoader, when the dataset is not a dict.
+        clip: largest norm of the gradient, with optimisers of one evaluation per step; longer ones are scaled down.
+        scheduler: makes a scheduler of the learning rate from the optimiser, `lambda o: StepLR(o, 10)`; or one for the
+            optimiser that is given as `opt`. It makes a step after each of training, with the test loss (the training
+            loss, without test data) if it is a ReduceLROnPlateau.
+        patience: stop the training on a grid when the test loss (the training loss, without test data) has not become
+            smaller for this number of steps, and go back to the best parameters. None never stops early.
+        callbacks: a function, or several, `callback(step, entry)`, called after every step with its number, from 0, and
+            its entries of the history. Training ends if one returns True.
+        checkpoint: file that is written every `save_every` steps and at the end. If it exists, training goes on from
+            there with the same numbers as without the interruption; call `fit` with the same arguments. That needs a
+            `seed` where batches are drawn at random, or a DataLoader that yields the same batches again.
+        save_every: steps between checkpoints.
         seed: makes the batches reproducible; None takes them from torch's global generator, as DataLoader does. With a
             DataLoader, which has a generator of its own, None only.
         progress: whether to show a progress bar (on stderr).
@@ -116,162 +144,140 @@ def fit(
         RuntimeWarning: training diverged.
         UserWarning: training data lie outside of the grid and `update_grid` is off.
     """
-    if opt not in OPTIMIZERS:
-        raise ValueError(f"unknown optimiser {opt!r}; allowed: {', '.join(OPTIMIZERS)}")
     steps, log = integer("steps", steps, 0), integer("log", log, 1)
-    stop = integer("stop_grid_update_step", stop_grid_update_step)
-    updates = range(max(0, integer("start_grid_update_step", start_grid_update_step)), stop if update_grid else 0)
-    every = max(1, stop // integer("grid_update_num", grid_update_num, 1))
+    stop = stop_grid_update_step if stop_update_at is None else stop_update_at
+    schedule = GridSchedule(
+        grids, update_grid and not continual, grid_update_num, update_grid_every, start_grid_update_step, stop
+    )
+    if continual and grids is not None:
+        raise ValueError("continual training keeps the grid; leave out grids and refine the network before it")
+    stopping = EarlyStopping(patience)
+    save_every = integer("save_every", save_every, 1)
     lr = None if lr is None else real("lr", lr, positive=True)
-    lamb, lamb_l1 = real("lamb", lamb), real("lamb_l1", lamb_l1)
-    lamb_entropy = real("lamb_entropy", lamb_entropy)
+    clip = None if clip is None else real("clip", clip, positive=True)
+    lamb, weights = real("lamb", lamb), (real("lamb_l1", lamb_l1), real("lamb_entropy", lamb_entropy))
+    with _splines_alone(model) if continual else nullcontext():
+        parameters = _trainable(model)
+        optimizer = _optimizer(opt, model, parameters, lr)
+        if isinstance(optimizer, optim.LevenbergMarquardt) and (loss_fn is not None or lamb):
+            raise ValueError("LM minimises the mean squared error alone; leave out loss_fn and lamb, or use LBFGS")
+        if clip is not None and isinstance(optimizer, _LINE_SEARCHES):
+            raise ValueError("clip would mislead the line search of LBFGS and the steps of LM; use it with others")
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        check = Check(model.width[0], model.width[-1], parameters[0], classes=loss_fn is not None)
+        train, test = sources(dataset, val, batch, generator, check)
+        measures = _named([metrics] if callable(metrics) else metrics or ())
+        history: History = {name: [] for name in ("train_loss", "test_loss", "reg", *measures)}
+        shown = _shown(display_metrics, history)
+        if not update_grid or continual:
+            _warn_if_outside(model, train.samples())
+        loop = Loop(
+            model,
+            Objective(model, optimizer, loss_fn, lamb, weights, clip),
+            schedule,
+            stopping,
+            scheduler if scheduler is None or isinstance(scheduler, LRScheduler) else scheduler(optimizer),
+            train,
+            test,
+            steps,
+            measures,
+            [callbacks] if callable(callbacks) else callbacks or (),
+            checkpoint,
+            save_every,
+            history,
+        )
+        position = loop.resume() if checkpoint is not None and os.path.exists(checkpoint) else (0, 0)
+        done = len(history["train_loss"])
+        with tqdm(total=steps * len(schedule.sizes), initial=done, disable=not progress) as bar:
+            try:
+                _show(bar, loop.run(position), shown, log)
+            except (Diverged, flow.NotFinite):
+                loop.objective.restore()
+                warnings.warn(
+                    f"training stopped in step {len(history['train_loss'])}: the objective, its gradient or an "
+                    "activation is NaN or infinite. The parameters of the last good step are restored; a smaller lr, "
+                    "other data scaling or a smooth loss_fn may help",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+            except KeyboardInterrupt:
+                loop.objective.restore()
+                bar.set_description("interrupted")
+            finally:
+                optimizer.zero_grad()
+    return history
+
+
+def _show(bar: tqdm, entries: Iterator[Entry], shown: Sequence[str], log: int) -> None:
+    """Run through the steps; new numbers every `log` steps, but no faster than an eye can read."""
+    last, entry = -_REFRESH, None
+    for step, entry in enumerate(entries):
+        bar.update()
+        if not bar.disable and step % log == 0 and time.monotonic() - last >= _REFRESH:
+            last = time.monotonic()
+            bar.set_description(_text(entry, shown), refresh=False)
+    if entry is not None:
+        bar.set_description(_text(entry, shown), refresh=False)
+
+
+def _text(entry: Entry, shown: Sequence[str]) -> str:
+    return " | ".join(f"{name}: {entry[name]:.2e}" for name in shown)
+
+
+def _trainable(model: KAN) -> list[Tensor]:
     if any(t.is_meta for t in [*model.parameters(), *model.buffers()]):
         raise ValueError(
             "the network is on the meta device, which holds no numbers; call to_empty(device=...), then "
             "reset_parameters() of every layer or load_state_dict"
         )
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    parameters: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
         raise ValueError("the network has no trainable parameters; set requires_grad_(True) on some")
+    return parameters
 
-    generator = None if seed is None else torch.Generator().manual_seed(seed)
-    check = Check(model.width[0], model.width[-1], parameters[0], classes=loss_fn is not None)
-    train, test = sources(dataset, val, batch, generator, check)
-    measures = _named([metrics] if callable(metrics) else metrics or ())
-    history: History = {name: [] for name in ("train_loss", "test_loss", "reg", *measures)}
-    shown = ("train_loss", "test_loss", "reg") if display_metrics is None else display_metrics
-    shown = [shown] if isinstance(shown, str) else shown
+
+def _optimizer(
+    opt: str | Optimizer | type[Optimizer], model: KAN, parameters: Sequence[Tensor], lr: float | None
+) -> Optimizer:
+    """The optimiser that a name, a class or an instance stands for."""
+    if opt is optim.LevenbergMarquardt:
+        opt = "LM"
+    if isinstance(opt, str) and opt in OPTIMIZERS:
+        if opt == "LM" and lr is not None:
+            raise ValueError("LM has no learning rate; leave out lr")
+        return OPTIMIZERS[opt](model, parameters, lr)
+    if isinstance(opt, Optimizer):
+        if lr is not None:
+            raise ValueError("lr has no effect on an optimiser that exists already; set it there")
+        if {id(p) for group in opt.param_groups for p in group["params"]} - {id(p) for p in model.parameters()}:
+            raise ValueError("the optimiser has parameters of another network; make it with model.parameters()")
+        return opt
+    if isinstance(opt, type) and issubclass(opt, Optimizer):
+        return opt(parameters) if lr is None else opt(parameters, lr=lr)  # type: ignore[call-arg]
+    raise ValueError(f"unknown optimiser {opt!r}; allowed: {', '.join(OPTIMIZERS)}, a torch.optim.Optimizer or a class")
+
+
+@contextmanager
+def _splines_alone(model: KAN) -> Iterator[None]:
+    """Freeze what acts on the whole line: base weights and biases."""
+    weights = [
+        p for layer in model.layers for p in (layer.base_weight, layer.bias) if p is not None and p.requires_grad
+    ]
+    for p in weights:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in weights:
+            p.requires_grad_(True)
+
+
+def _shown(names: str | Sequence[str] | None, history: History) -> Sequence[str]:
+    shown = ("train_loss", "test_loss", "reg") if names is None else [names] if isinstance(names, str) else names
     unknown = [name for name in shown if name not in history]
     if unknown:
         raise ValueError(f"unknown display_metrics {', '.join(unknown)}; allowed: {', '.join(history)}")
-    if not update_grid:
-        _warn_if_outside(model, train.samples())
-
-    optimizer = OPTIMIZERS[opt](parameters, lr)
-    objective = _Objective(model, loss_fn or F.mse_loss, optimizer, lamb, lamb_l1, lamb_entropy)
-    movable = [layer for layer in model.layers if layer.spline_weight.requires_grad]
-    with tqdm(total=steps, disable=not progress) as bar:
-        try:
-            for step in range(steps):
-                if movable and step in updates and step % every == 0:
-                    model.update_grid(train.samples(), layers=movable)
-                    _forget_splines(optimizer, model)
-                entry = dict(zip(("train_loss", "reg"), objective.step(train.batch()), strict=True))
-                entry["test_loss"] = objective.test(test.batch()) if test is not None else float("nan")
-                entry |= {name: _number(name, metric()) for name, metric in measures.items()}
-                for name, value in entry.items():
-                    history[name].append(value)
-                bar.update()
-                if step % log == 0 or step == steps - 1:
-                    bar.set_description(" | ".join(f"{name}: {entry[name]:.2e}" for name in shown), refresh=False)
-        except (_Diverged, flow.NotFinite):
-            objective.restore()
-            warnings.warn(
-                f"training stopped in step {step}: the objective, its gradient or an activation is NaN or infinite. "
-                "The parameters of the last good step are restored; a smaller lr, other data scaling or a smooth "
-                "loss_fn may help",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-        except KeyboardInterrupt:
-            objective.restore()
-            bar.set_description("interrupted")
-        finally:
-            optimizer.zero_grad()
-    return history
-
-
-class _Diverged(Exception):
-    pass
-
-
-class _Objective:
-    """The function that a step makes smaller, and the state to go back to when that fails."""
-
-    def __init__(
-        self, model: KAN, loss_fn: Loss, optimizer: Optimizer, lamb: float, lamb_l1: float, lamb_entropy: float
-    ) -> None:
-        self.model, self.loss_fn, self.optimizer = model, loss_fn, optimizer
-        self.lamb, self.weights = lamb, (lamb_l1, lamb_entropy)
-        self._good = [t.detach().clone() for t in self._state()]
-
-    def step(self, pair: Pair) -> tuple[float, float]:
-        """One step of the optimiser on a batch; returns the root of the loss and the regularisation.
-
-        Raises:
-            _Diverged: the objective or its gradient is not finite.
-        """
-        losses: tuple[Tensor, Tensor] | None = None
-
-        def closure() -> Tensor:
-            nonlocal losses
-            self.optimizer.zero_grad()
-            loss, reg = self._losses(pair)
-            total = loss + self.lamb * reg if self.lamb else loss
-            total.backward()
-            if losses is None:  # at the parameters that the step before arrived at
-                trained = (p for group in self.optimizer.param_groups for p in group["params"])
-                gradients = [p.grad for p in trained if p.grad is not None]
-                self._keep_if_finite(total + torch.nn.utils.get_total_norm(gradients))
-                losses = loss, reg
-            return total
-
-        self.optimizer.step(closure)  # type: ignore[arg-type]  # torch calls it a function to float
-        if isinstance(self.optimizer, LBFGS):  # its last evaluation need not be at the parameters that it chose
-            with torch.no_grad():
-                losses = self._losses(pair)
-            self._keep_if_finite(losses[0])
-        assert losses is not None
-        return _root(losses[0]), losses[1].item()
-
-    @torch.no_grad()
-    def test(self, pair: Pair) -> float:
-        """Root of the loss on a batch."""
-        output = self.model(pair[0])
-        return _root(_scalar(self.loss_fn(output, pair[1])))
-
-    @torch.no_grad()
-    def restore(self) -> None:
-        """Put back the parameters and grids that were last known to be good."""
-        for t, good in zip(self._state(), self._good, strict=True):
-            t.copy_(good)
-
-    def _losses(self, pair: Pair) -> tuple[Tensor, Tensor]:
-        x, label = pair
-        if not self.lamb:
-            loss = _scalar(self.loss_fn(self.model(x), label))
-            return loss, loss.new_zeros(())
-        output, inputs = flow.record(self.model, self.model.layers, x)
-        loss = _scalar(self.loss_fn(output, label))
-        return loss, regularization(self.model.layers, inputs, *self.weights)
-
-    @torch.no_grad()
-    def _keep_if_finite(self, value: Tensor) -> None:
-        if not value.isfinite():
-            raise _Diverged
-        for t, good in zip(self._state(), self._good, strict=True):
-            good.copy_(t)
-
-    def _state(self) -> list[Tensor]:
-        return [*self.model.parameters(), *self.model.buffers()]
-
-
-def _scalar(loss: Tensor) -> Tensor:
-    if not isinstance(loss, Tensor) or loss.numel() != 1:
-        got = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-        raise ValueError(f"loss_fn must return a scalar tensor, got {got}; take the mean, for example")
-    return loss.reshape(())
-
-
-def _root(loss: Tensor) -> float:
-    return loss.sqrt().item()
-
-
-def _number(name: str, value: Any) -> float:
-    try:
-        return float(value.item() if isinstance(value, Tensor) else value)
-    except (TypeError, ValueError, RuntimeError):
-        raise TypeError(f"the metric {name} must return a number, got {value!r:.80}") from None
+    return shown
 
 
 def _named(metrics: Iterable[Metric]) -> dict[str, Metric]:
@@ -284,15 +290,6 @@ def _named(metrics: Iterable[Metric]) -> dict[str, Metric]:
             raise ValueError(f"two lists of the history would have the name {name!r}; rename a metric")
         named[name] = metric
     return named
-
-
-def _forget_splines(optimizer: Optimizer, model: KAN) -> None:
-    """Drop what the optimiser remembers of parameters that a grid update has refitted."""
-    if isinstance(optimizer, LBFGS):
-        optimizer.state.clear()  # its history mixes all parameters
-        return
-    for layer in model.layers:
-        optimizer.state.pop(layer.spline_weight, None)
 
 
 def _warn_if_outside(model: KAN, x: Tensor) -> None:

@@ -123,24 +123,34 @@ class LBFGS(Optimizer):
 class _Memory:
     """The last m changes of parameters s and of gradients y, in one matrix, and the products that a step needs."""
 
+    slots: list[int]  # rows of the pairs, oldest first
+    added: bool  # there is a pair whose products are not known yet
+
     def __init__(self, like: Tensor, size: int, state: dict[str, Any]) -> None:
         self.size = size
-        self.count = state.get("count", 0)  # pairs ever added; slots are used in turn
-        self.rows = state["rows"] if self.count else like.new_zeros(2 * size + 1, len(like))  # s, y and the gradient
-        self.sy = np.array(state["sy"]) if self.count else np.zeros((size, size))  # s_i . y_j where j is not older
-        self.yy = np.array(state["yy"]) if self.count else np.zeros((size, size))
-        self.fresh: int | None = state.get("fresh")  # slot whose products are not known yet
+        if state:
+            self.rows, self.slots, self.added = state["rows"], state["slots"], state["added"]
+            self.inverse, self.yy, self.curvature = (np.array(state[name]) for name in ("inverse", "yy", "curvature"))
+        else:
+            self.rows = like.new_zeros(2 * size + 1, len(like))  # s, y and the gradient
+            self.clear()
+
+    @property
+    def count(self) -> int:
+        return len(self.slots) + self.added
 
     def save(self, state: dict[str, Any]) -> None:
-        state.update(count=self.count, rows=self.rows, sy=self.sy.tolist(), yy=self.yy.tolist(), fresh=self.fresh)
+        arrays = {name: getattr(self, name).tolist() for name in ("inverse", "yy", "curvature")}
+        state.update(rows=self.rows, slots=self.slots, added=self.added, **arrays)
 
     def clear(self) -> None:
-        self.count, self.fresh = 0, None
+        self.slots, self.added = [], False
+        self.inverse, self.yy, self.curvature = np.zeros((0, 0)), np.zeros((0, 0)), np.zeros(0)
 
     def add(self, s: Tensor, y: Tensor) -> None:
-        slot = self.count % self.size
+        slot = self._next()
         self.rows[slot], self.rows[self.size + slot] = s, y
-        self.count, self.fresh = self.count + 1, slot
+        self.added = True
 
     def direction(self, gradient: Tensor) -> tuple[Tensor, float]:
         """`-H g` and its product with g.
@@ -152,21 +162,43 @@ class _Memory:
             return -gradient, -gradient.dot(gradient).item()
         m = self.size
         self.rows[2 * m] = gradient
-        columns = self.rows[2 * m :] if self.fresh is None else self.rows[[m + self.fresh, 2 * m]]
-        products = (self.rows @ columns.T).double().cpu().numpy()
-        if self.fresh is not None:
-            self.sy[:, self.fresh] = products[:m, 0]
-            self.yy[self.fresh] = self.yy[:, self.fresh] = products[m : 2 * m, 0]
-            self.fresh = None
-        sg, yg, gg = products[:m, -1], products[m : 2 * m, -1], products[2 * m, -1]
-        oldest = max(0, self.count - m)
-        order = np.arange(oldest, self.count) % m
-        sy, yy = np.triu(self.sy[np.ix_(order, order)]), self.yy[np.ix_(order, order)]
-        curvature = sy.diagonal()
-        scale = curvature[-1] / yy[-1, -1]
-        p = np.linalg.solve(sy, sg[order])
-        q = np.linalg.solve(sy.T, curvature * p + scale * (yy @ p - yg[order]))
+        if self.added:
+            columns = torch.stack([gradient, self.rows[m + self._next()]], 1)
+        else:
+            columns = gradient[:, None]
+        products = (self.rows @ columns).double().cpu().numpy()
+        if self.added:
+            self._include(products[:, 1])
+        order = np.array(self.slots)
+        sg, yg, gg = products[order, 0], products[m + order, 0], products[2 * m, 0]
+        scale = self.curvature[-1] / self.yy[-1, -1]
+        p = self.inverse @ sg
+        q = self.inverse.T @ (self.curvature * p + scale * (self.yy @ p - yg))
         weights = np.zeros(2 * m + 1)
         weights[order], weights[m + order], weights[2 * m] = -q, scale * p, -scale
-        slope = float(weights[:m] @ sg + weights[m : 2 * m] @ yg + weights[2 * m] * gg)
+        slope = float(scale * (p @ yg) - q @ sg - scale * gg)
         return torch.from_numpy(weights).to(gradient) @ self.rows, slope
+
+    def _next(self) -> int:
+        return len(self.slots) if len(self.slots) < self.size else self.slots[0]
+
+    def _include(self, products: np.ndarray) -> None:
+        """Take in the products of all rows with the newest y; the oldest pair makes room for it.
+
+        The inverse of a triangle without its first row and column is the inverse without them, and a further column
+        of the triangle adds one to the inverse.
+        """
+        slot, drop = self._next(), len(self.slots) == self.size
+        self.slots = [*self.slots[drop:], slot]
+        sy, yy, d = products[self.slots], products[self.size :][self.slots], products[slot]
+        kept, old = len(self.slots) - 1, self.inverse[drop:, drop:]
+        self.inverse = np.zeros((kept + 1, kept + 1))
+        self.inverse[:kept, :kept] = old
+        self.inverse[:kept, kept] = -(old @ sy[:kept]) / d
+        self.inverse[kept, kept] = 1 / d
+        squares = self.yy[drop:, drop:]
+        self.yy = np.empty((kept + 1, kept + 1))
+        self.yy[:kept, :kept] = squares
+        self.yy[kept] = self.yy[:, kept] = yy
+        self.curvature = np.append(self.curvature[drop:], d)
+        self.added = False
