@@ -103,10 +103,9 @@ class LevenbergMarquardt(Optimizer):
                 self._check(params, parts, gradient)
         gradient += decay * theta
         unit = problem.scale()
-        damping = group["damping"]
+        least = QR_BELOW if len(theta) > LARGE else max(1e-22, torch.finfo(params[0].dtype).eps ** 2)
+        damping = max(group["damping"], least)
         for _ in range(TRIES):
-            if len(theta) > LARGE:
-                damping = max(damping, QR_BELOW)
             shift = damping * unit + decay
             solve = problem.solver(shift, exact=damping < QR_BELOW)
             damping *= 2
@@ -127,7 +126,7 @@ class LevenbergMarquardt(Optimizer):
             write(params, theta + step)
             trial = _vector(_tuple(closure()))
             if trial.dot(trial) + decay * (theta + step).square().sum() < value:
-                group["damping"] = max(damping / 10, 1e-22)
+                group["damping"] = max(damping / 10, least)
                 return value
         write(params, theta)
         return value
