@@ -41,7 +41,7 @@ class LevenbergMarquardt(Optimizer):
     too ill-conditioned.
 
     The damping is Levenberg's, a multiple of the identity, since it leaves alone what the data don't determine. It
-    goes down by 5 after a step and up by 2 before another try. The acceleration (Transtrum and Sethna, arXiv
+    goes down by 5 after a step, and up by 2 before another try, by 16 after five of them. The acceleration (Transtrum and Sethna, arXiv
     1201.5885) adds the second-order term of the geodesic, where that is short.
 
     Args:
@@ -105,10 +105,10 @@ class LevenbergMarquardt(Optimizer):
         unit = problem.scale()
         least = QR_BELOW if len(theta) > LARGE else max(1e-22, torch.finfo(params[0].dtype).eps ** 2)
         damping = max(group["damping"], least)
-        for _ in range(TRIES):
+        for tries in range(TRIES):
             shift = damping * unit + decay
             solve = problem.solver(shift, exact=damping < QR_BELOW)
-            damping *= 2
+            tried, damping = damping, damping * (2 if tries < 5 else 16)
             if solve is None:
                 continue
             step = solve(-gradient)
@@ -126,7 +126,7 @@ class LevenbergMarquardt(Optimizer):
             write(params, theta + step)
             trial = _vector(_tuple(closure()))
             if trial.dot(trial) + decay * (theta + step).square().sum() < value:
-                group["damping"] = max(damping / 10, least)
+                group["damping"] = max(tried / 5, least)
                 return value
         write(params, theta)
         return value
