@@ -71,11 +71,14 @@ class Loop:
                 self._adjust_rate(watched)
                 answers = [callback(done - 1, entry) for callback in self.callbacks]
                 leave = any(answer is True for answer in answers)
-                over = self.stopping.stops(self.model, watched) or step == self.steps - 1
-                if over or leave:
+                stopped = self.stopping.stops(self.model, watched)
+                over = leave or stopped or step == self.steps - 1
+                if over:
                     self.stopping.end_stage(self.model)
-                position = (stages, 0) if leave else (stage + 1, 0) if over else (stage, step + 1)
-                if self.checkpoint is not None and (done % self.save_every == 0 or position[0] == stages):
+                position = (stages, 0) if leave else (stage + 1, 0) if stopped else (stage, step + 1)
+                if self.checkpoint is not None and (
+                    leave or done % self.save_every == 0 or (over and stage == stages - 1)
+                ):
                     checkpoint.save(
                         self.checkpoint, position, self.model, optimizer, self.scheduler, self.stopping, self.history
                     )

@@ -64,6 +64,7 @@ def forget_splines(optimizer: Optimizer, model: KAN) -> None:
     """Drop what the optimiser remembers of parameters whose meaning or shape has changed."""
     if isinstance(optimizer, (LBFGS, optim.LBFGS)):
         optimizer.state.clear()  # its history mixes all parameters
+        optimizer._numel_cache = None  # type: ignore[union-attr]  # torch's keeps their number
         return
     for layer in model.layers:
         optimizer.state.pop(layer.spline_weight, None)

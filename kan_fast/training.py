@@ -125,8 +125,9 @@ def fit(
         callbacks: a function, or several, `callback(step, entry)`, called after every step with its number, from 0, and
             its entries of the history. Training ends if one returns True.
         checkpoint: file that is written every `save_every` steps and at the end. If it exists, training goes on from
-            there with the same numbers as without the interruption; call `fit` with the same arguments. That needs a
-            `seed` where batches are drawn at random, or a DataLoader that yields the same batches again.
+            there with the same numbers as without the interruption; call `fit` with the same arguments (or more
+            steps). That needs a `seed` where batches are drawn at random, or a DataLoader that yields the same batches
+            again.
         save_every: steps between checkpoints.
         seed: makes the batches reproducible; None takes them from torch's global generator, as DataLoader does. With a
             DataLoader, which has a generator of its own, None only.

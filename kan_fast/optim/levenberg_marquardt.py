@@ -41,8 +41,8 @@ class LevenbergMarquardt(Optimizer):
     too ill-conditioned.
 
     The damping is Levenberg's, a multiple of the identity, since it leaves alone what the data don't determine. It
-    goes down by 5 after a step, and up by 2 before another try, by 16 after five of them. The acceleration (Transtrum and Sethna, arXiv
-    1201.5885) adds the second-order term of the geodesic, where that is short.
+    goes down by 5 after a step, and up by 2 before another try, by 16 after five of them. The acceleration (Transtrum
+    and Sethna, arXiv 1201.5885) adds the second-order term of the geodesic, where that is short.
 
     Args:
         model: holds the KAN layers. All its trainable parameters must be theirs.
