@@ -12,12 +12,12 @@ from torch.optim import Optimizer
 
 from kan_fast import flow, optim
 from kan_fast.data import Pair
-from kan_fast.sparsity import regularization
 
 if TYPE_CHECKING:
     from kan_fast.network import KAN
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+Penalty = Callable[["KAN", list[Tensor]], Tensor]
 
 
 class Diverged(Exception):
@@ -32,7 +32,7 @@ class Objective:
         optimizer: of its parameters.
         loss_fn: gives a scalar from output and label; None for the mean squared error.
         lamb: weight of the regularisation.
-        weights: of its terms, as `kan_fast.sparsity.regularization` takes them.
+        penalty: gives the regularisation, a scalar, from the network and what reached each of its layers.
         clip: largest norm of the gradient; longer ones are scaled down to it. None for no limit.
     """
 
@@ -42,11 +42,11 @@ class Objective:
         optimizer: Optimizer,
         loss_fn: Loss | None,
         lamb: float,
-        weights: tuple[float, float],
+        penalty: Penalty,
         clip: float | None,
     ) -> None:
         self.model, self.optimizer = model, optimizer
-        self.loss_fn, self.lamb, self.weights, self.clip = loss_fn or F.mse_loss, lamb, weights, clip
+        self.loss_fn, self.lamb, self.penalty, self.clip = loss_fn or F.mse_loss, lamb, penalty, clip
         self.keep()
 
     def step(self, pair: Pair) -> tuple[float, float]:
@@ -129,7 +129,7 @@ class Objective:
             return _scalar(self.loss_fn(self.model(x), label)), None
         output, inputs = flow.record(self.model, self.model.layers, x)
         loss = _scalar(self.loss_fn(output, label))
-        return loss, regularization(self.model.layers, inputs, *self.weights)
+        return loss, self.penalty(self.model, inputs)
 
 
 def _scalar(loss: Tensor) -> Tensor:

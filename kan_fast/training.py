@@ -22,6 +22,7 @@ from kan_fast.loop import Callback, Entry, History, Loop, Metric
 from kan_fast.objective import Diverged, Loss, Objective
 from kan_fast.options import integer, real
 from kan_fast.schedule import EarlyStopping, GridSchedule
+from kan_fast.sparsity import regularization
 
 if TYPE_CHECKING:
     from kan_fast.network import KAN
@@ -156,7 +157,12 @@ def fit(
     save_every = integer("save_every", save_every, 1)
     lr = None if lr is None else real("lr", lr, positive=True)
     clip = None if clip is None else real("clip", clip, positive=True)
-    lamb, weights = real("lamb", lamb), (real("lamb_l1", lamb_l1), real("lamb_entropy", lamb_entropy))
+    lamb, lamb_l1 = real("lamb", lamb), real("lamb_l1", lamb_l1)
+    lamb_entropy = real("lamb_entropy", lamb_entropy)
+
+    def penalty(model: KAN, inputs: list[Tensor]) -> Tensor:
+        return regularization(model.layers, inputs, lamb_l1, lamb_entropy)
+
     with _splines_alone(model) if continual else nullcontext():
         parameters = _trainable(model)
         optimizer = _optimizer(opt, model, parameters, lr)
@@ -174,7 +180,7 @@ def fit(
             _warn_if_outside(model, train.samples())
         loop = Loop(
             model,
-            Objective(model, optimizer, loss_fn, lamb, weights, clip),
+            Objective(model, optimizer, loss_fn, lamb, penalty, clip),
             schedule,
             stopping,
             scheduler if scheduler is None or isinstance(scheduler, LRScheduler) else scheduler(optimizer),

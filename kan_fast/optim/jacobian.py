@@ -93,20 +93,20 @@ class Jacobian:
         rows = self._like.new_zeros(len(range(self._count)[part]), self.width)
         for layer, x, v, g, order in terms:
             x, g = x[part].double(), g[part].double()
-            factor = None if v is None else v[part].double()
+            edges = g[:, :, None] if v is None else g[:, :, None] * v[part].double()[:, None]  # (b, o, i or 1)
+            mask = getattr(layer, "mask", None)
+            edges = edges if mask is None else edges * mask
             if self._wants(layer.spline_weight):
                 spline = basis(x, layer.grid.double(), layer.spline_order, order, layer.extrapolation)
-                spline = spline if factor is None else spline * factor[..., None]
-                rows[:, self._columns[id(layer.spline_weight)]] += (g[:, :, None] * spline.flatten(1)[:, None]).flatten(
-                    1
-                )
+                self._add(rows, layer.spline_weight, edges[..., None] * spline[:, None])
             if layer.base_weight is not None and self._wants(layer.base_weight):
-                base = base_function(x, layer.base, order)
-                base = base if factor is None else base * factor
-                rows[:, self._columns[id(layer.base_weight)]] += (g[:, :, None] * base[:, None]).flatten(1)
+                self._add(rows, layer.base_weight, edges * base_function(x, layer.base, order)[:, None])
             if v is None and order == 0 and layer.bias is not None and self._wants(layer.bias):  # the layer's own call
-                rows[:, self._columns[id(layer.bias)]] += g
+                self._add(rows, layer.bias, g)
         return rows
+
+    def _add(self, rows: Tensor, parameter: Tensor, values: Tensor) -> None:
+        rows[:, self._columns[id(parameter)]] += values.flatten(1)
 
     def _wants(self, parameter: Tensor) -> bool:
         return id(parameter) in self._columns
