@@ -135,8 +135,9 @@ def fit(
         raise ValueError("the network has no trainable parameters; set requires_grad_(True) on some")
 
     generator = None if seed is None else torch.Generator().manual_seed(seed)
-    check = Check(model.width[0], model.width[-1], parameters[0], classes=loss_fn is not None)
+    check = Check(model.width_in[0], model.width_in[-1], parameters[0], classes=loss_fn is not None)
     train, test = sources(dataset, val, batch, generator, check)
+    model.last_inputs = flow.Samples(train.samples())
     measures = _named([metrics] if callable(metrics) else metrics or ())
     history: History = {name: [] for name in ("train_loss", "test_loss", "reg", *measures)}
     shown = ("train_loss", "test_loss", "reg") if display_metrics is None else display_metrics
