@@ -88,20 +88,25 @@ def propagate(nodes: Sequence[Nodes], shares: Sequence[Tensor], score: Tensor) -
 
     Leading dimensions, if any, are those of all results.
     """
-    at_nodes, at_subnodes, at_edges = [score], [], []
+    result = Attribution([score], [], [])
     for level, share in zip(reversed(nodes), reversed(shares), strict=True):
         subnode = score[..., level.owner]
         edge = subnode[..., None] * share
         score = edge.sum(-2)
-        at_nodes.insert(0, score)
-        at_subnodes.insert(0, subnode)
-        at_edges.insert(0, edge)
-    return Attribution(at_nodes, at_subnodes, at_edges)
+        result.nodes.insert(0, score)
+        result.subnodes.insert(0, subnode)
+        result.edges.insert(0, edge)
+    return result
 
 
 @torch.no_grad()
 def attribute(
-    model: KAN, l: int | None = None, i: int | None = None, out_score: Tensor | None = None, *, x: Tensor | None = None
+    model: KAN,
+    l: int | None = None,  # noqa: E741  # pykan's name
+    i: int | None = None,
+    out_score: Tensor | None = None,
+    *,
+    x: Tensor | None = None,
 ) -> Attribution:
     """Scores of the edges, nodes and inputs of a network (KAN 2.0, arXiv 2408.10205, section 4.1).
 
@@ -121,7 +126,7 @@ def attribute(
         Scores of levels 0 to l. `.feature` are those of the inputs.
 
     Raises:
-        ValueError: there are no samples, fewer than two, or not finite ones; or l, i or out_score don't fit the network.
+        ValueError: there are no samples, fewer than two, or not finite ones; or l, i or out_score don't fit.
     """
     depth = len(model.layers)
     level = depth if l is None else integer("l", l, 1)
@@ -141,5 +146,5 @@ def attribute(
     for number, reached in enumerate(inputs):
         if not reached.isfinite().all():
             raise flow.NotFinite(f"scores need finite samples; NaN or infinity reaches layer {number}")
-    shares = [edge_shares(layer, reached) for layer, reached in zip(model.layers, inputs)]
+    shares = [edge_shares(layer, reached) for layer, reached in zip(model.layers[:level], inputs, strict=True)]
     return propagate(model.nodes[:level], shares, score)

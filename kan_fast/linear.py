@@ -124,9 +124,7 @@ class KANLinear(nn.Module):
 
     def edge_magnitude(self, x: Tensor) -> Tensor:
         """Mean absolute activation of every edge `(out, in)` over the samples x `(..., in)`; differentiable once."""
-        return functional.edge_magnitude(
-            x, *self.edge_weights(), self.grid, backend=self.backend, **self._options
-        )
+        return functional.edge_magnitude(x, *self.edge_weights(), self.grid, backend=self.backend, **self._options)
 
     @torch.no_grad()
     def subset(self, outputs: Sequence[int] | Tensor, inputs: Sequence[int] | Tensor) -> KANLinear:

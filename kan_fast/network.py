@@ -99,7 +99,9 @@ class KAN(nn.Module):
                     dtype=dtype,
                 )
                 for n_in, n_out in zip(
-                    [inputs, *(nodes.width for nodes in self.nodes)], [len(nodes.owner) for nodes in self.nodes]
+                    [inputs, *(nodes.width for nodes in self.nodes[:-1])],
+                    [len(nodes.owner) for nodes in self.nodes],
+                    strict=True,
                 )
             )
         self.to(final)
@@ -118,7 +120,7 @@ class KAN(nn.Module):
 
     @property
     def width(self) -> list[int | list[int]]:
-        """Number of nodes in every level as the constructor takes it: n, or [sums, products] where there are products."""
+        """Number of nodes in every level as the constructor takes it: n, or [sums, products] where there are any."""
         return [self.layers[0].in_features, *([n.sums, len(n.arities)] if n.arities else n.sums for n in self.nodes)]
 
     @property
@@ -204,4 +206,3 @@ class KAN(nn.Module):
     def _cast(self, x: Tensor) -> Tensor:
         floating = isinstance(x, Tensor) and x.is_floating_point()  # the layers say what is wrong with other things
         return x.to(self.layers[0].spline_weight.dtype) if floating else x
-

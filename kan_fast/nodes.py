@@ -103,8 +103,8 @@ def levels(width: Sequence[Any], mult_arity: int | Sequence[Any] = 2) -> list[Le
         raise ValueError(f"{expected}, each of them at least 1; got {width!r}")
     if counts[0][1]:
         raise ValueError(f"the inputs can't be products, got width {width!r}; the first entry is their number")
-    if isinstance(mult_arity, Sequence) or getattr(mult_arity, "ndim", 0):
-        entries = list(mult_arity)  # type: ignore[arg-type]  # a numpy array
+    if not isinstance(mult_arity, int) and hasattr(mult_arity, "__len__"):
+        entries = list(mult_arity)
         if len(entries) != len(counts):
             raise ValueError(
                 f"mult_arity must be an int or have an entry for each of the {len(counts)} levels of width, inputs "
@@ -113,7 +113,8 @@ def levels(width: Sequence[Any], mult_arity: int | Sequence[Any] = 2) -> list[Le
     else:
         entries = [mult_arity] * len(counts)
     return [
-        (sums, _arities(entry, products, level)) for level, ((sums, products), entry) in enumerate(zip(counts, entries))
+        (sums, _arities(entry, products, level))
+        for level, ((sums, products), entry) in enumerate(zip(counts, entries, strict=True))
     ]
 
 

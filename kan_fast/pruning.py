@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from kan_fast import attribution, flow
+from kan_fast import attribution, flow, training
 from kan_fast.options import integer, real
 
 if TYPE_CHECKING:
+    from kan_fast.linear import KANLinear
     from kan_fast.network import KAN
     from kan_fast.nodes import Nodes
 
 
-def prune(model: KAN, node_th: float = 1e-2, edge_th: float = 3e-2, *, x: Tensor | None = None) -> KAN:
+def prune(model: KAN, node_th: float = 1e-2, edge_th: float = 3e-2, *, x: Tensor | None = None, refit: int = 0) -> KAN:
     """`prune_node(node_th)`, then `prune_edge(edge_th)`: a smaller network.
 
     Args:
@@ -25,6 +26,8 @@ def prune(model: KAN, node_th: float = 1e-2, edge_th: float = 3e-2, *, x: Tensor
         node_th: hidden nodes whose score is not above it go; see `prune_node`.
         edge_th: edges whose score is not above it go; see `prune_edge`.
         x: samples `(..., width_in[0])`; None for the inputs that `fit` trained on last.
+        refit: steps of LBFGS in which the result then learns the outputs of `model` on the samples, so that edges
+            that are left take over what they can from the others; no labels needed. 0 leaves their functions alone.
 
     Returns:
         A network that shares nothing with `model`, with all its options. It computes the same on the paths that it
@@ -35,7 +38,12 @@ def prune(model: KAN, node_th: float = 1e-2, edge_th: float = 3e-2, *, x: Tensor
         ValueError: there are no samples, fewer than two, or not finite ones; or parameters are not plain tensors.
         TypeError: the forward of `model` is not that of `KAN`.
     """
-    return prune_edge(prune_node(model, node_th, x=x), edge_th, x=x)
+    steps = integer("refit", refit, 0)
+    result = prune_edge(prune_node(model, node_th, x=x), edge_th, x=x)
+    if steps:
+        samples = flow.samples(model, x, "prune")
+        training.fit(result, (samples, model(samples)), steps=steps, update_grid=False, progress=False)
+    return result
 
 
 def prune_node(
@@ -71,7 +79,8 @@ def prune_node(
     everything = [torch.ones_like(scores.nodes[level], dtype=torch.bool) for level in (0, -1)]
     nodes = [everything[0], *hidden, everything[1]]
     keep = [
-        after[level.owner][:, None] & before for level, before, after in zip(model.nodes, nodes[:-1], nodes[1:], strict=True)
+        after[level.owner][:, None] & before
+        for level, before, after in zip(model.nodes, nodes[:-1], nodes[1:], strict=True)
     ]
     return _cut(model, keep, scores, samples)
 
@@ -149,7 +158,7 @@ def _cut(
     best path.
     """
     inputs = range(model.width_in[0]) if inputs is None else inputs
-    there = [torch.ones_like(kept) if layer.mask is None else layer.mask for layer, kept in zip(model.layers, keep)]
+    there = [_present(layer) for layer in model.layers]
     absent = torch.ones_like(there[0][0])
     absent[list(inputs)] = False
     there[0] = there[0] & ~absent
@@ -159,7 +168,10 @@ def _cut(
 
     result = copy.deepcopy(model)
     ids = [list(inputs), *(level.nonzero().flatten().tolist() for level in needed[1:])]
-    subnodes = [[s for s, node in enumerate(old.owner) if node in set(c)] for old, c in zip(model.nodes, ids[1:])]
+    subnodes = [
+        [subnode for subnode, node in enumerate(level.owner) if node in chosen]
+        for level, chosen in zip(model.nodes, map(set, ids[1:]), strict=True)
+    ]
     for number, (layer, edges) in enumerate(zip(model.layers, kept, strict=True)):
         small, mask = layer.subset(subnodes[number], ids[number]), edges[subnodes[number]][:, ids[number]]
         small.mask = None if mask.all() else mask
@@ -170,6 +182,15 @@ def _cut(
         result.last_inputs = flow.Samples(model.last_inputs.x[:, list(inputs)])
     _keep_means(model, result, kept, subnodes, x)
     return result
+
+
+def _present(layer: KANLinear) -> Tensor:
+    """Which edges `(out, in)` are not masked."""
+    return (
+        torch.ones(layer.spline_weight.shape[:2], dtype=torch.bool, device=layer.grid.device)
+        if layer.mask is None
+        else layer.mask
+    )
 
 
 def _connected(nodes: Sequence[Nodes], edges: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
@@ -225,18 +246,17 @@ def _keep_means(old: KAN, new: KAN, kept: Sequence[Tensor], subnodes: Sequence[S
     changed = torch.zeros_like(kept[0][0])  # nodes that are not what they were, by their numbers in `old`
     for number, (layer, small) in enumerate(zip(old.layers, new.layers, strict=True)):
         edges = kept[number]
-        was = torch.ones_like(edges) if layer.mask is None else layer.mask
-        moved = ((was & ~edges) | (edges & changed)).any(1)
+        moved = ((_present(layer) & ~edges) | (edges & changed)).any(1)
         y, z = layer(before), small(after)
         shift = (y[:, subnodes[number]].double() - z.double()).mean(0) * moved[subnodes[number]]
         if small.bias is None and shift.any():
             small.bias = nn.Parameter(torch.zeros_like(z[0]))
         if small.bias is not None:
-            small.bias += shift.to(z.dtype)
+            small.bias.add_(shift)
         changed = _any_subnode(old.nodes[number], moved)
         before, after = old.nodes[number](y), new.nodes[number](z + shift.to(z.dtype))
     if not torch.allclose(before, old(x)):
         raise TypeError(
-            f"pruning needs a network whose forward is that of KAN, its layers one after the other; {type(old).__name__} "
-            "computes something else"
+            "pruning needs a network whose forward is that of KAN, its layers one after the other; "
+            f"{type(old).__name__} computes something else"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +16,7 @@ from tqdm import tqdm
 from kan_fast import flow
 from kan_fast.data import Check, Dataset, Pair, sources
 from kan_fast.options import integer, real
-from kan_fast.sparsity import regularization
+from kan_fast.sparsity import REG_METRICS, regularization
 
 if TYPE_CHECKING:
     from kan_fast.network import KAN
@@ -47,6 +48,10 @@ def fit(
     lamb: float = 0.0,
     lamb_l1: float = 1.0,
     lamb_entropy: float = 2.0,
+    lamb_coef: float = 0.0,
+    lamb_coefdiff: float = 0.0,
+    lamb_smooth: float = 0.0,
+    reg_metric: str = "edge_magnitude",
     update_grid: bool = True,
     grid_update_num: int = 10,
     start_grid_update_step: int = -1,
@@ -63,7 +68,8 @@ def fit(
     """Train the network in place; the options are those of pykan's `fit`.
 
     The objective is `loss + lamb * sum_l (lamb_l1 |Phi_l| + lamb_entropy S(Phi_l))`, the sparsity terms of
-    arXiv 2404.19756, Eq. 2.17-2.20 (see `kan_fast.sparsity`).
+    arXiv 2404.19756, Eq. 2.17-2.20; further options add to what `lamb` multiplies or take pykan's metrics instead (see
+    `kan_fast.sparsity.regularization`).
 
     Data are cast to the dtype and device of the network. Grids are updated at the beginning of training, from all
     inputs in memory or from the present batch of a DataLoader. That changes the meaning of `spline_weight`, so Adam
@@ -86,6 +92,12 @@ def fit(
         lamb: weight of the regularisation, at least 0.
         lamb_l1: weight of the L1 norm in it, at least 0.
         lamb_entropy: weight of the entropy in it, at least 0.
+        lamb_coef: weight of the L1 norm of the spline weights in it, at least 0.
+        lamb_coefdiff: weight of the L1 norm of the differences between neighbouring spline weights, at least 0.
+        lamb_smooth: weight of the integral of the squared second derivative of the splines, at least 0; against
+            overfitting on fine grids, with lamb=1, lamb_l1=0 and lamb_entropy=0.
+        reg_metric: what L1 norm and entropy are taken of: "edge_magnitude" (the paper's), or pykan's
+            "edge_forward_spline_n", "edge_forward_sum", "edge_forward_spline_u", "edge_backward", "node_backward".
         update_grid: whether to move the grids to where the data are.
         grid_update_num: sets how often grids are updated, by pykan's rule: in steps, counted from 0, that are multiples
             of `max(1, stop_grid_update_step // grid_update_num)`. That is about this number of updates, more if it
@@ -123,8 +135,18 @@ def fit(
     updates = range(max(0, integer("start_grid_update_step", start_grid_update_step)), stop if update_grid else 0)
     every = max(1, stop // integer("grid_update_num", grid_update_num, 1))
     lr = None if lr is None else real("lr", lr, positive=True)
-    lamb, lamb_l1 = real("lamb", lamb), real("lamb_l1", lamb_l1)
-    lamb_entropy = real("lamb_entropy", lamb_entropy)
+    lamb = real("lamb", lamb)
+    if reg_metric not in REG_METRICS:
+        raise ValueError(f"unknown reg_metric {reg_metric!r}; allowed: {', '.join(REG_METRICS)}")
+    penalty = partial(
+        regularization,
+        lamb_l1=real("lamb_l1", lamb_l1),
+        lamb_entropy=real("lamb_entropy", lamb_entropy),
+        lamb_coef=real("lamb_coef", lamb_coef),
+        lamb_coefdiff=real("lamb_coefdiff", lamb_coefdiff),
+        lamb_smooth=real("lamb_smooth", lamb_smooth),
+        reg_metric=reg_metric,
+    )
     if any(t.is_meta for t in [*model.parameters(), *model.buffers()]):
         raise ValueError(
             "the network is on the meta device, which holds no numbers; call to_empty(device=...), then "
@@ -149,7 +171,7 @@ def fit(
         _warn_if_outside(model, train.samples())
 
     optimizer = OPTIMIZERS[opt](parameters, lr)
-    objective = _Objective(model, loss_fn or F.mse_loss, optimizer, lamb, lamb_l1, lamb_entropy)
+    objective = _Objective(model, loss_fn or F.mse_loss, optimizer, lamb, penalty)
     movable = [layer for layer in model.layers if layer.spline_weight.requires_grad]
     with tqdm(total=steps, disable=not progress) as bar:
         try:
@@ -190,10 +212,10 @@ class _Objective:
     """The function that a step makes smaller, and the state to go back to when that fails."""
 
     def __init__(
-        self, model: KAN, loss_fn: Loss, optimizer: Optimizer, lamb: float, lamb_l1: float, lamb_entropy: float
+        self, model: KAN, loss_fn: Loss, optimizer: Optimizer, lamb: float, penalty: Callable[..., Tensor]
     ) -> None:
         self.model, self.loss_fn, self.optimizer = model, loss_fn, optimizer
-        self.lamb, self.weights = lamb, (lamb_l1, lamb_entropy)
+        self.lamb, self.penalty = lamb, penalty
         self._good = [t.detach().clone() for t in self._state()]
 
     def step(self, pair: Pair) -> tuple[float, float]:
@@ -244,7 +266,7 @@ class _Objective:
             return loss, loss.new_zeros(())
         output, inputs = flow.record(self.model, self.model.layers, x)
         loss = _scalar(self.loss_fn(output, label))
-        return loss, regularization(self.model.layers, inputs, *self.weights)
+        return loss, self.penalty(self.model, inputs)
 
     @torch.no_grad()
     def _keep_if_finite(self, value: Tensor) -> None:
