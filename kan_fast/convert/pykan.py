@@ -34,7 +34,7 @@ def from_pykan(model: Any) -> KAN:
         ValueError: it has a product with a `node_bias`, symbolic edges other than constants, grids of different sizes,
             or knots that do not increase strictly.
     """
-    attributes = ("act_fun", "symbolic_fun", "node_scale", "subnode_scale", "width", "input_id")
+    attributes = ("act_fun", "symbolic_fun", "node_scale", "subnode_scale", "width", "mult_arity", "input_id")
     missing = [name for name in attributes if not hasattr(model, name)]
     if missing:
         raise TypeError(f"from_pykan expected a pykan model, got {type(model).__name__} without {', '.join(missing)}")
@@ -43,9 +43,11 @@ def from_pykan(model: Any) -> KAN:
         raise ValueError(f"a KAN has one grid size and degree; the layers have (knots, degree) {sizes}")
     columns = model.input_id.argsort()
     nodes = [Nodes(*level) for level in levels(model.width, model.mult_arity)[1:]]
-    return _build.network(
+    result = _build.network(
         [_layer(model, level, columns if level == 0 else slice(None), n) for level, n in enumerate(nodes)], nodes
     )
+    result.input_id = model.input_id[columns].tolist()
+    return result
 
 
 @torch.no_grad()
