@@ -64,7 +64,7 @@ def fewer_inputs() -> KAN:
 
 
 def products() -> KAN:
-    """Products of two and of three factors, hidden and at the output, with affine factors but none added to products."""
+    """Products of two and of three factors, hidden and at the output, with affine factors but no bias of a product."""
     arities = [[], [2, 3], [2]]
     model = build([2, [2, 2], [1, 1]], grid=4, k=3, noise_scale=1.0, mult_arity=arities, affine_trainable=True)
     for parameters in (model.node_scale, model.subnode_bias, model.subnode_scale):
