@@ -146,11 +146,12 @@ class KANLinear(nn.Module):
 
     def check_plain(self, what: str) -> None:
         """Raise ValueError if parameters are parametrised (weight norm, torch's pruning) or sharded over processes."""
-        computed = {"spline_weight", "base_weight", "bias"} - self._parameters.keys()
+        names = [name for name in ("spline_weight", "base_weight", "bias") if getattr(self, name) is not None]
+        computed = [name for name in names if name not in self._parameters]
         sharded = [name for name, p in self.named_parameters(recurse=False) if hasattr(p, "to_local")]
         if computed or sharded:
             raise ValueError(
-                f"{what} needs parameters that are plain tensors: {', '.join(sorted(computed) or sharded)} "
+                f"{what} needs parameters that are plain tensors: {', '.join(computed or sharded)} "
                 + (
                     "is computed from others (weight norm, torch's pruning, parametrisation)"
                     if computed
