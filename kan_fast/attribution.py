@@ -72,14 +72,13 @@ def edge_deviation(layer: KANLinear, x: Tensor) -> Tensor:
 def edge_shares(layer: KANLinear, x: Tensor) -> Tensor:
     """`E / N`, `(out, in)`: deviations of the edges in units of the deviation of the subnode that they lead to.
 
-    N has no gradient, as in pykan. It counts as at least 1e-4 of the sum of its E, so that shares stay finite where
-    edges cancel and don't depend on the units of the output.
+    N has no gradient, as in pykan, and counts as at least 1e-4 of the largest in the layer, so that constant subnodes
+    have no shares to give. (pykan adds 1e-4 to N, which depends on the units of the output.)
     """
     deviation = edge_deviation(layer, x)
     with torch.no_grad():
         subnode = layer(x).reshape(-1, len(deviation)).double().std(0).to(deviation.dtype)
-        least = (1e-4 * deviation.sum(1)).clamp_min(torch.finfo(deviation.dtype).tiny)
-        subnode = torch.maximum(subnode, least)
+        subnode = subnode.clamp_min((1e-4 * subnode.max()).clamp_min(1e-9))
     return deviation / subnode[:, None]
 
 

