@@ -203,6 +203,7 @@ def _connected(nodes: Sequence[Nodes], edges: Sequence[Tensor]) -> tuple[list[Te
     for number in reversed(range(len(nodes))):
         kept[number] = kept[number] & needed[0][nodes[number].owner][:, None]
         needed.insert(0, kept[number].any(0))
+        needed[0][0] |= not needed[0].any()  # a network that is constant has a node, without edges, in every level
     return kept, needed
 
 

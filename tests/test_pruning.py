@@ -307,6 +307,46 @@ def test_an_output_that_is_constant_already_stays_so():
     torch.testing.assert_close(small(x)[:, 1], torch.full((200,), 4.0, dtype=torch.float64))
 
 
+def test_a_constant_network_keeps_a_node_in_every_level():
+    model, x = large([2, [2, 1], 3, 1]), samples()
+    kill(model, 3, 0, constant=4.0)
+    model.layers[2].mask = torch.zeros(1, 3, dtype=torch.bool)
+    small = model.prune(x=x)
+    assert small.width == [2, 1, 1, 1]
+    assert torch.equal(small(x), model(x))
+
+
+RANDOM = [
+    ([3, [1, 2], 2], dict(k=1, bias=False, mult_arity=3)),
+    ([1, 4, [0, 2], 3], dict(k=2, base="zero", extrapolation="linear")),
+    ([4, [2, 1], [3, 1], 2], dict(k=3, extrapolation="clamp", mult_arity=[2, 3, 2, 2])),
+    ([2, 3, 3, 3, [1, 1]], dict(bias=False, base="zero")),
+]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("width", "options"), RANDOM, ids=lambda value: str(value) if isinstance(value, list) else "")
+def test_random_masks_and_thresholds(width, options, seed):
+    model = KAN(width, grid=3, seed=seed, dtype=torch.float64, **options)
+    torch.manual_seed(seed)
+    x = samples(60, width[0])
+    with torch.no_grad():
+        for layer in model.layers:
+            layer.spline_weight.normal_()
+            layer.mask = torch.rand(layer.spline_weight.shape[:2]) < 0.7
+    exact = model.prune(1e-9, 1e-9, x=x)
+    torch.testing.assert_close(exact(x), model(x), rtol=1e-7, atol=1e-9)
+    for threshold in (0.05, 0.5, 1e9):
+        small = model.prune(threshold, threshold, x=x)
+        varies, varied = small(x).std(0) > 0, exact(x).std(0) > 1e-9
+        assert torch.equal(varies | varied, varies)
+        if not model.nodes[-1].arities:
+            torch.testing.assert_close(small(x).mean(0), model(x).mean(0), rtol=1e-9, atol=1e-9)
+        small.update_grid(x)
+        small.fit((x, model(x)), opt="Adam", steps=1, progress=False)
+        assert len(small.attribute(x=x).feature) == width[0]
+
+
 def test_options_and_types_are_kept():
     class Own(KAN):
         pass
