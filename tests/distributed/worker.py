@@ -187,7 +187,7 @@ def tensor_parallel() -> dict[str, Any]:
 
 
 def tensor_parallel_any_order() -> dict[str, Any]:
-    """A width that the processes do not divide, second derivatives, edge magnitudes, masks, output sharded by samples."""
+    """A width that processes do not divide, second derivatives, edge magnitudes, masks, output sharded by samples."""
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
     rows = RowwiseKAN(output_layouts=Shard(0), use_local_output=False)
     plan = {"layers.0": ColwiseKAN(use_local_output=False), "layers.1": rows}
