@@ -50,9 +50,19 @@ void parallel_for(int threads, int64_t tasks, Task task, void* context);
 // True when parallel_for has found the OpenMP runtime of the process.
 bool has_thread_pool();
 
-// Uninitialised memory aligned to a cache line; throws std::bad_alloc.
-void* allocate(size_t bytes);
-void release(void* memory);
+// Uninitialised memory for one call, aligned to a cache line.
+class Memory {
+ public:
+  explicit Memory(size_t bytes);  // throws std::bad_alloc
+  ~Memory();
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+  char* data() const { return static_cast<char*>(data_); }
+
+ private:
+  bool shared_;
+  void* data_;
+};
 
 // Asks for huge pages where the memory is large: fresh memory costs a page fault every 4 KB otherwise.
 void use_huge_pages(void* memory, size_t bytes);

@@ -103,15 +103,22 @@ def base_function(x: Tensor, base: str | Callable[[Tensor], Tensor], order: int 
 
 
 def _sigmoid_derivative(x: Tensor, order: int) -> Tensor:
-    """A polynomial in s = sigmoid(x), since s' = s - s^2."""
-    polynomial = [0, 1]
-    for _ in range(order):
-        slope = [j * c for j, c in enumerate(polynomial)]  # coefficients of s P'(s)
-        polynomial = [a - b for a, b in zip([*slope, 0], [0, *slope], strict=True)]
-    s, value = torch.sigmoid(x), torch.zeros_like(x)
+    """s^(n) = p Q_n(t) with p = s' = s (1 - s) and t = s - 1/2: Q_1 = 1, Q_(n+1) = (1/4 - t^2) Q_n' - 2 t Q_n.
+
+    Polynomials in s itself would cancel more, and p keeps its digits where it is small.
+    """
+    if order == 0:
+        return torch.sigmoid(x)
+    polynomial = [1.0]
+    for _ in range(order - 1):
+        down = [j * c / 4 for j, c in enumerate(polynomial)][1:]
+        up = [-(j + 2) * c for j, c in enumerate(polynomial)]
+        polynomial = [a + b for a, b in zip([*down, 0, 0], [0, *up], strict=True)]
+    tail = torch.sigmoid(-x.abs())
+    t, value = x.sign() * (0.5 - tail), torch.zeros_like(x)
     for c in reversed(polynomial):
-        value = value * s + c
-    return value
+        value = value * t + c
+    return tail * (1 - tail) * value
 
 
 def _derivative(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

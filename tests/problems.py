@@ -44,7 +44,7 @@ def make_problem(
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
 ) -> Problem:
-    """Random arguments; x lies inside, on knots, on the ends of the range and outside of it."""
+    """Random arguments; x lies inside of every cell, on knots, on the ends of the range and outside of it."""
     make = torch.Generator().manual_seed(seed)
     if adaptive:
         widths = torch.rand(in_features, grid_size, generator=make, dtype=torch.float64).mul(4).exp()
@@ -56,8 +56,12 @@ def make_problem(
     grid = grid.to(torch.float32 if dtype.itemsize < 4 else dtype)
 
     x = (torch.rand(batch, in_features, generator=make, dtype=torch.float64) * 2.6 - 1.3).to(grid.dtype)
-    for row in range(0, batch, 5):  # every fifth sample on knots, the ends of the range among them
-        x[row] = grid[:, (row // 5 + degree) % grid.shape[1]] if in_features else x[row]
+    for row in range(batch if in_features else 0):
+        left, right = (grid[:, (row // 5 + degree + side) % grid.shape[1]] for side in (0, 1))
+        if row % 5 == 0:  # on knots, the ends of the range among them
+            x[row] = left
+        elif row % 5 < 3:  # between knots: the narrow cells of an adaptive grid get as many samples as the wide ones
+            x[row] = left + (right - left) * torch.rand(in_features, generator=make)
 
     def normal(*shape: int, scale: float = 1.0) -> Tensor:
         return (torch.randn(*shape, generator=make, dtype=torch.float64) * scale).to(dtype)

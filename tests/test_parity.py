@@ -78,12 +78,7 @@ def test_empty_sizes(backend: str, dtype: torch.dtype, shape: tuple[int, int, in
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)  # float16 overflows here
 @pytest.mark.parametrize("grid_size", [1, 3, 5, 50, 200])
 @pytest.mark.parametrize("degree", range(6))
-def test_degrees_orders_and_grids(
-    request: pytest.FixtureRequest, backend: str, dtype: torch.dtype, degree: int, grid_size: int
-) -> None:
-    if (dtype, degree, grid_size) == (torch.float64, 3, 5):
-        reason = "open: the fourth derivative of silu in float64 is 2.5 to 3 times as wrong as plain torch"
-        request.applymarker(pytest.mark.xfail(reason=reason, strict=False))
+def test_degrees_orders_and_grids(backend: str, dtype: torch.dtype, degree: int, grid_size: int) -> None:
     for adaptive in (False, True):
         p = make_problem(37, 3, 19, grid_size, degree, dtype=dtype, adaptive=adaptive)
         check(backend, p, orders=(0, 1, degree + 1))
@@ -184,11 +179,8 @@ def _tuple(result: object) -> tuple:
 
 @pytest.mark.parametrize("isa", _native.isas()[1:])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
-def test_every_instruction_set(request: pytest.FixtureRequest, isa: str, dtype: torch.dtype) -> None:
+def test_every_instruction_set(isa: str, dtype: torch.dtype) -> None:
     """The best one runs in all tests above."""
-    if dtype == torch.float32:
-        reason = "open: derivatives at degree 5, G = 50 are up to 4 times as wrong as plain torch without AVX-512"
-        request.applymarker(pytest.mark.xfail(reason=reason, strict=False))
     with _native.use_isa(isa):
         for shape, grid_size, degree in (
             ((67, 5, 19), 5, 3),

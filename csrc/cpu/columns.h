@@ -14,7 +14,7 @@ enum class Mode { backward, magnitude, magnitude_backward };
 template <class S>
 struct Columns {
   using C = Compute<S>;
-  static constexpr int64_t most_features = 8, panel_bytes = 1 << 20, wanted_tasks = 8, smallest_chunk = 2048;
+  static constexpr int64_t panel_bytes = 1 << 20, wanted_tasks = 8, smallest_chunk = 2048;
 
   Mode mode;
   bool want_x, want_coef;
@@ -68,8 +68,9 @@ struct Columns {
         tiles(problem.kernel, 0, l.out) {
     samples = samples_per_tile(layer.batch, problem.kernel.wide.vectors * KAN_VECTOR_BYTES);
     const int64_t per_feature = larger(1, Panel<C>::size(1, problem.rows, tiles.padded()) * sizeof(C));
-    block = smaller(most_features, smaller(panel_bytes / per_feature, layer.in / wanted_tasks));
-    block = larger(1, block);
+    // A cache line of grad_x belongs to one block: two threads that write to the same one wait for each other.
+    block = 64 / sizeof(S);
+    while (block > 1 && block * per_feature > panel_bytes) block /= 2;
     blocks = larger(1, ceil_div(layer.in, block));
     chunks = larger(1, smaller(ceil_div(wanted_tasks, blocks), layer.batch / smallest_chunk));
     chunk = round_up(larger(1, ceil_div(layer.batch, chunks)), samples);
@@ -89,8 +90,8 @@ struct Columns {
     Workspace(measure_task, *this);
     workspace_bytes = measure_task.used();
     place(measure);
-    char* memory = static_cast<char*>(allocate(measure.used() + threads * workspace_bytes));
-    Arena arena(memory);
+    const Memory memory(measure.used() + threads * workspace_bytes);
+    Arena arena(memory.data());
     place(arena);
     use_huge_pages(op.grad_spline, layer.out * layer.in * problem.rows * sizeof(S));
     parallel_for(threads, blocks * chunks, [](void* c, int64_t i, int w) { self(c).task(i, w); }, this);
@@ -98,7 +99,6 @@ struct Columns {
       parallel_for(threads, blocks, [](void* c, int64_t i, int) { self(c).add_chunks(i); }, this);
     }
     if (op.grad_bias) finish_bias();
-    release(memory);
   }
 
   static Columns& self(void* c) { return *static_cast<Columns*>(c); }
@@ -116,7 +116,7 @@ struct Columns {
     const Panel<C> sums{chunks > 1 ? result(b, k) : w.result, count, problem.rows};
     for (int64_t t = 0; needs_coefficients() && t < tiles.count; t++) {
       pack_tile<S>(coefficients, tiles, t, static_cast<const S*>(op.spline_weight),
-                   problem.basis.has_base ? static_cast<const S*>(op.base_weight) : nullptr, layer.in, first);
+                   problem.basis.has_base ? static_cast<const S*>(op.base_weight) : nullptr, layer.in, first, 0, count);
     }
     if (want_coef) sums.clear(tiles);
     if (mode == Mode::magnitude_backward) pack_scale(w, first, count);

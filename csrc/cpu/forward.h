@@ -11,7 +11,7 @@ namespace {
 template <class S>
 struct Forward {
   using C = Compute<S>;
-  static constexpr int64_t block = 32, panel_bytes = 16 << 20;
+  static constexpr int64_t block = 16, panel_bytes = 1 << 20;
 
   Problem<C> problem;
   const Operands& op;
@@ -48,7 +48,8 @@ struct Forward {
     group = larger(1, smaller(layer.in, round_up(larger(1, panel_bytes / per_feature), block)));
     samples = samples_per_tile(layer.batch, problem.kernel.wide.vectors * KAN_VECTOR_BYTES);
     // Few tiles of samples: more blocks of outputs, but each makes the plans again.
-    const int64_t sample_tiles = larger(1, ceil_div(layer.batch, samples)), wanted = larger(1, 16 / sample_tiles);
+    const int64_t threads = threads_for(layer, problem.rows), tasks = threads > 1 ? 4 * threads : 1;
+    const int64_t sample_tiles = larger(1, ceil_div(layer.batch, samples)), wanted = ceil_div(tasks, sample_tiles);
     const int64_t fewest = larger(1, 256 / (problem.kernel.wide.vectors * kLanes<C>));
     const int64_t most = larger(1, 1024 / (problem.kernel.wide.vectors * kLanes<C>));
     block_tiles = smaller(most, larger(fewest, ceil_div(tiles.count, wanted)));
@@ -72,8 +73,8 @@ struct Forward {
     Workspace(measure_task, *this);
     workspace_bytes = measure_task.used();
     place(measure, keep_total);
-    char* memory = static_cast<char*>(allocate(measure.used() + threads * workspace_bytes));
-    Arena arena(memory);
+    const Memory memory(measure.used() + threads * workspace_bytes);
+    Arena arena(memory.data());
     place(arena, keep_total);
     if (several && !keep_total) total = static_cast<C*>(op.y);
 
@@ -81,12 +82,11 @@ struct Forward {
     do {
       count = smaller(group, layer.in - first);
       panel.features = count;
-      const int64_t parts = ceil_div(count, block) + tiles.count;
+      const int64_t parts = ceil_div(count, block) * (tiles.count + 1);
       parallel_for(parts < 4 ? 1 : threads, parts, [](void* f, int64_t i, int w) { self(f).prepare(i, w); }, this);
       parallel_for(threads, tasks, [](void* f, int64_t i, int w) { self(f).task(i, w); }, this);
       first += count;
     } while (first < layer.in);
-    release(memory);
   }
 
   static Forward& self(void* f) { return *static_cast<Forward*>(f); }
@@ -96,14 +96,16 @@ struct Forward {
   }
 
   void prepare(int64_t index, int worker) {
-    if (index < tiles.count) {
-      pack_tile<S>(panel, tiles, index, static_cast<const S*>(op.spline_weight),
-                   problem.basis.has_base ? static_cast<const S*>(op.base_weight) : nullptr, layer.in, first);
-      return;
+    const int64_t t = index % (tiles.count + 1), from = index / (tiles.count + 1) * block;
+    const int64_t features = smaller(block, count - from);
+    if (t == tiles.count) {
+      problem.compile(static_cast<const C*>(op.grid) + first * problem.knots(), from, features,
+                      workspace(worker).scratch);
+    } else {
+      pack_tile<S>(panel, tiles, t, static_cast<const S*>(op.spline_weight),
+                   problem.basis.has_base ? static_cast<const S*>(op.base_weight) : nullptr, layer.in, first, from,
+                   features);
     }
-    const int64_t from = (index - tiles.count) * block;
-    problem.compile(static_cast<const C*>(op.grid) + first * problem.knots(), from, smaller(block, count - from),
-                    workspace(worker).scratch);
   }
 
   void task(int64_t index, int worker) {
@@ -114,21 +116,17 @@ struct Forward {
     const S* v = static_cast<const S*>(op.v);
     const int cells = problem.basis.cells();
 
-    const int64_t sums = (tiles.start(tile1) - tiles.start(tile0)) * n;
-    std::memset(w.sum, 0, sums * sizeof(C));
+    if (count == 0) std::memset(w.sum, 0, (tiles.start(tile1) - tiles.start(tile0)) * n * sizeof(C));
     for (int64_t i0 = 0; i0 < count; i0 += block) {
       const int64_t features = smaller(block, count - i0);
       w.plans.make(problem, x + first + i0, v ? v + row * layer.in + first + i0 : nullptr, n, features, i0);
       for (int64_t t = tile0; t < tile1; t++) {
-        const int64_t size = n * tiles.width(t);
         C* sum = w.sum + (tiles.start(t) - tiles.start(tile0)) * n;
-        C* part = layer.in <= block ? sum : w.part;
-        if (part != sum) std::memset(part, 0, size * sizeof(C));
         for (int64_t i = 0; i < features; i++) {
-          tiles.ops(t).forward(w.plans[i], cells, panel.spline(tiles, t, i0 + i), panel.base(tiles, t, i0 + i), part);
-        }
-        for (int64_t j = 0; part != sum && j < size; j += kLanes<C>) {
-          store(sum + j, load<Vec<C>>(sum + j) + load<Vec<C>>(part + j));
+          // Sums of blocks, then their sum: shorter sums have smaller rounding errors.
+          const bool last = i == features - 1;
+          tiles.ops(t).forward(w.plans[i], cells, panel.spline(tiles, t, i0 + i), panel.base(tiles, t, i0 + i),
+                               i > 0 ? w.part : nullptr, last && i0 > 0 ? sum : nullptr, last ? sum : w.part);
         }
       }
     }

@@ -65,6 +65,8 @@ void unpack_transposed(const Compute<S>* source, int64_t padded, S* target, int6
     for (int64_t c = 0; c < columns; c += lanes) {
       Vec<C> block[lanes];
       const int64_t width = columns - c;
+#pragma GCC unroll 16
+      for (int k = 0; k < lanes; k++) __builtin_prefetch(target + (r + lanes + k) * target_stride + c, 1);
       if (width >= lanes) {
 #pragma GCC unroll 16
         for (int k = 0; k < lanes; k++) block[k] = load<Vec<C>>(source + (c + k) * padded + r) * factor;

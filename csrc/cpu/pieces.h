@@ -27,12 +27,13 @@ struct Pieces {
   bool poison_infinite;  // "linear" at order 0: an infinite input gives NaN
   int columns;           // where pieces are looked up in registers: the length of a row of piece_columns, else 0
   C *bound_table, *piece_table, *piece_columns;
+  int32_t* table;  // of a feature: features with the same knots share one
 
   int knots() const { return grid_size + 2 * degree + 1; }
-  const C* bounds_of(int64_t feature) const { return bound_table + feature * bound_stride; }
+  const C* bounds_of(int64_t feature) const { return bound_table + int64_t(table[feature]) * bound_stride; }
   // All pieces of a feature transposed: one row of `columns` for each number of a piece.
-  C* columns_of(int64_t feature) const { return piece_columns + feature * columns * size; }
-  C* piece(int64_t feature, int p) const { return piece_table + (feature * count + p) * size; }
+  C* columns_of(int64_t feature) const { return piece_columns + int64_t(table[feature]) * columns * size; }
+  C* piece(int64_t feature, int p) const { return piece_table + (int64_t(table[feature]) * count + p) * size; }
 };
 
 template <class C>
@@ -56,7 +57,7 @@ Pieces<C> describe_pieces(const Layer& layer) {
   return g;
 }
 
-// Fills the tables at place `feature` from the knots t. `scratch` holds knots() + 2 * degree + kLanes<double> doubles.
+// Fills the table of `feature` from the knots t. `scratch` holds knots() + 2 * degree + kLanes<double> doubles.
 template <class C, int K>
 void compile_feature(const Pieces<C>& g, const C* t, int64_t feature, double* scratch) {
   using V = Vec<double>;
@@ -69,7 +70,7 @@ void compile_feature(const Pieces<C>& g, const C* t, int64_t feature, double* sc
     knot[j] = j < 0 ? t[0] + double(j) : j < knots ? double(t[j]) : t[knots - 1] + double(j - knots + 1);
   }
 
-  C* bounds = g.bound_table + feature * g.bound_stride;
+  C* bounds = g.bound_table + int64_t(g.table[feature]) * g.bound_stride;
   const int first_knot = g.extended ? 0 : K;
   for (int j = 0; j < g.bound_stride; j++) bounds[j] = j < g.bounds ? t[first_knot + j] : C(__builtin_nan(""));
   // The end of the range belongs to the last interior span.

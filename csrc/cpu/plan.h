@@ -6,54 +6,56 @@
 namespace kan {
 namespace {
 
-// The d-th derivative of the base function at x is x * outer(t) + inner(t) with t = sigmoid(x) - 1/2: silu^(d) = x
-// s^(d)
-// + d s^(d-1), and s^(n) is a polynomial in t by s' = 1/4 - t^2. In t its terms cancel less than in s.
+// s = sigmoid(x), its derivative p = s (1 - s), and t = s - 1/2, each accurate where it is small.
+template <class C>
+struct Sigmoid {
+  Vec<C> s, p, t;
+
+  explicit Sigmoid(Vec<C> x) {
+    const Vec<C> tail = C(1) / (C(1) + exp<C>(x < 0 ? -x : x)), rest = C(1) - tail;
+    s = x < 0 ? tail : rest;
+    p = tail * rest;
+    t = x < 0 ? tail - C(0.5) : C(0.5) - tail;
+  }
+};
+
+// The d-th derivative of the base function. silu = x s, so silu^(d) = x s^(d) + d s^(d-1), where s^(n) = p Q_n(t) for
+// n > 0: Q_1 = 1 and Q_(n+1) = (1/4 - t^2) Q_n' - 2 t Q_n, because t' = p = 1/4 - t^2. Polynomials in s itself would
+// cancel more.
 template <class C>
 struct BaseFunction {
   static constexpr int max_order = 20;
   Base kind;
   int order;
-  C outer[max_order + 3], inner[max_order + 3];
+  C outer[max_order + 1], inner[max_order + 1];  // Q_d and d Q_(d-1)
 
-  BaseFunction(Base base, int d) : kind(base), order(d) {
-    double s[max_order + 3] = {0.5, 1}, previous[max_order + 3] = {};
-    for (int n = 0; n < d; n++) {
-      double next[max_order + 3] = {};
-      for (int q = 1; q <= n + 1; q++) {
-        next[q - 1] += 0.25 * q * s[q];
-        next[q + 1] -= q * s[q];
+  BaseFunction(Base base, int d) : kind(base), order(d), outer{}, inner{} {
+    double q[max_order + 2] = {1};
+    for (int n = 1; n <= d; n++) {
+      for (int j = 0; j < n && n >= d - 1; j++) (n == d ? outer[j] : inner[j]) = C(n == d ? q[j] : d * q[j]);
+      double next[max_order + 2] = {};
+      for (int j = 0; j < n; j++) {
+        if (j > 0) next[j - 1] += j * q[j] / 4;
+        next[j + 1] -= (j + 2) * q[j];
       }
-      for (int q = 0; q <= n + 2; q++) {
-        previous[q] = s[q];
-        s[q] = next[q];
-      }
-    }
-    for (int q = 0; q < max_order + 3; q++) {
-      outer[q] = C(s[q]);
-      inner[q] = C(d * previous[q]);
+      for (int j = 0; j <= n; j++) q[j] = next[j];
     }
   }
 
-  Vec<C> operator()(Vec<C> x, Vec<C> sigmoid) const {
+  Vec<C> operator()(Vec<C> x, Sigmoid<C> sigmoid) const {
     using V = Vec<C>;
     if (kind == Base::identity && order <= 1) return order == 0 ? x : x * C(0) + C(1);
     if (kind != Base::silu) return x * C(0);
-    if (order == 0) return x * sigmoid;
-    const V t = sigmoid - C(0.5);
-    V a = splat<V>(outer[order + 1]), b = splat<V>(inner[order + 1]);
-    for (int q = order; q >= 0; q--) {
-      a = a * t + outer[q];
-      b = b * t + inner[q];
+    if (order == 0) return x * sigmoid.s;
+    V a = {}, b = {};
+    for (int j = order - 1; j >= 0; j--) {
+      a = a * sigmoid.t + outer[j];
+      b = b * sigmoid.t + inner[j];
     }
-    return x * a + b;
+    const V value = sigmoid.p * (x * a + b);
+    return order == 1 ? value + sigmoid.s : value;
   }
 };
-
-template <class C>
-inline Vec<C> sigmoid(Vec<C> x) {
-  return C(1) / (C(1) + exp<C>(-x));
-}
 
 // Cell c holds the samples id[start[c]] .. id[start[c + 1] - 1]. The weights lie in the order of the samples: `width`
 // padded spline rows each, and the base row apart.
@@ -107,7 +109,8 @@ template <class C>
 void make_base(const Basis<C>& basis, const C* x, const C* v, int64_t n, Plan<C>& plan) {
   using V = Vec<C>;
   for (int64_t b = 0; b < n; b += kLanes<C>) {
-    const V xs = load<V>(x + b), s = basis.base.kind == Base::silu ? sigmoid<C>(xs) : xs;
+    const V xs = load<V>(x + b);
+    const Sigmoid<C> s(basis.base.kind == Base::silu ? xs : V{});
     const V value = basis.base(xs, s);
     store(plan.base + b, v ? value * load<V>(v + b) : value);
     if (plan.slope) store(plan.base_slope + b, basis.base_slope(xs, s));

@@ -1,10 +1,7 @@
-// A parallel loop on the OpenMP pool that the process already has, and memory for the kernels.
+// A parallel loop on the OpenMP pool that the process already has.
 #include <dlfcn.h>
-#include <sys/mman.h>
 
 #include <atomic>
-#include <cstdlib>
-#include <new>
 
 #include "../kernels.h"
 
@@ -53,24 +50,6 @@ void parallel_for(int threads, int64_t tasks, Task task, void* context) {
   loop.context = context;
   loop.tasks = tasks;
   fork_pool()(work, &loop, static_cast<unsigned>(threads), 0);
-}
-
-void* allocate(size_t bytes) {
-  void* memory = std::aligned_alloc(64, (bytes + 127) / 64 * 64);
-  if (!memory) throw std::bad_alloc();
-  use_huge_pages(memory, bytes);
-  return memory;
-}
-
-void release(void* memory) { std::free(memory); }
-
-void use_huge_pages([[maybe_unused]] void* memory, [[maybe_unused]] size_t bytes) {
-#if defined(MADV_HUGEPAGE)
-  constexpr uintptr_t page = 2 << 20;
-  const uintptr_t begin = (reinterpret_cast<uintptr_t>(memory) + page - 1) / page * page;
-  const uintptr_t end = (reinterpret_cast<uintptr_t>(memory) + bytes) / page * page;
-  if (end > begin) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
-#endif
 }
 
 }  // namespace kan

@@ -76,8 +76,21 @@ struct Tile {
     }
   };
 
-  // y[id] += sum of weight * row
-  static void forward(const Plan<C>& plan, int cells, const C* panel, const C* base, C* y) {
+  // y[id] = from[id] + sum of weight * row + more[id]; null stands for zeros
+  static void forward(const Plan<C>& plan, int cells, const C* panel, const C* base, const C* from, const C* more,
+                      C* y) {
+    if (more) {
+      from ? forward_of<true, true>(plan, cells, panel, base, from, more, y)
+           : forward_of<false, true>(plan, cells, panel, base, from, more, y);
+    } else {
+      from ? forward_of<true, false>(plan, cells, panel, base, from, more, y)
+           : forward_of<false, false>(plan, cells, panel, base, from, more, y);
+    }
+  }
+
+  template <bool From, bool More>
+  static void forward_of(const Plan<C>& plan, int cells, const C* panel, const C* base, const C* from, const C* more,
+                         C* y) {
     Rows c;
     c.load_base(base);
     for (int cell = 0; cell < cells; cell++) {
@@ -85,13 +98,15 @@ struct Tile {
       c.load_spline(panel, cell);
       for (int64_t q = plan.start[cell]; q < plan.start[cell + 1]; q++) {
         const int64_t id = plan.id[q];
-        C* row = y + id * outs;
+        const int64_t at = id * outs;
         const Weights w(plan.value, plan.base, id);
         V sum[NZ];
 #pragma GCC unroll 4
-        for (int z = 0; z < NZ; z++) sum[z] = c.combine(w, z, load<V>(row + z * lanes));
+        for (int z = 0; z < NZ; z++) sum[z] = c.combine(w, z, From ? load<V>(from + at + z * lanes) : V{});
 #pragma GCC unroll 4
-        for (int z = 0; z < NZ; z++) store(row + z * lanes, sum[z]);
+        for (int z = 0; z < NZ; z++) {
+          store(y + at + z * lanes, More ? sum[z] + load<V>(more + at + z * lanes) : sum[z]);
+        }
       }
     }
   }
@@ -184,8 +199,8 @@ struct Tile {
     for (int z = 0; z < NZ; z++) store(sums + z * lanes, load<V>(sums + z * lanes) + sum[z]);
   }
 
-  // With g = sign(phi) * scale: sums[id] += g * sum of slope * row, and d_rows += value * g. One vector of outputs at a
-  // time: two sets of rows would not fit in the registers otherwise.
+  // sums[id] += scale * sign(phi) * sum of slope * row, and d_rows += scale * value * sign(phi). One vector of outputs
+  // at a time: two sets of rows would not fit in the registers otherwise.
   static void magnitude_backward(const Plan<C>& plan, int cells, const C* panel, const C* base, const C* scale, C* sums,
                                  bool first, C* d_panel, C* d_base) {
     using One = Tile<C, S, B, 1>;
@@ -202,19 +217,19 @@ struct Tile {
           const int64_t id = plan.id[q];
           const typename One::Weights w(plan.value, plan.base, id), slope(plan.slope, plan.base_slope, id);
           const V phi = c.combine(w, 0, V{});
-          const V g = phi > 0 ? factor : phi < 0 ? -factor : phi * factor;
-          d.accumulate(w, 0, g);
+          const V sign = phi > 0 ? splat<V>(C(1)) : phi < 0 ? splat<V>(C(-1)) : phi;
+          d.accumulate(w, 0, sign);
           const V sum = first && z == 0 ? V{} : load<V>(sums + id * lanes);
-          store(sums + id * lanes, sum + g * c.combine(slope, 0, V{}));
+          store(sums + id * lanes, sum + sign * factor * c.combine(slope, 0, V{}));
         }
 #pragma GCC unroll 8
         for (int j = 0; j < S; j++) {
           C* p = d_panel + (cell + j) * outs + z * lanes;
-          store(p, load<V>(p) + d.row[j][0]);
+          store(p, load<V>(p) + factor * d.row[j][0]);
           d.row[j][0] = V{};
         }
       }
-      if (B) store(d_base + z * lanes, load<V>(d_base + z * lanes) + d.row[S][0]);
+      if (B) store(d_base + z * lanes, load<V>(d_base + z * lanes) + factor * d.row[S][0]);
     }
   }
 };
@@ -223,7 +238,7 @@ struct Tile {
 template <class C>
 struct TileOps {
   int vectors;
-  void (*forward)(const Plan<C>&, int, const C*, const C*, C*);
+  void (*forward)(const Plan<C>&, int, const C*, const C*, const C*, const C*, C*);
   void (*grad_input)(const Plan<C>&, int, const C*, const C*, const C*, C*, bool);
   void (*grad_coef)(const Plan<C>&, int, const C*, C*, C*);
   void (*magnitude)(const Plan<C>&, int, const C*, const C*, C*);

@@ -36,14 +36,19 @@ struct Problem {
   // Tables for `features` features, compiled from the knots `grid` of the first of them.
   void place_tables(Arena& arena, int64_t features) {
     if (!basis.has_spline) return;
+    basis.pieces.table = arena.take<int32_t>(features);
     basis.pieces.bound_table = arena.take<C>(features * basis.pieces.bound_stride);
     basis.pieces.piece_table = arena.take<C>(features * basis.pieces.count * basis.pieces.size);
     basis.pieces.piece_columns = arena.take<C>(features * basis.pieces.columns * basis.pieces.size);
   }
   int64_t scratch_size() const { return basis.pieces.knots() + 2 * layer.degree + kLanes<double>; }
   void compile(const C* grid, int64_t first, int64_t features, double* scratch) const {
+    int32_t* table = basis.pieces.table;
     for (int64_t i = first; basis.has_spline && i < first + features; i++) {
-      compile_feature(basis.pieces, grid + i * knots(), i, scratch);
+      const C* knot = grid + i * knots();
+      const bool repeated = i > first && std::memcmp(knot, knot - knots(), knots() * sizeof(C)) == 0;
+      table[i] = repeated ? table[i - 1] : i;
+      if (!repeated) compile_feature(basis.pieces, knot, i, scratch);
     }
   }
 };
@@ -95,18 +100,24 @@ struct Panel {
   void clear(const OutTiles<C>& tiles) const { std::memset(data, 0, size(features, rows, tiles.padded()) * sizeof(C)); }
 };
 
-// spline (out, in, rows) and base (out, in) -> tile t of the panel, for the features from `first` on. An absent tensor
-// gives zeros.
+// spline (out, in, rows) and base (out, in) -> `features` features of tile t of the panel, from place `from` on. The
+// panel's place 0 is feature `first`. An absent tensor gives zeros.
 template <class S>
 void pack_tile(const Panel<Compute<S>>& panel, const OutTiles<Compute<S>>& tiles, int64_t t, const S* spline,
-               const S* base, int64_t in, int64_t first) {
+               const S* base, int64_t in, int64_t first, int64_t from, int64_t features) {
   const int64_t o = tiles.first + tiles.start(t), n = tiles.valid(t), width = tiles.width(t), rows = panel.rows;
-  Compute<S>* target = panel.tile(tiles, t);
-  if (!spline || !base) std::memset(target, 0, panel.features * (rows + 1) * width * sizeof(Compute<S>));
+  const int64_t edge = o * in + first + from;
+  Compute<S>*splines = panel.spline(tiles, t, from), *bases = panel.base(tiles, t, from);
   if (spline) {
-    pack_transposed(spline + (o * in + first) * rows, in * rows, n, panel.features * rows, target, width);
+    pack_transposed(spline + edge * rows, in * rows, n, features * rows, splines, width);
+  } else {
+    std::memset(splines, 0, features * rows * width * sizeof(Compute<S>));
   }
-  if (base) pack_transposed(base + o * in + first, in, n, panel.features, panel.base(tiles, t, 0), width);
+  if (base) {
+    pack_transposed(base + edge, in, n, features, bases, width);
+  } else {
+    std::memset(bases, 0, features * width * sizeof(Compute<S>));
+  }
 }
 
 template <class S>

@@ -29,32 +29,44 @@ struct Basis {
   Source<T> v;              // (batch, in), or null for ones
   const T* breaks;          // (in, knots): cell c holds x if c breaks are <= x
   const Cell<T, K>* cells;  // (in, knots + 1)
-  const T* base;            // base function x P(s) + Q(s), s = sigmoid(x): `terms` coefficients of P, then of Q
+  const T* silu;            // see silu_polynomials
   int64_t batch, in;
-  int knots, terms;
+  int knots, base, order;
   bool has_spline, has_base;
   bool bounded;  // whether a cell beyond the first or last knot is constant, so that x may be clamped
 
   __host__ __device__ int rows() const { return knots - K - 1; }
 };
 
-// Coefficients of P and Q in base^(order)(x) = x P(s) + Q(s). silu = x s, so silu^(n) = x s^(n) + n s^(n-1), and s^(n)
-// is a polynomial in s because s' = s - s^2. `scratch` holds order + 2 numbers.
+// Coefficients of Q_d and of d Q_(d-1), d = order > 0. silu = x s with s = sigmoid(x), so silu^(d) = x s^(d) + d
+// s^(d-1), where s^(n) = p Q_n(t) for n > 0 with p = s (1 - s) and t = s - 1/2: Q_1 = 1, Q_(n+1) = (1/4 - t^2) Q_n' - 2
+// t Q_n. Polynomials in s itself would cancel more. `scratch` holds 2 (order + 1) numbers.
 template <class T>
-__device__ void base_polynomials(int base, int order, double* scratch, T* result) {
-  const int terms = order + 2;
-  T *p = result, *q = result + terms;
-  for (int j = 0; j < 2 * terms; ++j) result[j] = 0;
-  if (base == kIdentity && order == 0) p[0] = 1;
-  if (base == kIdentity && order == 1) q[0] = 1;
-  if (base != kSilu) return;
-  for (int j = 0; j < terms; ++j) scratch[j] = j == 1;
-  for (int n = 0; n < order; ++n) {
-    if (n == order - 1)
-      for (int j = 0; j < terms; ++j) q[j] = T(order * scratch[j]);
-    for (int j = n + 2; j > 0; --j) scratch[j] = j * scratch[j] - (j - 1) * scratch[j - 1];
+__device__ void silu_polynomials(int order, double* scratch, T* result) {
+  double *q = scratch, *next = scratch + order + 1;
+  for (int j = 0; j < 2 * order; ++j) result[j] = 0;
+  q[0] = 1;
+  for (int n = 1; n <= order; ++n) {
+    for (int j = 0; j < n; ++j) {
+      if (n == order) result[j] = T(q[j]);
+      if (n == order - 1) result[order + j] = T(order * q[j]);
+    }
+    for (int j = 0; j <= n; ++j) next[j] = (j + 1 < n ? (j + 1) * q[j + 1] / 4 : 0) - (j > 0 ? (j + 1) * q[j - 1] : 0);
+    for (int j = 0; j <= n; ++j) q[j] = next[j];
   }
-  for (int j = 0; j < terms; ++j) p[j] = T(scratch[j]);
+}
+
+template <class T, int K>
+__device__ T base_function(const Basis<T, K>& f, T x) {
+  if (f.base == kIdentity) return f.order == 0 ? x : T(f.order == 1) + 0 * x;
+  if (f.base != kSilu) return 0 * x;
+  const T e = exp(-fabs(x)), tail = e * reciprocal(1 + e), s = x < 0 ? tail : 1 - tail;
+  if (f.order == 0) return x * s;
+  const T t = x < 0 ? tail - T(0.5) : T(0.5) - tail;
+  T outer = 0, inner = 0;
+  for (int j = f.order - 1; j >= 0; --j) outer = outer * t + f.silu[j], inner = inner * t + f.silu[f.order + j];
+  const T value = tail * (1 - tail) * (x * outer + inner);
+  return f.order == 1 ? value + s : value;
 }
 
 // The polynomials of one cell, by the Cox-de Boor recursion on their coefficients in double precision;
@@ -124,11 +136,11 @@ __device__ void make_cell(const T* t, int cell, int knots, int order, int extrap
 // A block for each input.
 template <class T, int K>
 __global__ void __launch_bounds__(kWarp)
-    table_kernel(const T* __restrict__ grid, const int knots, const int order, const int base, const int extrapolation,
-                 Cell<T, K>* __restrict__ cells, T* __restrict__ breaks, double* scratch, T* base_result) {
+    table_kernel(const T* __restrict__ grid, const int knots, const int order, const int extrapolation,
+                 Cell<T, K>* __restrict__ cells, T* __restrict__ breaks, double* scratch, T* silu) {
   const int64_t i = blockIdx.x;
   const T* t = grid + i * knots;
-  if (i == 0 && threadIdx.x == 0) base_polynomials(base, order, scratch, base_result);
+  if (i == 0 && threadIdx.x == 0) silu_polynomials(order, scratch, silu);
   for (int cell = threadIdx.x; cell <= knots; cell += kWarp) {
     make_cell(t, cell, knots, order, extrapolation, cells[i * (knots + 1) + cell]);
     // the grid range is closed: its end t[rows] lies in the last interior span
@@ -163,13 +175,7 @@ __device__ Record<T, K> evaluate(const Basis<T, K>& f, int64_t b, int64_t i) {
       for (int r = 0; r <= K; ++r) record.value[r] = record.value[r] * u + c.polynomial[n][r];
     record.first = min(max(cell - 1 - K, 0), f.rows() - K - 1);
   }
-  if (f.has_base) {
-    const T e = exp(-fabs(x)), r = reciprocal(1 + e);
-    const T s = x < 0 ? e * r : r;
-    T p = 0, q = 0;
-    for (int n = f.terms - 1; n >= 0; --n) p = p * s + f.base[n], q = q * s + f.base[f.terms + n];
-    record.base = x * p + q;
-  }
+  if (f.has_base) record.base = base_function(f, x);
   if (f.v.data) {
     const T v = f.v[b * f.in + i];
 #pragma unroll

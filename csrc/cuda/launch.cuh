@@ -69,15 +69,15 @@ class Layer {
   Source<T> in(const void* data) const { return {data, p_.dtype}; }
 
   Basis<T, K> basis(const void* v, int order) {
-    const int knots = int(p_.knots), terms = order + 2;
+    const int knots = int(p_.knots);
     T* breaks = pass_.take<T>(p_.in * knots);
     auto* cells = pass_.take<Cell<T, K>>(p_.in * (knots + 1));
-    T* base = pass_.take<T>(2 * terms);
-    double* scratch = pass_.take<double>(terms);
+    T* silu = pass_.take<T>(2 * order);
+    double* scratch = pass_.take<double>(2 * (order + 1));
     const bool bounded = p_.extrapolation != kLinear || order > 0;
-    pass_.launch(table_kernel<T, K>, p_.in, 1, 1, kWarp, 0, static_cast<const T*>(p_.grid), knots, order, p_.base,
-                 p_.extrapolation, cells, breaks, scratch, base);
-    return {in(p_.x), in(v), breaks, cells, base, p_.batch, p_.in, knots, terms, true, true, bounded};
+    pass_.launch(table_kernel<T, K>, p_.in, 1, 1, kWarp, 0, static_cast<const T*>(p_.grid), knots, order,
+                 p_.extrapolation, cells, breaks, scratch, silu);
+    return {in(p_.x), in(v), breaks, cells, silu, p_.batch, p_.in, knots, p_.base, order, true, true, bounded};
   }
 
   // The basis that multiplies the weights: rows without weights are left out.

@@ -96,31 +96,43 @@ def local(
 
 @triton.jit
 def base_function(x, BASE: tl.constexpr, ORDER: tl.constexpr, SILU: tl.constexpr):
-    """The base function or its derivative. SILU: the polynomials in s = sigmoid(x) of `silu_polynomials(ORDER)`."""
+    """The base function or its derivative. SILU: `silu_polynomials(ORDER)`."""
     if BASE == "zero" or (BASE == "identity" and ORDER > 1):
         value = x * 0.0
     elif BASE == "identity":
         value = x if ORDER == 0 else x * 0.0 + 1.0
     else:  # silu = x s, so silu^(n) = x s^(n) + n s^(n-1)
-        s = 1.0 / (1.0 + tl.exp(-x))
-        value = x * _polynomial(s, SILU[0], ORDER + 2)
-        if ORDER > 0:
-            value += ORDER * _polynomial(s, SILU[1], ORDER + 1)
+        e = tl.exp(-tl.abs(x))
+        tail = e / (1.0 + e)
+        s = tl.where(x < 0, tail, 1.0 - tail)
+        if ORDER == 0:
+            value = x * s
+        else:
+            t = tl.where(x < 0, tail - 0.5, 0.5 - tail)
+            value = tail * (1.0 - tail) * (x * _polynomial(t, SILU[0], ORDER) + _polynomial(t, SILU[1], ORDER))
+            if ORDER == 1:
+                value += s
     return value
 
 
 @triton.jit
-def _polynomial(s, coefficients: tl.constexpr, COUNT: tl.constexpr):
-    value = s * 0.0 + coefficients[COUNT - 1]
+def _polynomial(t, coefficients: tl.constexpr, COUNT: tl.constexpr):
+    value = t * 0.0 + coefficients[COUNT - 1]
     for j in tl.static_range(1, COUNT):
-        value = value * s + coefficients[COUNT - 1 - j]
+        value = value * t + coefficients[COUNT - 1 - j]
     return value
 
 
 def silu_polynomials(order: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Coefficients, in powers of s = sigmoid(x), of the derivatives `order` and `order - 1` of s (s' = s - s^2)."""
-    polynomial, previous = [0.0, 1.0], [0.0, 1.0]
-    for _ in range(order):
-        slope = [j * c for j, c in enumerate(polynomial)]
-        previous, polynomial = polynomial, [a - b for a, b in zip([*slope, 0.0], [0.0, *slope], strict=True)]
-    return tuple(polynomial), tuple(previous)
+    """Coefficients of Q_d and d Q_(d-1) in powers of t = sigmoid(x) - 1/2, with d = `order` and Q_0 = 0.
+
+    They give the derivatives of s = sigmoid(x): s^(n) = s (1 - s) Q_n(t), so Q_1 = 1 and
+    Q_(n+1) = (1/4 - t^2) Q_n' - 2 t Q_n. Polynomials in s itself would cancel more.
+    """
+    present, previous = [1.0], [0.0]
+    for _ in range(order - 1):
+        down = [j * c / 4 for j, c in enumerate(present)][1:]
+        up = [-(j + 2) * c for j, c in enumerate(present)]
+        previous = [order * c for c in present] + [0.0]
+        present = [a + b for a, b in zip([*down, 0.0, 0.0], [0.0, *up], strict=True)]
+    return tuple(present), tuple(previous)
