@@ -147,7 +147,7 @@ class KANLinear(nn.Module):
             setattr(layer, name, nn.Parameter(cut, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else cut)
         layer.out_features, layer.in_features = len(rows), len(columns)
         if isinstance(self.grid_range[0], (tuple, list)):  # a range for each input
-            layer.grid_range = tuple(self.grid_range[i] for i in columns.tolist())  # type: ignore[misc]
+            layer.grid_range = tuple(self.grid_range[i] for i in columns.tolist())
         return layer
 
     def check_plain(self, what: str) -> None:
