@@ -29,6 +29,7 @@ _DIMS = {
     "base_weight": "oi",
     "bias": "o",
     "grid": "ir",
+    "mask": "oi",
 }
 
 

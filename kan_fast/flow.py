@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +14,43 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
     from kan_fast.linear import KANLinear
+    from kan_fast.network import KAN
 
 
 class NotFinite(ValueError):
     """What reaches a layer is NaN or infinite."""
+
+
+class Samples(NamedTuple):
+    """The inputs that a network was trained on last, by reference: deepcopy shares them, pickle leaves them out."""
+
+    x: Tensor | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Samples:
+        return self
+
+    def __reduce__(self) -> tuple[type[Samples], tuple[()]]:
+        return Samples, ()
+
+
+@torch.no_grad()
+def samples(model: KAN, x: Tensor | None, what: str) -> Tensor:
+    """The samples `(n, width_in[0])` that `what` is to use: x, or else the inputs that `fit` trained on last.
+
+    Raises:
+        ValueError: there are none, or fewer than two, or they have another number of columns.
+    """
+    x = model.last_inputs.x if x is None else x
+    if x is None:
+        raise ValueError(f"{what} needs samples: pass x=..., or train with fit first, whose inputs it then uses")
+    like = model.layers[0].spline_weight
+    x = torch.as_tensor(x).detach().to(like.device, like.dtype)
+    if x.dim() < 2 or x.shape[-1] != model.width_in[0]:
+        raise ValueError(f"{what} expected samples (n, {model.width_in[0]}), got x of shape {tuple(x.shape)}")
+    x = x.reshape(-1, x.shape[-1])
+    if len(x) < 2:
+        raise ValueError(f"{what} compares deviations over the samples: give at least 2, got {len(x)}")
+    return x
 
 
 def record(model: nn.Module, layers: Sequence[nn.Module], x: Tensor) -> tuple[Tensor, list[Tensor]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -49,9 +49,11 @@ class KANLinear(nn.Module):
         base_weight: Parameter `(out, in)`; None for base "zero".
         bias: Parameter `(out,)` or None.
         grid: buffer of knots `(in, G + 2k + 1)`.
+        mask: None, or a buffer `(out, in)` of bools: an edge where it is False counts as 0 and is not trained.
     """
 
     grid: Tensor
+    mask: Tensor | None
 
     def __init__(
         self,
@@ -88,6 +90,7 @@ class KANLinear(nn.Module):
         self.bias = nn.Parameter(empty(self.out_features)) if bias else None
         knots = empty(self.in_features, self.grid_size + 2 * spline_order + 1)
         self.register_buffer("grid", knots.to(functional.grid_dtype(knots.dtype)))
+        self.register_buffer("mask", None)
         _check_distinct_knots(self.grid_range, self.grid_size, spline_order, self.grid.dtype)
         self.reset_parameters()
 
@@ -113,14 +116,54 @@ class KANLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`(..., in_features)` to `(..., out_features)`."""
         return functional.kan_linear(
-            x, self.spline_weight, self.base_weight, self.grid, self.bias, backend=self.backend, **self._options
+            x, *self.edge_weights(), self.grid, self.bias, backend=self.backend, **self._options
         )
+
+    def edge_weights(self) -> tuple[Tensor, Tensor | None]:
+        """`spline_weight` and `base_weight` as the layer applies them: 0 on masked edges."""
+        if self.mask is None:
+            return self.spline_weight, self.base_weight
+        base_weight = None if self.base_weight is None else torch.where(self.mask, self.base_weight, 0)
+        return torch.where(self.mask[..., None], self.spline_weight, 0), base_weight
 
     def edge_magnitude(self, x: Tensor) -> Tensor:
         """Mean absolute activation of every edge `(out, in)` over the samples x `(..., in)`; differentiable once."""
-        return functional.edge_magnitude(
-            x, self.spline_weight, self.base_weight, self.grid, backend=self.backend, **self._options
-        )
+        return functional.edge_magnitude(x, *self.edge_weights(), self.grid, backend=self.backend, **self._options)
+
+    @torch.no_grad()
+    def subset(self, outputs: Sequence[int] | Tensor, inputs: Sequence[int] | Tensor) -> KANLinear:
+        """A new layer that has these outputs and inputs alone, with copies of their parameters and all options.
+
+        Raises:
+            ValueError: parameters are parametrised or sharded over processes, so that they can't be cut.
+        """
+        self.check_plain("subset")
+        layer = copy.deepcopy(self)
+        device = self.grid.device
+        rows, columns = (torch.as_tensor(ids, dtype=torch.long, device=device) for ids in (outputs, inputs))
+        for name, tensor in (*self.named_parameters(recurse=False), *self.named_buffers(recurse=False)):
+            cut = tensor[columns] if name == "grid" else tensor[rows]
+            cut = cut[:, columns] if name in ("spline_weight", "base_weight", "mask") else cut
+            setattr(layer, name, nn.Parameter(cut, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else cut)
+        layer.out_features, layer.in_features = len(rows), len(columns)
+        if isinstance(self.grid_range[0], (tuple, list)):  # a range for each input
+            layer.grid_range = tuple(self.grid_range[i] for i in columns.tolist())
+        return layer
+
+    def check_plain(self, what: str) -> None:
+        """Raise ValueError if parameters are parametrised (weight norm, torch's pruning) or sharded over processes."""
+        names = [name for name in ("spline_weight", "base_weight", "bias") if getattr(self, name) is not None]
+        computed = [name for name in names if name not in self._parameters]
+        sharded = [name for name, p in self.named_parameters(recurse=False) if hasattr(p, "to_local")]
+        if computed or sharded:
+            raise ValueError(
+                f"{what} needs parameters that are plain tensors: {', '.join(computed or sharded)} "
+                + (
+                    "is computed from others (weight norm, torch's pruning, parametrisation)"
+                    if computed
+                    else "is sharded over processes; load the full state into a network that is not"
+                )
+            )
 
     @torch.no_grad()
     def update_grid(
@@ -221,6 +264,8 @@ class KANLinear(nn.Module):
         )
         if self.extrapolation != "zero":
             text += f", extrapolation={self.extrapolation}"
+        if self.mask is not None:
+            text += ", masked"
         return text if self.backend is None else f"{text}, backend={self.backend}"
 
     @property
@@ -284,6 +329,11 @@ class KANLinear(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
+        saved_mask = state_dict.get(prefix + "mask")
+        if saved_mask is not None and self.mask is None:
+            self.mask = torch.ones(self.spline_weight.shape[:2], dtype=torch.bool, device=self.grid.device)
+        elif saved_mask is None and prefix + "spline_weight" in state_dict:
+            self.mask = None
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )

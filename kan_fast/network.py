@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from kan_fast import flow, processes, training
+from kan_fast import attribution, flow, processes, pruning, training
 from kan_fast.functional import Base
 from kan_fast.linear import KANLinear
+from kan_fast.nodes import Nodes, levels
 from kan_fast.options import integer
 
 if TYPE_CHECKING:
@@ -23,9 +24,12 @@ class KAN(nn.Module):
     """A Kolmogorov-Arnold network (arXiv 2404.19756), built and trained as in pykan.
 
     Args:
-        width: number of nodes in every layer, inputs first: `[2, 5, 1]`.
+        width: number of nodes in every level, inputs first: `[2, 5, 1]`; a pair counts sums and products (KAN 2.0,
+            arXiv 2408.10205): `[2, [5, 2], 1]` has 5 sum nodes and 2 multiplication nodes.
         grid: number of spans G of every grid.
         k: degree of the splines, 0 to 5.
+        mult_arity: number of factors, at least 2, of every product; or a list with an entry for every level, inputs
+            included: such a number, or a list with one for each product of the level.
         seed: makes the initial parameters reproducible and leaves the global random generator as it was. They are
             drawn on the CPU, so every device gets the same. None draws from the global generator, as nn.Linear does.
         bias: whether every layer has a learnable bias.
@@ -40,21 +44,25 @@ class KAN(nn.Module):
         dtype: dtype of the parameters.
 
     Attributes:
-        layers: nn.ModuleList of KANLinear.
-        width: list of ints.
+        layers: nn.ModuleList of KANLinear. The outputs of a layer are subnodes: sums, and factors of products.
+        nodes: nn.ModuleList of `kan_fast.nodes.Nodes`, which make nodes of the outputs of each layer.
+        input_id: the columns that are left of those of the network that `prune_input` started from.
+        last_inputs: the samples that `fit` trained on last, by reference; for `attribute` and `prune`.
 
     Raises:
         TypeError, ValueError: a width or option is not allowed; the message says what is.
     """
 
     layers: Sequence[KANLinear]
+    nodes: Sequence[Nodes]
 
     def __init__(
         self,
-        width: Sequence[int],
+        width: Sequence[int | Sequence[int]],
         grid: int = 5,
         k: int = 3,
         *,
+        mult_arity: int | Sequence[int | Sequence[int]] = 2,
         seed: int | None = None,
         bias: bool = True,
         base: Base = "silu",
@@ -67,9 +75,12 @@ class KAN(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.width = _check_width(width)
+        (inputs, _), *rest = levels(width, mult_arity)
+        self.input_id = list(range(inputs))
+        self.last_inputs = flow.Samples()
+        self.nodes = nn.ModuleList(Nodes(*level) for level in rest)  # type: ignore[assignment]  # as for layers below
         self.grid, self.k = integer("grid", grid, 1), integer("k", k, 0)
-        ranges: list[Any] = [tuple(grid_range)] * len(self.width)
+        ranges: list[Any] = [tuple(grid_range)] * (len(self.nodes) + 1)
         if ranges[0] and not isinstance(ranges[0][0], (int, float)):
             ranges[1:] = [(-1, 1)] * len(ranges[1:])
         final = torch.get_default_device() if device is None else torch.device(device)
@@ -92,24 +103,49 @@ class KAN(nn.Module):
                     device=start,
                     dtype=dtype,
                 )
-                for n_in, n_out, range_ in zip(self.width[:-1], self.width[1:], ranges[:-1], strict=True)
+                for n_in, n_out, range_ in zip(
+                    [inputs, *(nodes.width for nodes in self.nodes[:-1])],
+                    [len(nodes.owner) for nodes in self.nodes],
+                    ranges[:-1],
+                    strict=True,
+                )
             )
         self.to(final)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(..., width[0])` to `(..., width[-1])`; a floating point x is cast to the dtype of the parameters.
+        """`(..., width_in[0])` to `(..., width_in[-1])`; a floating point x is cast to the dtype of the parameters.
 
         Raises:
             TypeError: x is not a tensor, or not floating point.
             ValueError: x has another number of columns than the network has inputs.
         """
         x = self._cast(x)
-        for layer in self.layers:
-            x = layer(x)
+        for layer, nodes in zip(self.layers, self.nodes, strict=True):
+            x = nodes(layer(x))
         return x
 
+    @property
+    def width(self) -> list[int | list[int]]:
+        """Number of nodes in every level as the constructor takes it: n, or [sums, products] where there are any."""
+        return [self.layers[0].in_features, *([n.sums, len(n.arities)] if n.arities else n.sums for n in self.nodes)]
+
+    @property
+    def width_in(self) -> list[int]:
+        """Number of nodes in every level, inputs first; pykan's name."""
+        return [self.layers[0].in_features, *(nodes.width for nodes in self.nodes)]
+
+    @property
+    def width_out(self) -> list[int]:
+        """Number of subnodes in every level, inputs first; pykan's name. A product has `mult_arity` of them."""
+        return [self.layers[0].in_features, *(len(nodes.owner) for nodes in self.nodes)]
+
+    @property
+    def mult_arity(self) -> list[list[int]]:
+        """Number of factors of every product in every level, inputs first."""
+        return [[], *(list(nodes.arities) for nodes in self.nodes)]
+
     def activations(self, x: Tensor) -> list[Tensor]:
-        """What flows through the network: the input of every layer, `(..., width[l])`, and last the output."""
+        """What flows through the network: the input of every layer, `(..., width_in[l])`, and last the output."""
         output, inputs = flow.record(self, self.layers, x)
         return [*inputs, output]
 
@@ -129,7 +165,7 @@ class KAN(nn.Module):
         layers are as they were.
 
         Args:
-            x: input samples `(..., width[0])`, finite.
+            x: input samples `(..., width_in[0])`, finite.
             eps: share of the uniform grid, 0 to 1; None takes `grid_eps`.
             margin: added on either side of the samples' range, in units of its length.
             group: processes whose samples count together; see `KANLinear.update_grid`.
@@ -179,6 +215,11 @@ class KAN(nn.Module):
         return [layer.coverage(samples) for layer, samples in zip(self.layers, inputs, strict=True)]
 
     fit = training.fit
+    attribute = attribution.attribute
+    prune = pruning.prune
+    prune_node = pruning.prune_node
+    prune_edge = pruning.prune_edge
+    prune_input = pruning.prune_input
 
     def train(self, mode: bool | training.Dataset = True, *args: Any, **options: Any) -> Any:
         """`train(True)` and `train(False)` set the mode, as in nn.Module; `train(dataset, ...)` is `fit(dataset, ...)`.
@@ -196,14 +237,3 @@ class KAN(nn.Module):
     def _cast(self, x: Tensor) -> Tensor:
         floating = isinstance(x, Tensor) and x.is_floating_point()  # the layers say what is wrong with other things
         return x.to(self.layers[0].spline_weight.dtype) if floating else x
-
-
-def _check_width(width: Sequence[int]) -> list[int]:
-    expected = "width must list the number of nodes of at least two layers, such as [2, 5, 1]"
-    try:
-        sizes = [integer("a width", n) for n in width]
-    except TypeError:
-        raise TypeError(f"{expected}; got {width!r}") from None
-    if len(sizes) < 2 or min(sizes) < 1:
-        raise ValueError(f"{expected}, each of them at least 1; got {width!r}")
-    return sizes

@@ -50,6 +50,7 @@ def _unobserved(args: tuple) -> bool:
     """Whether torch's dispatcher would only call the backend: it takes as long as the kernel of a small layer."""
     return not (
         torch.compiler.is_compiling()
+        or args[0].is_meta
         or torch._C._len_torch_dispatch_stack()
         or torch._C._are_functorch_transforms_active()
         or torch._C._get_tracing_state()

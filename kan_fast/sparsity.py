@@ -1,15 +1,18 @@
-"""Regularisation that makes a network sparse: L1 and entropy of the edge magnitudes."""
+"""Regularisation of whole networks: sparsity as in the paper and as in pykan, and penalties on the coefficients."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from kan_fast.attribution import edge_deviation, edge_shares, propagate
+from kan_fast.smoothness import bending
+
 if TYPE_CHECKING:
-    from kan_fast.linear import KANLinear
+    from kan_fast.network import KAN
 
 _LEAST = 1e-30  # a magnitude below it counts as this in the logarithm and the quotient, which keeps gradients finite
 
@@ -30,19 +33,116 @@ def l1_and_entropy(magnitude: Tensor) -> tuple[Tensor, Tensor]:
     return total, -(p * p.clamp_min(_LEAST).log()).sum()
 
 
-def regularization(
-    layers: Iterable[KANLinear], inputs: Iterable[Tensor], lamb_l1: float = 1.0, lamb_entropy: float = 2.0
-) -> Tensor:
-    """`sum_l lamb_l1 |Phi_l| + lamb_entropy S(Phi_l)` over the layers (arXiv 2404.19756, Eq. 2.20).
+def pykan_l1_and_entropy(scale: Tensor) -> tuple[Tensor, Tensor]:
+    """L1 norm and entropy of one layer as pykan 0.2.8 has them.
 
     Args:
-        layers: the layers of a network.
-        inputs: what reaches each of them, `(..., in)`; `KAN.activations` gives it.
-        lamb_l1: weight of the L1 norm.
-        lamb_entropy: weight of the entropy.
+        scale: `(out, in)`, non-negative.
 
     Returns:
-        A scalar. Memory is O(out * in) per layer, whatever the batch.
+        `sum s`, and the mean entropy of the rows plus that of the columns, in bits, where a share is
+        `p = s / (1 + sum s)` of its row or column and counts as `-p log2(p + 1e-4)`.
     """
-    terms = [l1_and_entropy(layer.edge_magnitude(x)) for layer, x in zip(layers, inputs, strict=True)]
-    return torch.stack([lamb_l1 * l1 + lamb_entropy * entropy for l1, entropy in terms]).sum()
+    entropy = scale.new_zeros(())
+    for dim in (0, 1):
+        p = scale / (scale.sum(dim, keepdim=True) + 1)
+        entropy = entropy - (p * (p + 1e-4).log2()).sum(dim).mean()
+    return scale.sum(), entropy
+
+
+def _deviation_per_input(model: KAN, inputs: Sequence[Tensor]) -> list[Tensor]:
+    return [
+        edge_deviation(layer, x) / (x.flatten(0, -2).std(0) + 0.1)
+        for layer, x in zip(model.layers, inputs, strict=True)
+    ]
+
+
+def _deviation(model: KAN, inputs: Sequence[Tensor]) -> list[Tensor]:
+    return [edge_deviation(layer, x) for layer, x in zip(model.layers, inputs, strict=True)]
+
+
+def _edge_scores(model: KAN, inputs: Sequence[Tensor]) -> list[Tensor]:
+    shares = [edge_shares(layer, x) for layer, x in zip(model.layers, inputs, strict=True)]
+    outputs = model.width_in[-1]
+    return propagate(model.nodes, shares, shares[0].new_full((outputs,), 1 / outputs)).edges
+
+
+def _node_scores(model: KAN, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """For every level but the inputs, what its nodes (rows, with the scores that they have) get from the inputs."""
+    shares = [edge_shares(layer, x) for layer, x in zip(model.layers, inputs, strict=True)]
+    outputs = model.width_in[-1]
+    scores = propagate(model.nodes, shares, shares[0].new_full((outputs,), 1 / outputs)).nodes
+    return [
+        propagate(model.nodes[:level], shares[:level], scores[level].diag()).nodes[0]
+        for level in range(1, len(model.layers) + 1)
+    ]
+
+
+# pykan's names, and what L1 norm and entropy are taken of
+PYKAN_METRICS: dict[str, Callable[[KAN, Sequence[Tensor]], list[Tensor]]] = {
+    "edge_forward_spline_n": _deviation_per_input,
+    "edge_forward_sum": _deviation_per_input,
+    "edge_forward_spline_u": _deviation,
+    "edge_backward": _edge_scores,
+    "node_backward": _node_scores,
+}
+REG_METRICS = ("edge_magnitude", *PYKAN_METRICS)
+
+
+def regularization(
+    model: KAN,
+    inputs: Sequence[Tensor],
+    lamb_l1: float = 1.0,
+    lamb_entropy: float = 2.0,
+    lamb_coef: float = 0.0,
+    lamb_coefdiff: float = 0.0,
+    lamb_smooth: float = 0.0,
+    reg_metric: str = "edge_magnitude",
+) -> Tensor:
+    """Sum over the layers of `lamb_l1 |Phi| + lamb_entropy S(Phi)` and of penalties on the spline weights.
+
+    What L1 norm and entropy are taken of, by `reg_metric`:
+
+    * "edge_magnitude": the mean absolute activation of every edge, as in the paper (arXiv 2404.19756, Eq. 2.17-2.20).
+      Memory is O(out * in) per layer, whatever the batch.
+    * "edge_forward_spline_n", "edge_forward_sum" (the same as long as no edge is symbolic): the standard deviation
+      of the activation over that of the input, `std(phi) / (std(x) + 0.1)`; "edge_forward_spline_u": `std(phi)`;
+      "edge_backward": the scores of `attribute` for 1 / n at each of n outputs; "node_backward": for every level, the
+      scores of the inputs from each of its nodes. These are pykan's, with pykan's entropy (see `pykan_l1_and_entropy`),
+      and take plain torch and O(batch * in * (G + k)) memory.
+
+    Args:
+        model: the network.
+        inputs: what reaches each of its layers, `(..., in)`; `KAN.activations` gives it.
+        lamb_l1: weight of the L1 norm.
+        lamb_entropy: weight of the entropy.
+        lamb_coef: weight of the L1 norm of the spline weights, averaged over the outputs, as in pykan.
+        lamb_coefdiff: weight of the L1 norm of their differences from one spline to the next, averaged likewise.
+        lamb_smooth: weight of the integral of the squared second derivative of all splines; see
+            `kan_fast.smoothness.bending`.
+        reg_metric: one of the names above.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: reg_metric is unknown, or lamb_smooth is given for a degree below 2.
+    """
+    if reg_metric not in REG_METRICS:
+        raise ValueError(f"unknown reg_metric {reg_metric!r}; allowed: {', '.join(REG_METRICS)}")
+    terms = []
+    if lamb_l1 or lamb_entropy:
+        if reg_metric in PYKAN_METRICS:
+            norms = [pykan_l1_and_entropy(scale) for scale in PYKAN_METRICS[reg_metric](model, inputs)]
+        else:
+            norms = [l1_and_entropy(layer.edge_magnitude(x)) for layer, x in zip(model.layers, inputs, strict=True)]
+        terms += [lamb_l1 * l1 + lamb_entropy * entropy for l1, entropy in norms]
+    for layer in model.layers:
+        weight = layer.edge_weights()[0]
+        if lamb_coef:
+            terms.append(lamb_coef * weight.abs().mean(0).sum())
+        if lamb_coefdiff:
+            terms.append(lamb_coefdiff * weight.diff(dim=2).abs().mean(0).sum())
+        if lamb_smooth:
+            terms.append(lamb_smooth * bending(layer).sum())
+    return torch.stack(terms).sum() if terms else inputs[0].new_zeros(())

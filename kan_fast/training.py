@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,7 +23,7 @@ from kan_fast.loop import Callback, Entry, History, Loop, Metric
 from kan_fast.objective import Diverged, Loss, Objective
 from kan_fast.options import integer, real
 from kan_fast.schedule import EarlyStopping, GridSchedule
-from kan_fast.sparsity import regularization
+from kan_fast.sparsity import REG_METRICS, regularization
 
 if TYPE_CHECKING:
     from kan_fast.network import KAN
@@ -46,6 +47,10 @@ def fit(
     lamb: float = 0.0,
     lamb_l1: float = 1.0,
     lamb_entropy: float = 2.0,
+    lamb_coef: float = 0.0,
+    lamb_coefdiff: float = 0.0,
+    lamb_smooth: float = 0.0,
+    reg_metric: str = "edge_magnitude",
     update_grid: bool = True,
     grids: Sequence[int] | None = None,
     grid_update_num: int = 10,
@@ -72,7 +77,8 @@ def fit(
     """Train the network in place; the options are those of pykan's `fit`.
 
     The objective is `loss + lamb * sum_l (lamb_l1 |Phi_l| + lamb_entropy S(Phi_l))`, the sparsity terms of
-    arXiv 2404.19756, Eq. 2.17-2.20 (see `kan_fast.sparsity`).
+    arXiv 2404.19756, Eq. 2.17-2.20; further options add to what `lamb` multiplies or take pykan's metrics instead (see
+    `kan_fast.sparsity.regularization`).
 
     Data are cast to the dtype and device of the network. Grids are updated at the beginning of training, from all
     inputs in memory or from the present batch of a DataLoader, and reach a quarter of a span beyond them. That changes
@@ -97,6 +103,12 @@ def fit(
         lamb: weight of the regularisation, at least 0.
         lamb_l1: weight of the L1 norm in it, at least 0.
         lamb_entropy: weight of the entropy in it, at least 0.
+        lamb_coef: weight of the L1 norm of the spline weights in it, at least 0.
+        lamb_coefdiff: weight of the L1 norm of the differences between neighbouring spline weights, at least 0.
+        lamb_smooth: weight of the integral of the squared second derivative of the splines, at least 0; against
+            overfitting on fine grids, with lamb=1, lamb_l1=0 and lamb_entropy=0.
+        reg_metric: what L1 norm and entropy are taken of: "edge_magnitude" (the paper's), or pykan's
+            "edge_forward_spline_n", "edge_forward_sum", "edge_forward_spline_u", "edge_backward", "node_backward".
         update_grid: whether to move the grids to where the data are.
         grids: numbers of spans, such as [3, 5, 10, 20]: training goes on `steps` steps on each, the network being
             refined in between (see `KAN.refine`). Counts of steps below begin anew with each. None keeps the grid.
@@ -157,12 +169,18 @@ def fit(
     save_every = integer("save_every", save_every, 1)
     lr = None if lr is None else real("lr", lr, positive=True)
     clip = None if clip is None else real("clip", clip, positive=True)
-    lamb, lamb_l1 = real("lamb", lamb), real("lamb_l1", lamb_l1)
-    lamb_entropy = real("lamb_entropy", lamb_entropy)
-
-    def penalty(model: KAN, inputs: list[Tensor]) -> Tensor:
-        return regularization(model.layers, inputs, lamb_l1, lamb_entropy)
-
+    lamb = real("lamb", lamb)
+    if reg_metric not in REG_METRICS:
+        raise ValueError(f"unknown reg_metric {reg_metric!r}; allowed: {', '.join(REG_METRICS)}")
+    penalty = partial(
+        regularization,
+        lamb_l1=real("lamb_l1", lamb_l1),
+        lamb_entropy=real("lamb_entropy", lamb_entropy),
+        lamb_coef=real("lamb_coef", lamb_coef),
+        lamb_coefdiff=real("lamb_coefdiff", lamb_coefdiff),
+        lamb_smooth=real("lamb_smooth", lamb_smooth),
+        reg_metric=reg_metric,
+    )
     with _splines_alone(model) if continual else nullcontext():
         parameters = _trainable(model)
         optimizer = _optimizer(opt, model, parameters, lr)
@@ -171,8 +189,9 @@ def fit(
         if clip is not None and isinstance(optimizer, _LINE_SEARCHES):
             raise ValueError("clip would mislead the line search of LBFGS and the steps of LM; use it with others")
         generator = None if seed is None else torch.Generator().manual_seed(seed)
-        check = Check(model.width[0], model.width[-1], parameters[0], classes=loss_fn is not None)
+        check = Check(model.width_in[0], model.width_in[-1], parameters[0], classes=loss_fn is not None)
         train, test = sources(dataset, val, batch, generator, check)
+        model.last_inputs = flow.Samples(train.samples())
         measures = _named([metrics] if callable(metrics) else metrics or ())
         history: History = {name: [] for name in ("train_loss", "test_loss", "reg", *measures)}
         shown = _shown(display_metrics, history)

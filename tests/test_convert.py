@@ -365,6 +365,12 @@ def test_efficient_kan_refusals():
         to_efficient_kan_state_dict(layer)
     with pytest.raises(ValueError, match='extrapolation "zero" only, this layer has "linear"'):
         to_efficient_kan_state_dict(KANLinear(2, 2, extrapolation="linear"))
+    with pytest.raises(ValueError, match=r"no multiplication nodes, this network has width \[2, \[1, 1\]\]"):
+        to_efficient_kan_state_dict(KAN([2, [1, 1]]))
+    masked = KANLinear(2, 2)
+    masked.mask = torch.eye(2, dtype=torch.bool)
+    state = to_efficient_kan_state_dict(masked)
+    assert not state["spline_weight"][0, 1].any() and not state["base_weight"][1, 0].any()
     theirs = EfficientKANLinear(2, 2)
     theirs.grid[1, 4] = theirs.grid[1, 5]
     with pytest.raises(ValueError, match="knots of input 1 do not increase strictly"):
@@ -392,6 +398,7 @@ def test_from_pykan_gives_what_pykan_gave(case):
     kan = from_pykan(model)
     columns = model.input_id.sort().values
     assert_same(kan(model.x[:, columns]), model.y)
+    assert kan.input_id == columns.tolist()
     assert kan.layers[0].base == model.base_fun_name
     assert torch.equal(kan.layers[1].grid, model.act_fun[1].grid)
 
@@ -406,11 +413,15 @@ def test_a_converted_network_goes_on_learning():
     assert losses[-1] < 0.1 * losses[0]
 
 
-def test_masked_edges_of_pykan_become_zero():
+def test_masks_of_pykan_stay():
     model = pykan_model("masked")
-    for layer, theirs in zip(from_pykan(model).layers, model.act_fun, strict=True):
-        dead = theirs.mask.T == 0
-        assert dead.any() and not layer.spline_weight[dead].any() and not layer.base_weight[dead].any()
+    kan = from_pykan(model)
+    for layer, theirs in zip(kan.layers, model.act_fun, strict=True):
+        assert torch.equal(layer.mask, theirs.mask.T != 0) and not layer.mask.all()
+    x = model.x
+    kan.fit((x, x[:, :2]), steps=2, progress=False)
+    for layer in kan.layers:
+        assert not layer.edge_magnitude(torch.rand(10, layer.in_features))[~layer.mask].any()
 
 
 def test_symbolic_front_that_is_switched_off_counts_for_nothing():
@@ -429,9 +440,9 @@ def test_from_pykan_refuses():
         ValueError, match=r"symbolic edges; \(layer, input, output\) \(0, 1, 2\): sin. .*unfix_symbolic"
     ):
         from_pykan(model)
-    model = pykan_model("plain")
-    model.width = [[2, 0], [3, 2], [1, 0]]
-    with pytest.raises(ValueError, match=r"multiplication nodes; levels \[1\] have some"):
+    model = pykan_model("products")
+    model.node_bias[1][1] = 0.5
+    with pytest.raises(ValueError, match="products with an affine node_bias; level 2 has some"):
         from_pykan(model)
     model = pykan_model("plain")
     model.act_fun[1] = pykan_model("double").act_fun[1]

@@ -16,6 +16,7 @@ from torch import nn
 from kan_fast import KANLinear
 from kan_fast.export import decompositions, to_c, to_numpy, to_numpy_source
 from kan_fast.network import KAN
+from kan_fast.nodes import Nodes
 
 CASES = [
     (degree, base, extrapolation)
@@ -96,6 +97,21 @@ def test_c_in_float_with_another_name(tmp_path):
     assert_close(library(x.numpy()), model, x, 2e-6)
 
 
+def products(last):
+    """Masked edges, and products of two and three factors, hidden and perhaps at the end."""
+    model = KAN([3, [2, 3], [1, 2] if last else 3], grid=4, mult_arity=[2, [2, 2, 3], 3]).double().eval()
+    model.layers[0].mask = torch.rand(9, 3) < 0.7
+    return model
+
+
+@needs_gcc
+@pytest.mark.parametrize("last", [True, False])
+def test_c_with_masks_and_products(last, tmp_path):
+    model, x = products(last), torch.randn(200, 3, dtype=torch.float64)
+    library = Library(to_c(model), tmp_path, "kan", ctypes.c_double, 3)
+    assert_close(library(x.numpy()), model, x, 1e-12)
+
+
 @needs_gcc
 def test_c_without_bias_and_the_dtype_of_choice(tmp_path):
     model = nn.Sequential(KANLinear(3, 2, bias=False), nn.Dropout(0.5)).eval()
@@ -123,6 +139,26 @@ def test_numpy(degree, base, extrapolation):
     model = make(degree, base, extrapolation, torch.float64)
     x = inputs(model)
     assert_close(to_numpy(model)(x.numpy()), model, x, 1e-12)
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_numpy_with_masks_and_products(last, tmp_path):
+    model, x = products(last), torch.randn(2, 100, 3, dtype=torch.float64)
+    y = to_numpy(model)(x.numpy())
+    assert y.shape == (2, 100, 3)
+    assert_close(y.reshape(-1, 3), model, x.reshape(-1, 3), 1e-12)
+    scope: dict = {"__name__": "module"}
+    exec(to_numpy_source(model), scope)
+    assert np.array_equal(scope["kan"](x.numpy()), y)
+
+
+def test_nodes_in_a_sequential():
+    model = nn.Sequential(KANLinear(3, 4), Nodes(2, [2]), nn.Dropout(), KANLinear(3, 1)).eval()
+    x = torch.randn(50, 3)
+    assert_close(to_numpy(model, torch.float64)(x.numpy()), model, x, 1e-12)
+    for wrong in (nn.Sequential(Nodes(2, [2]), KANLinear(3, 1)), nn.Sequential(KANLinear(3, 5), Nodes(2, [2]))):
+        with pytest.raises(ValueError, match="it must follow a KANLinear with 4 outputs"):
+            to_numpy(wrong)
 
 
 @pytest.mark.parametrize("extrapolation", ["zero", "clamp"])
@@ -197,12 +233,13 @@ def test_onnx(tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     model = nn.Sequential(
-        KAN([3, 5], k=3),
+        KAN([3, [3, 2]], k=3),
         KANLinear(5, 4, spline_order=2, base="identity", extrapolation="linear"),
         KANLinear(4, 4, spline_order=0, base="zero", extrapolation="clamp"),
         KANLinear(4, 2, spline_order=1, bias=False, base=torch.tanh),
     ).eval()
     model[0].update_grid(torch.randn(100, 3))
+    model[1].mask = torch.rand(4, 5) < 0.7
     program = torch.onnx.export(
         model,
         (torch.randn(4, 6, 3),),
@@ -224,7 +261,8 @@ def test_onnx(tmp_path):
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_exported_program_in_aten_alone():
-    model, x = KAN([3, 5, 2]).eval(), torch.randn(7, 3)
+    model, x = KAN([3, [3, 2], 2]).eval(), torch.randn(7, 3)
+    model.layers[1].mask = torch.rand(2, 5) < 0.7
     program = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
     assert "kan_fast" in program.graph_module.code
     program = program.run_decompositions(decompositions())

@@ -233,7 +233,7 @@ def test_training_minimises_what_a_call_of_the_network_gives(dataset, lamb, kind
     *inputs, output = model.activations(dataset["train_input"])
     assert torch.equal(output, model(dataset["train_input"]))
     if lamb:
-        assert history["reg"][-1] == pytest.approx(regularization(model.layers, inputs).item(), rel=1e-4)
+        assert history["reg"][-1] == pytest.approx(regularization(model, inputs).item(), rel=1e-4)
 
 
 # Regularisation
@@ -256,7 +256,7 @@ def test_regularisation_of_dead_edges_is_finite(dead):
         for weight in (model.layers[0].spline_weight, model.layers[0].base_weight):
             weight[:, : 2 if dead == "layer" else 1] = 0
     *inputs, _ = model.activations(x)
-    reg = regularization(model.layers, inputs)
+    reg = regularization(model, inputs)
     reg.backward()
     assert reg.isfinite()
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
@@ -277,7 +277,7 @@ def test_regularisation_is_the_sum_over_layers_of_their_own_inputs(dataset):
             phi[:, i] = (layer(alone) - zero + offset).abs().mean(0)
         p = phi / phi.sum()
         expected += 0.5 * phi.sum() - 3 * (p * p.log()).sum()
-    assert regularization(model.layers, inputs, 0.5, 3.0).item() == pytest.approx(expected.item(), rel=1e-9)
+    assert regularization(model, inputs, 0.5, 3.0).item() == pytest.approx(expected.item(), rel=1e-9)
 
 
 def edge_value(layer, o, i, x):
@@ -296,9 +296,9 @@ def test_lamb_makes_the_network_sparser(dataset):
     with_lamb = fit(sparse, dataset, steps=5, lamb=0.1)
     *inputs, _ = plain.activations(dataset["train_input"])
     assert without["reg"] == [0.0] * 5
-    assert with_lamb["reg"][-1] < regularization(plain.layers, inputs).item()
+    assert with_lamb["reg"][-1] < regularization(plain, inputs).item()
     *inputs, _ = sparse.activations(dataset["train_input"])
-    assert with_lamb["reg"][-1] == pytest.approx(regularization(sparse.layers, inputs).item(), rel=1e-4)
+    assert with_lamb["reg"][-1] == pytest.approx(regularization(sparse, inputs).item(), rel=1e-4)
 
 
 # Grids

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from kan_fast.functional import BASES, Base
 from kan_fast.linear import KANLinear
 from kan_fast.network import KAN
+from kan_fast.nodes import Nodes
 
 NAMED: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
@@ -85,10 +86,12 @@ def layer(
     return new
 
 
-def network(layers: Sequence[KANLinear]) -> KAN:
-    """A KAN of these layers, which have one grid size and degree."""
+def network(layers: Sequence[KANLinear], nodes: Sequence[Nodes] | None = None) -> KAN:
+    """A KAN of these layers, which have one grid size and degree; without `nodes`, all their outputs are sums."""
     first = layers[0]
-    width = [first.in_features, *(layer.out_features for layer in layers)]
-    model = KAN(width, first.grid_size, first.spline_order, device="meta")
+    levels = [Nodes(layer.out_features) for layer in layers] if nodes is None else list(nodes)
+    width: list[int | list[int]] = [first.in_features, *([level.sums, len(level.arities)] for level in levels)]
+    arities = [[], *(level.arities for level in levels)]
+    model = KAN(width, first.grid_size, first.spline_order, mult_arity=arities, device="meta")
     model.layers = nn.ModuleList(layers)  # type: ignore[assignment]  # it has no type for its items
     return model

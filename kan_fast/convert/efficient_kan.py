@@ -45,20 +45,22 @@ def from_efficient_kan(module: nn.Module) -> KANLinear | KAN:
 def to_efficient_kan_state_dict(module: KANLinear | KAN, *, standalone_scale: bool = True) -> dict[str, Tensor]:
     """State dict of the efficient-kan layer or network that computes the same.
 
-    Build that with the sizes, grid size, spline order and activation of `module`, and load. efficient-kan knows neither
-    a bias nor an extrapolation other than "zero".
+    Build that with the sizes, grid size, spline order and activation of `module`, and load. efficient-kan knows no
+    bias, no extrapolation other than "zero" and no multiplication nodes; masked edges become 0 there.
 
     Args:
         module: a KANLinear or a KAN.
         standalone_scale: whether their `enable_standalone_scale_spline` is on, as it is by default; the scaler is 1.
 
     Raises:
-        ValueError: a layer has a bias other than 0, or another extrapolation.
+        ValueError: a layer has a bias other than 0, or another extrapolation, or the network has products.
     """
     if isinstance(module, KANLinear):
         return _state(module, standalone_scale)
     if not isinstance(module, KAN):
         raise TypeError(f"to_efficient_kan_state_dict expected a KANLinear or a KAN, got {type(module).__name__}")
+    if any(nodes.arities for nodes in module.nodes):
+        raise ValueError(f"efficient-kan has no multiplication nodes, this network has width {module.width}")
     return {
         f"layers.{number}.{name}": tensor
         for number, layer in enumerate(module.layers)
@@ -89,7 +91,8 @@ def _state(layer: KANLinear, standalone_scale: bool) -> dict[str, Tensor]:
         raise ValueError("efficient-kan has no bias, this layer has one that is not 0; train a layer with bias=False")
     if layer.extrapolation != "zero":
         raise ValueError(f'efficient-kan has extrapolation "zero" only, this layer has "{layer.extrapolation}"')
-    weight = layer.spline_weight.detach().clone()
-    base = torch.zeros_like(weight[..., 0]) if layer.base_weight is None else layer.base_weight.detach().clone()
+    spline_weight, base_weight = layer.edge_weights()
+    weight = spline_weight.detach().clone()
+    base = torch.zeros_like(weight[..., 0]) if base_weight is None else base_weight.detach().clone()
     state = {"base_weight": base, "spline_weight": weight, "grid": layer.grid.clone()}
     return {**state, "spline_scaler": torch.ones_like(base)} if standalone_scale else state

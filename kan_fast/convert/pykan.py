@@ -11,15 +11,17 @@ from kan_fast.convert import _build
 from kan_fast.functional import Base
 from kan_fast.linear import KANLinear
 from kan_fast.network import KAN
+from kan_fast.nodes import Nodes, levels
 
 
 def from_pykan(model: Any) -> KAN:
     """Copy a trained network of pykan.
 
-    An edge there is `mask * (scale_base * base(x) + scale_sp * spline(x))`, and a node `a * sum(edges) + b` with the
-    affine parameters `subnode_scale`, `subnode_bias`, `node_scale` and `node_bias`. All of these factors are multiplied
-    into the weights, and b becomes the bias. Grids are copied as they are, adaptive ones too. Masked edges become zero
-    and can be trained again.
+    An edge there is `mask * (scale_base * base(x) + scale_sp * spline(x))`, and a subnode `a * sum(edges) + b` with the
+    affine parameters `subnode_scale` and `subnode_bias`; likewise a node with `node_scale` and `node_bias`, after
+    subnodes have been multiplied. All of these factors are multiplied into the weights, those of a product into its
+    first factor, and b becomes the bias. Grids are copied as they are, adaptive ones too. Edges whose mask is 0 there
+    are masked here (`KANLinear.mask`).
 
     A network that `prune_input` has cut down reads some columns of its data, `model.input_id`; the result takes these
     columns alone, in ascending order.
@@ -29,34 +31,42 @@ def from_pykan(model: Any) -> KAN:
 
     Raises:
         TypeError: `model` is not one.
-        ValueError: it has multiplication nodes, symbolic edges other than constants, grids of different sizes, or knots
-            that do not increase strictly.
+        ValueError: it has a product with a `node_bias`, symbolic edges other than constants, grids of different sizes,
+            or knots that do not increase strictly.
     """
-    attributes = ("act_fun", "symbolic_fun", "node_scale", "subnode_scale", "width", "input_id")
+    attributes = ("act_fun", "symbolic_fun", "node_scale", "subnode_scale", "width", "mult_arity", "input_id")
     missing = [name for name in attributes if not hasattr(model, name)]
     if missing:
         raise TypeError(f"from_pykan expected a pykan model, got {type(model).__name__} without {', '.join(missing)}")
-    products = [level for level, (_, count) in enumerate(model.width) if count]
-    if products:
-        raise ValueError(f"from_pykan can't convert multiplication nodes; levels {products} have some: {model.width}")
     sizes = [(layer.grid.shape[1], layer.k) for layer in model.act_fun]
     if len(set(sizes)) > 1:
         raise ValueError(f"a KAN has one grid size and degree; the layers have (knots, degree) {sizes}")
     columns = model.input_id.argsort()
-    return _build.network(
-        [_layer(model, level, columns if level == 0 else slice(None)) for level in range(len(model.act_fun))]
+    nodes = [Nodes(*level) for level in levels(model.width, model.mult_arity)[1:]]
+    result = _build.network(
+        [_layer(model, level, columns if level == 0 else slice(None), n) for level, n in enumerate(nodes)], nodes
     )
+    result.input_id = model.input_id[columns].tolist()
+    return result
 
 
 @torch.no_grad()
-def _layer(model: Any, level: int, columns: Tensor | slice) -> KANLinear:
+def _layer(model: Any, level: int, columns: Tensor | slice, nodes: Nodes) -> KANLinear:
     layer = model.act_fun[level]
-    factor = model.node_scale[level] * model.subnode_scale[level]  # (out,)
+    if model.node_bias[level][nodes.sums :].any():
+        raise ValueError(f"from_pykan can't convert products with an affine node_bias; level {level + 1} has some")
+    scale, shift = torch.ones_like(model.subnode_scale[level]), torch.zeros_like(model.subnode_bias[level])
+    first = [
+        nodes.owner.index(node) for node in range(nodes.width)
+    ]  # the subnode that takes the affine map of its node
+    scale[first], shift[first] = model.node_scale[level], model.node_bias[level]
+    factor = scale * model.subnode_scale[level]  # (out,)
     mask = factor * layer.mask  # (in, out)
-    bias = model.node_scale[level] * model.subnode_bias[level] + model.node_bias[level]
+    bias = scale * model.subnode_bias[level] + shift
     spline_weight = (mask * layer.scale_sp)[..., None] * layer.coef  # (in, out, G + k)
     base_weight = mask * layer.scale_base
-    return _build.layer(
+    present = layer.mask[columns].T != 0
+    result = _build.layer(
         spline_weight[columns].transpose(0, 1),
         base_weight[columns].T,
         layer.grid[columns],
@@ -65,6 +75,8 @@ def _layer(model: Any, level: int, columns: Tensor | slice) -> KANLinear:
         base=_base(model, layer),
         grid_eps=layer.grid_eps,
     )
+    result.mask = None if present.all() else present
+    return result
 
 
 def _base(model: Any, layer: Any) -> Base:

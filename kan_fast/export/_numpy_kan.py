@@ -32,28 +32,30 @@ def layer(
     degree: int,
     base: str,
     extrapolation: str,
+    arities: Sequence[int] = (),
 ) -> np.ndarray:
-    """One layer: x (batch, in) to (batch, out)."""
+    """One layer: x (batch, in) to (batch, out); the last outputs are multiplied, `arities` of them at a time."""
     nearest = x if extrapolation == "zero" else np.clip(x, knots[:, degree], knots[:, -1 - degree])
     values, slopes = bsplines(nearest, knots, degree)
     if extrapolation == "linear":
         values = values + (x - nearest)[..., None] * slopes
     y = bias + values.reshape(len(x), -1) @ spline.reshape(-1, spline.shape[-1])
-    if base_weight is None:
+    if base_weight is not None:
+        with np.errstate(over="ignore"):  # exp(-x) = inf is right for very negative x
+            y = y + (x if base == "identity" else x / (1 + np.exp(-x))) @ base_weight
+    if not arities:
         return y
-    if base == "identity":
-        return y + x @ base_weight
-    with np.errstate(over="ignore"):  # exp(-x) = inf is right for very negative x
-        return y + (x / (1 + np.exp(-x))) @ base_weight
+    sums, *factors = np.split(y, y.shape[1] - sum(arities) + np.cumsum([0, *arities[:-1]]), axis=1)
+    return np.column_stack([sums, *(f.prod(1) for f in factors)])
 
 
 def network(x: np.ndarray, layers: Sequence[tuple]) -> np.ndarray:
     """Apply layers, tuples of the arguments of `layer`: (..., in) to (..., out)."""
     x = np.asarray(x, dtype=layers[0][0].dtype)
-    inputs, outputs = len(layers[0][0]), layers[-1][1].shape[-1]
+    inputs = len(layers[0][0])
     if x.ndim == 0 or x.shape[-1] != inputs:
         raise ValueError(f"expected last dimension {inputs}, got an array of shape {x.shape}")
     y = x.reshape(-1, inputs)
     for numbers in layers:
         y = layer(y, *numbers)
-    return y.reshape(*x.shape[:-1], outputs)
+    return y.reshape(*x.shape[:-1], y.shape[-1])

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from kan_fast.linear import KANLinear
 from kan_fast.network import KAN
+from kan_fast.nodes import Nodes
 
 
 class Plain(NamedTuple):
@@ -24,10 +25,18 @@ class Plain(NamedTuple):
     degree: int
     base: str
     extrapolation: str
+    arities: tuple[int, ...]  # factors of each product; the last sum(arities) outputs are multiplied
+
+    @property
+    def width(self) -> int:
+        """Number of values that the layer passes on, with products multiplied."""
+        return len(self.bias) - sum(self.arities) + len(self.arities)
 
 
 def plain_layers(model: nn.Module, dtype: torch.dtype | None = None) -> list[Plain]:
     """The layers of a KANLinear, a KAN, or an nn.Sequential of them; dropout and nn.Identity are left out.
+
+    Masked edges are 0. `Nodes` become part of the KANLinear that they follow.
 
     Args:
         model: what to export.
@@ -37,30 +46,39 @@ def plain_layers(model: nn.Module, dtype: torch.dtype | None = None) -> list[Pla
         TypeError: the model holds something else, or a base function that is a callable.
         ValueError: there is no layer, a size is 0, or a number is not finite.
     """
-    layers = list(_kan_linears(model))
+    parts = list(_parts(model))
+    layers = [part for part in parts if isinstance(part, KANLinear)]
     if not layers:
         raise ValueError("the model has no KANLinear to export")
+    for layer, nodes in zip([None, *parts], parts, strict=False):
+        if isinstance(nodes, Nodes) and (not isinstance(layer, KANLinear) or layer.out_features != len(nodes.owner)):
+            raise ValueError(f"can't export {nodes}: it must follow a KANLinear with {len(nodes.owner)} outputs")
     if dtype is None:
         dtype = torch.promote_types(layers[0].spline_weight.dtype, torch.float32)
     if dtype not in (torch.float32, torch.float64):
         raise TypeError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
-    return [_plain(layer, dtype) for layer in layers]
+    return [
+        _plain(layer, nodes.arities if isinstance(nodes, Nodes) else (), dtype)
+        for layer, nodes in zip(parts, [*parts[1:], None], strict=True)
+        if isinstance(layer, KANLinear)
+    ]
 
 
-def _kan_linears(model: nn.Module) -> Iterator[KANLinear]:
-    if type(model) is KANLinear:
+def _parts(model: nn.Module) -> Iterator[KANLinear | Nodes]:
+    if type(model) is KANLinear or type(model) is Nodes:
         yield model
     elif type(model) is KAN:
-        for layer in model.layers:
-            yield from _kan_linears(layer)
+        for layer, nodes in zip(model.layers, model.nodes, strict=True):
+            yield from _parts(layer)
+            yield from _parts(nodes)
     elif type(model) is nn.Sequential:
         for child in model:
-            yield from _kan_linears(child)
+            yield from _parts(child)
     elif not isinstance(model, nn.Identity | nn.Dropout):
         raise TypeError(f"can't export {type(model).__name__}; allowed: KAN, KANLinear and nn.Sequential of them")
 
 
-def _plain(layer: KANLinear, dtype: torch.dtype) -> Plain:
+def _plain(layer: KANLinear, arities: tuple[int, ...], dtype: torch.dtype) -> Plain:
     if not isinstance(layer.base, str):
         raise TypeError(f"can't export the callable base function {layer.base!r}; allowed: 'silu', 'identity', 'zero'")
     if not layer.spline_weight.numel():
@@ -71,12 +89,14 @@ def _plain(layer: KANLinear, dtype: torch.dtype) -> Plain:
             raise ValueError(f"can't export NaN or infinity, which the parameters hold: {layer}")
         return np.ascontiguousarray(tensor.detach().to("cpu", dtype).numpy())
 
+    spline_weight, base_weight = layer.edge_weights()
     return Plain(
         numbers(layer.grid),
-        numbers(layer.spline_weight.permute(1, 2, 0)),
-        None if layer.base_weight is None else numbers(layer.base_weight.T),
+        numbers(spline_weight.permute(1, 2, 0)),
+        None if base_weight is None else numbers(base_weight.T),
         numbers(torch.zeros(layer.out_features) if layer.bias is None else layer.bias),
         layer.spline_order,
         layer.base,
         layer.extrapolation,
+        arities,
     )

@@ -18,11 +18,12 @@ enum { ZERO, LINEAR, CLAMP };    /* extrapolation */
 enum { NONE, IDENTITY, SILU };   /* base function; NONE has no weights */
 
 typedef struct {
-  int inputs, outputs, spans, degree, extrapolation, base;
+  int inputs, outputs, spans, degree, extrapolation, base, products;
   const real *knots;       /* inputs x (spans + 4 degree + 1); the grid range is 2 degree knots from either end */
   const real *spline;      /* inputs x (spans + degree) x outputs */
   const real *base_weight; /* inputs x outputs, or 0 */
   const real *bias;        /* outputs */
+  const int *arities;      /* products, or 0: how many of the last outputs each of them multiplies */
 } layer;
 
 /* The degree + 1 B-splines that can differ from 0 at x (Cox-de Boor); returns the number of the first. */
@@ -80,6 +81,15 @@ static void apply(const layer *l, const real *x, real *y) {
     const real value = l->base == SILU ? x[i] / (1 + EXP(-x[i])) : x[i];
     for (int o = 0; o < n; o++) y[o] += value * weight[o];
   }
+
+  real *product = y + n;
+  for (int p = 0; p < l->products; p++) product -= l->arities[p];
+  const real *factor = product; /* a product replaces factors that have been read */
+  for (int p = 0; p < l->products; p++) {
+    real value = 1;
+    for (int f = 0; f < l->arities[p]; f++) value *= *factor++;
+    *product++ = value;
+  }
 }
 """
 
@@ -105,7 +115,7 @@ def to_c(model: nn.Module, name: str = "kan", dtype: torch.dtype | None = None) 
     double = layers[0].knots.dtype == np.float64
     real = "double" if double else "float"
     prototype = f"void {name}(const {real} *x, {real} *y)"
-    width = [len(layers[0].knots), *(len(layer.bias) for layer in layers)]
+    width = [len(layers[0].knots), *(layer.width for layer in layers)]
     return "\n".join(
         [
             f"/* A Kolmogorov-Arnold network, {' -> '.join(map(str, width))}, exported by kan_fast {__version__}.",
@@ -125,29 +135,35 @@ def to_c(model: nn.Module, name: str = "kan", dtype: torch.dtype | None = None) 
             "};",
             "",
             f"{prototype} {{",
-            *_calls(width),
+            *_calls(layers),
             "}",
             "",
         ]
     )
 
 
-def _calls(width: list[int]) -> Iterator[str]:
-    """The body of the function: through the layers, with two buffers for what is hidden."""
-    hidden = width[1:-1]
+def _calls(layers: list[Plain]) -> Iterator[str]:
+    """The body of the function: through the layers, with two buffers for what is hidden.
+
+    If the last layer has products, their factors don't fit into y: they are hidden too.
+    """
+    hidden = layers if layers[-1].arities else layers[:-1]
     if hidden:
-        yield f"  real hidden[2][{max(hidden)}];"
+        yield f"  real hidden[2][{max(len(layer.bias) for layer in hidden)}];"
     buffers = ["x", *(f"hidden[{level % 2}]" for level in range(len(hidden))), "y"]
-    for level in range(len(width) - 1):
+    for level in range(len(layers)):
         yield f"  apply(&layers[{level}], {buffers[level]}, {buffers[level + 1]});"
+    if layers[-1].arities:
+        yield f"  for (int o = 0; o < {layers[-1].width}; o++) y[o] = {buffers[len(layers)]}[o];"
 
 
 def _struct(number: int, layer: Plain) -> str:
     (inputs, rows, outputs), k = layer.spline.shape, layer.degree
     base = {"silu": "SILU", "identity": "IDENTITY", "zero": "NONE"}[layer.base]
     weight = "0" if layer.base_weight is None else f"base_weight_{number}"
-    arrays = f"knots_{number}, spline_{number}, {weight}, bias_{number}"
-    return f"{{{inputs}, {outputs}, {rows - k}, {k}, {layer.extrapolation.upper()}, {base}, {arrays}}}"
+    products = len(layer.arities)
+    arrays = f"knots_{number}, spline_{number}, {weight}, bias_{number}, {f'arities_{number}' if products else 0}"
+    return f"{{{inputs}, {outputs}, {rows - k}, {k}, {layer.extrapolation.upper()}, {base}, {products}, {arrays}}}"
 
 
 def _arrays(number: int, layer: Plain) -> str:
@@ -157,7 +173,10 @@ def _arrays(number: int, layer: Plain) -> str:
     more = step * np.arange(1, k + 1, dtype=knots.dtype)
     padded = np.concatenate([knots[:, :1] - more[:, ::-1], knots, knots[:, -1:] + more], 1)
     arrays = {"knots": padded, "spline": layer.spline, "base_weight": layer.base_weight, "bias": layer.bias}
-    return "\n".join(_array(f"{field}_{number}", array) for field, array in arrays.items() if array is not None)
+    definitions = [_array(f"{field}_{number}", array) for field, array in arrays.items() if array is not None]
+    if layer.arities:
+        definitions.append(f"static const int arities_{number}[] = {{{', '.join(map(str, layer.arities))}}};\n")
+    return "\n".join(definitions)
 
 
 def _array(name: str, array: npt.NDArray) -> str:

@@ -45,7 +45,7 @@ def to_numpy_source(model: nn.Module, name: str = "kan", dtype: torch.dtype | No
     layers = plain_layers(model, dtype)
     head = f"{inspect.getsource(_numpy_kan).rstrip()}\n\n\n# exported by kan_fast {__version__}\n"
     body = "".join(map(_layer_source, layers))
-    inputs, outputs = len(layers[0].knots), len(layers[-1].bias)
+    inputs, outputs = len(layers[0].knots), layers[-1].width
     return (
         f"{head}LAYERS = [\n{body}]\n\n\ndef {name}(x):\n"
         f'    """The network: (..., {inputs}) to (..., {outputs})."""\n    return network(x, LAYERS)\n'

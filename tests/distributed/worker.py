@@ -187,7 +187,7 @@ def tensor_parallel() -> dict[str, Any]:
 
 
 def tensor_parallel_any_order() -> dict[str, Any]:
-    """A width that the processes do not divide, second derivatives, edge magnitudes, output sharded by samples."""
+    """A width that processes do not divide, second derivatives, edge magnitudes, masks, output sharded by samples."""
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
     rows = RowwiseKAN(output_layouts=Shard(0), use_local_output=False)
     plan = {"layers.0": ColwiseKAN(use_local_output=False), "layers.1": rows}
@@ -202,7 +202,10 @@ BASES = {"fused": "silu", "callable": torch.tanh}
 
 
 def odd_network(base: str) -> KAN:
-    return KAN([3, 5, 2], seed=0, dtype=torch.float64, base=BASES[base], extrapolation="linear")
+    model = KAN([3, 5, 2], seed=0, dtype=torch.float64, base=BASES[base], extrapolation="linear")
+    for layer in model.layers:
+        layer.mask = torch.arange(layer.out_features * layer.in_features).view(layer.out_features, -1) % 4 > 0
+    return model
 
 
 def curvature(model: KAN, distribute: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:

@@ -63,6 +63,17 @@ def fewer_inputs() -> KAN:
     return model.prune_input(active_inputs=[2, 0], log_history=False)
 
 
+def products() -> KAN:
+    """Products of two and of three factors, hidden and at the output, with affine factors but no bias of a product."""
+    arities = [[], [2, 3], [2]]
+    model = build([2, [2, 2], [1, 1]], grid=4, k=3, noise_scale=1.0, mult_arity=arities, affine_trainable=True)
+    for parameters in (model.node_scale, model.subnode_bias, model.subnode_scale):
+        for parameter in parameters:
+            parameter.data += 0.3 * torch.randn_like(parameter)
+    model.remove_edge(0, 1, 3, log_history=False)
+    return model
+
+
 def record(model: KAN) -> dict[str, Any]:
     x = 3 * torch.rand(64, int(model.input_id.max()) + 1) - 1.5  # inside the grid of [-1, 1] and outside of it
     model.save_act = False
@@ -73,6 +84,7 @@ def record(model: KAN) -> dict[str, Any]:
         "x": x,
         "y": y,
         "width": model.width,
+        "mult_arity": model.mult_arity,
         "input_id": model.input_id,
         "symbolic_enabled": model.symbolic_enabled,
         "base_fun_name": model.base_fun_name if isinstance(model.base_fun_name, str) else "silu",
@@ -89,5 +101,5 @@ def record(model: KAN) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    cases = (plain, adaptive, masked, affine, double, constants, fewer_inputs)
+    cases = (plain, adaptive, masked, affine, double, constants, fewer_inputs, products)
     torch.save({case.__name__: record(case()) for case in cases}, Path(__file__).with_name("pykan.pt"))
