@@ -90,10 +90,13 @@ def choose(device: str, dtype: torch.dtype, backend: str | None = None) -> Choic
     raise ValueError(f"no backend serves {dtype} on {device}:\n" + "\n".join(map(": ".join, refusals.items())))
 
 
-@torch.compiler.assume_constant_result
 def chosen(device: str, dtype: torch.dtype, backend: str | None = None) -> str:
     """The name that `choose` gives; a constant for torch.compile."""
     return choose(device, dtype, backend).backend
+
+
+# What torch.compiler.assume_constant_result does. To call it would import the compiler, which takes as long as torch.
+chosen._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def refusal(name: str, device: str, dtype: torch.dtype) -> str | None:

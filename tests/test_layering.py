@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -105,3 +106,9 @@ def test_only_the_bindings_know_python_and_nothing_knows_torch(path):
     assert not {name for name in includes if re.match(r"(torch|ATen|c10)/", name)}
     if path.name != "bindings.cpp":
         assert not {name for name in includes if name.startswith(("pybind11/", "Python.h"))}
+
+
+def test_import_leaves_the_compiler_alone() -> None:
+    """torch._dynamo takes as long to import as torch itself."""
+    check = "import sys, kan_fast; sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], cwd=ROOT).returncode == 0

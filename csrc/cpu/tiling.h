@@ -171,6 +171,7 @@ struct PlanSet {
     pack_transposed(xs, problem.layer.in, n, features, x, padded);
     if (vs) pack_transposed(vs, problem.layer.in, n, features, v, padded);
     for (int64_t i = 0; i < features; i++) {
+      slopes_cancel[i] = false;
       Plan<C> plan = (*this)[i];
       const Samples<C> samples{x + i * padded, vs ? v + i * padded : nullptr, n};
       problem.make_plan(problem.basis, first_table + i, samples, scratch, plan);
