@@ -7,8 +7,8 @@
 
 namespace kan_cuda {
 
-constexpr int kEdgeInputs = 4;  // and warps
-constexpr int kEdgeSamples = 32;
+constexpr int kEdgeInputs = 4;    // and warps
+constexpr int kEdgeSamples = 32;  // per step
 constexpr int kEdgeGroup = 8;
 
 enum class EdgeSum {
@@ -28,8 +28,9 @@ struct EdgeTile {
         pad(w.count > 1 ? degree : 0) {}
 };
 
+// From one level of a sum to the next: the error of a sum grows with its number of terms.
 template <class T, int N>
-__device__ void move(T (&from)[N], T (&to)[N]) {
+__device__ void carry(T (&from)[N], T (&to)[N]) {
 #pragma unroll
   for (int j = 0; j < N; ++j) to[j] += from[j], from[j] = 0;
 }
@@ -69,9 +70,9 @@ __global__ void __launch_bounds__(kEdgeInputs* kWarp, 4)
         factors[e] = o < c.out ? g[b * c.out + o] : T(0);
       }
     __syncthreads();
-    T step_sum[kLanes<T>] = {}, group_sum[kLanes<T>] = {};  // the error of a sum grows with its number of terms
+    T step_sum[kLanes<T>] = {}, group_sum[kLanes<T>] = {};
     for (int s = 0; s < samples; ++s) {
-      if (s % kEdgeGroup == 0) move(group_sum, step_sum);
+      if (s % kEdgeGroup == 0) carry(group_sum, step_sum);
       const Record<T, K> record = records[s * kEdgeInputs + warp];
       const int row = record.first - t.row0;
       if (row < 0 || row + K >= t.rows) continue;
@@ -94,8 +95,8 @@ __global__ void __launch_bounds__(kEdgeInputs* kWarp, 4)
         group_sum[j] += owned ? weight : T(0);
       }
     }
-    move(group_sum, step_sum);
-    move(step_sum, base_sum);
+    carry(group_sum, step_sum);
+    carry(step_sum, base_sum);
   }
 
   // in double precision, so that it is rounded once
