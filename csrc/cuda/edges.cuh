@@ -7,8 +7,9 @@
 
 namespace kan_cuda {
 
-constexpr int kEdgeInputs = 4;  // and warps
-constexpr int kEdgeSamples = 32;
+constexpr int kEdgeInputs = 4;    // and warps
+constexpr int kEdgeSamples = 32;  // per step
+constexpr int kEdgeGroup = 8;
 
 enum class EdgeSum {
   kCoef,           // gc[o,i,r] = sum_b B_ir(x[b,i]) g[b,o]
@@ -27,9 +28,16 @@ struct EdgeTile {
         pad(w.count > 1 ? degree : 0) {}
 };
 
+// From one level of a sum to the next: the error of a sum grows with its number of terms.
+template <class T, int N>
+__device__ void carry(T (&from)[N], T (&to)[N]) {
+#pragma unroll
+  for (int j = 0; j < N; ++j) to[j] += from[j], from[j] = 0;
+}
+
 template <class T, int K, EdgeSum E>
 __global__ void __launch_bounds__(kEdgeInputs* kWarp, 4)
-    edge_kernel(const Basis<T, K> f, const Weights<T> c, const Source<T> g, const T mean, const Output<T> gs,
+    edge_kernel(const Basis<T, K> f, const Weights<T> c, const Source<T> g, const double mean, const Output<T> gs,
                 const Output<T> ge, const Windows windows, const int64_t samples_per_part) {
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   const unsigned tiles = ceil_div<int64_t>(f.in, kEdgeInputs);
@@ -62,8 +70,9 @@ __global__ void __launch_bounds__(kEdgeInputs* kWarp, 4)
         factors[e] = o < c.out ? g[b * c.out + o] : T(0);
       }
     __syncthreads();
-    T step_sum[kLanes<T>] = {};  // in two levels: the error of a long sum grows with the number of terms
+    T step_sum[kLanes<T>] = {}, group_sum[kLanes<T>] = {};
     for (int s = 0; s < samples; ++s) {
+      if (s % kEdgeGroup == 0) carry(group_sum, step_sum);
       const Record<T, K> record = records[s * kEdgeInputs + warp];
       const int row = record.first - t.row0;
       if (row < 0 || row + K >= t.rows) continue;
@@ -83,12 +92,15 @@ __global__ void __launch_bounds__(kEdgeInputs* kWarp, 4)
           for (int r = 0; r <= K; ++r) sums[at + r * kStride<T>] += record.value[r] * weight;
           weight *= record.base;
         }
-        step_sum[j] += owned ? weight : T(0);
+        group_sum[j] += owned ? weight : T(0);
       }
     }
-#pragma unroll
-    for (int j = 0; j < kLanes<T>; ++j) base_sum[j] += step_sum[j];
+    carry(group_sum, step_sum);
+    carry(step_sum, base_sum);
   }
+
+  // in double precision, so that it is rounded once
+  const auto factor = [&](int64_t edge) { return E == EdgeSum::kMagnitude ? mean : g[edge] * mean; };
 
   // each window has its own share of what it adds up per edge
   const int64_t part = int64_t(blockIdx.y) * windows.count + window;
@@ -96,10 +108,8 @@ __global__ void __launch_bounds__(kEdgeInputs* kWarp, 4)
   for (int j = 0; j < kLanes<T>; ++j) {
     const int64_t i = i0 + warp, o = o0 + lane + j * kWarp;
     if (!ge.result.data || i >= f.in || o >= c.out) continue;
-    T sum = base_sum[j];
-    if (E == EdgeSum::kMagnitude) sum *= mean;
-    if (E == EdgeSum::kMagnitudeCoef) sum *= g[o * c.in + i] * mean;
-    ge.put(part, o * c.in + i, sum);
+    const int64_t edge = o * c.in + i;
+    ge.put(part, edge, E == EdgeSum::kCoef ? base_sum[j] : T(base_sum[j] * factor(edge)));
   }
   if (E == EdgeSum::kMagnitude || !gs.result.data) return;
   __syncthreads();
@@ -109,9 +119,8 @@ __global__ void __launch_bounds__(kEdgeInputs* kWarp, 4)
     if (i0 + i >= f.in || row >= c.rows) continue;
     for (int o = warp; o < kOutputs<T> && o0 + o < c.out; o += kEdgeInputs) {
       const int64_t edge = (o0 + o) * c.in + i0 + i;
-      T sum = sums[i * size + (row - t.row0) * kStride<T> + o];
-      if (E == EdgeSum::kMagnitudeCoef) sum *= g[edge] * mean;
-      gs.put(blockIdx.y, edge * c.rows + row, sum);
+      const T sum = sums[i * size + (row - t.row0) * kStride<T> + o];
+      gs.put(blockIdx.y, edge * c.rows + row, E == EdgeSum::kCoef ? sum : T(sum * factor(edge)));
     }
   }
 }

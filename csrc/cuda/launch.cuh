@@ -64,7 +64,7 @@ class Layer {
   const int rows_;
   const Weights<T> weights_;
 
-  const T mean_ = p_.batch > 0 ? T(1) / T(p_.batch) : T(0);
+  const double mean_ = p_.batch > 0 ? 1.0 / double(p_.batch) : 0.0;
 
   Source<T> in(const void* data) const { return {data, p_.dtype}; }
 

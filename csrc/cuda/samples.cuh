@@ -70,8 +70,8 @@ constexpr int kGradBlock = kGradSamples * kSampleWarps;
 
 template <class T, int K, bool kOfMagnitude>
 __global__ void __launch_bounds__(kSampleWarps* kWarp, 2)
-    grad_input_kernel(const Basis<T, K> slope, const Basis<T, K> f, const Weights<T> c, const Source<T> g, const T mean,
-                      const Output<T> gx, const Windows windows, const int64_t outputs_per_part) {
+    grad_input_kernel(const Basis<T, K> slope, const Basis<T, K> f, const Weights<T> c, const Source<T> g,
+                      const double mean, const Output<T> gx, const Windows windows, const int64_t outputs_per_part) {
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   const unsigned tiles = ceil_div<int64_t>(slope.batch, kGradBlock);
   const int64_t b0 = int64_t(blockIdx.x % tiles) * kGradBlock, i0 = int64_t(blockIdx.x / tiles) * kGradInputs;
@@ -99,7 +99,7 @@ __global__ void __launch_bounds__(kSampleWarps* kWarp, 2)
       if (kOfMagnitude) {
 #pragma unroll
         for (int i = 0; i < kGradInputs; ++i)
-          if (i0 + i < c.in) edge[i][j] = g[o * c.in + i0 + i] * mean;
+          if (i0 + i < c.in) edge[i][j] = g[o * c.in + i0 + i];
       } else {
 #pragma unroll
         for (int s = 0; s < kGradSamples; ++s) {
@@ -147,7 +147,8 @@ __global__ void __launch_bounds__(kSampleWarps* kWarp, 2)
       if (lane == s * kGradInputs + i) mine = total;
     }
   const int64_t b = b0 + warp * kGradSamples + lane / kGradInputs, i = i0 + lane % kGradInputs;
-  if (lane < kGradSamples * kGradInputs && b < slope.batch && i < slope.in) gx.put(blockIdx.y, b * slope.in + i, mine);
+  if (lane < kGradSamples * kGradInputs && b < slope.batch && i < slope.in)
+    gx.put(blockIdx.y, b * slope.in + i, kOfMagnitude ? T(mine * mean) : mine);
 }
 
 }  // namespace kan_cuda

@@ -6,6 +6,7 @@
 // only barriers order; this file itself must then be compiled without it, or every switch would be a race.
 #include "emulation.h"
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <cstdio>
@@ -33,8 +34,15 @@ constexpr size_t kStack = 256 * 1024;
 
 enum class State { kReady, kAtBlockBarrier, kAtWarpBarrier, kDone };
 
+// A place to go on from: where it was left or, at first, where it starts.
+struct Context {
+  ucontext_t start;
+  jmp_buf left;
+  bool entered;
+};
+
 struct Fiber {
-  ucontext_t context;
+  Context context;
   std::unique_ptr<char[]> stack{new char[kStack]};
   State state;
   const unsigned char* offered;  // to its warp
@@ -46,7 +54,7 @@ Fiber* current;
 std::map<size_t, std::unique_ptr<unsigned char[]>> shared_pieces;  // by offset
 size_t shared_limit;
 const std::function<void()>* kernel_of_launch;
-ucontext_t scheduler;
+Context scheduler;
 void* scheduler_sanitizer;
 const void* scheduler_stack;
 size_t scheduler_stack_size;
@@ -86,11 +94,23 @@ void observed(void* clock) {
 
 char barrier_clock, end_clock;
 
+// Sanitizers know swapcontext alone; without it a switch takes no system calls, which are most of the time.
+void go(Context& from, Context& to) {
+#if defined(__SANITIZE_ADDRESS__) || defined(KAN_TSAN)
+  swapcontext(&from.start, &to.start);
+#else
+  from.entered = true;
+  if (_setjmp(from.left)) return;
+  if (to.entered) _longjmp(to.left, 1);
+  setcontext(&to.start);
+#endif
+}
+
 void to_scheduler() {
   void* fake = nullptr;
   const bool last = current->state == State::kDone;
   leave(last ? nullptr : &fake, scheduler_stack, scheduler_stack_size, scheduler_sanitizer);
-  swapcontext(&current->context, &scheduler);
+  go(current->context, scheduler);
   arrive(fake, &scheduler_stack, &scheduler_stack_size);
 }
 
@@ -99,7 +119,7 @@ void to_fiber(Fiber& fiber) {
   current = &fiber;
   thread_index.x = unsigned(&fiber - fibers.data());
   leave(&fake, fiber.stack.get(), kStack, fiber.sanitizer);
-  swapcontext(&scheduler, &fiber.context);
+  go(scheduler, fiber.context);
   arrive(fake, nullptr, nullptr);
 }
 
@@ -139,11 +159,13 @@ void run_block(std::mt19937& random) {
   for (Fiber& fiber : fibers) {
     order.push_back(&fiber);
     fiber.state = State::kReady;
-    getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = fiber.stack.get();
-    fiber.context.uc_stack.ss_size = kStack;
-    fiber.context.uc_link = nullptr;
-    makecontext(&fiber.context, enter, 0);
+    ucontext_t& start = fiber.context.start;
+    getcontext(&start);
+    start.uc_stack.ss_sp = fiber.stack.get();
+    start.uc_stack.ss_size = kStack;
+    start.uc_link = nullptr;
+    makecontext(&start, enter, 0);
+    fiber.context.entered = false;
 #if defined(KAN_TSAN)
     fiber.sanitizer = __tsan_create_fiber(0);
 #endif
