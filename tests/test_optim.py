@@ -195,6 +195,19 @@ def test_jacobians_are_those_of_autograd_row_by_row(name, base, extrapolation):
     torch.testing.assert_close(jacobian, torch.stack(expected), rtol=1e-10, atol=1e-10 * jacobian.abs().max().item())
 
 
+def test_jacobians_of_masked_edges_and_products():
+    model = KAN([2, [2, 1], 1], grid=3, seed=0, dtype=torch.float64)
+    model.layers[0].mask = torch.tensor([[1, 0], [1, 1], [0, 1], [1, 1]]).bool()
+    x, params = torch.rand(6, 2), list(model.parameters())
+    residuals = laplacian(model, x)
+    jacobian = torch.cat(list(Jacobian(list(model.layers), params, residuals).blocks()))
+    expected = [
+        flatten(torch.autograd.grad(r, params, retain_graph=True, allow_unused=True, materialize_grads=True))
+        for r in residuals[:, 0]
+    ]
+    torch.testing.assert_close(jacobian, torch.stack(expected), rtol=1e-10, atol=1e-10 * jacobian.abs().max().item())
+
+
 def test_a_jacobian_of_other_calls_than_samples_is_refused():
     model = KAN([2, 1], seed=0, dtype=torch.float64)
     with pytest.raises(ValueError, match=r"3 residuals of a layer that was called with 6 samples.*a tuple"):

@@ -94,8 +94,7 @@ class Jacobian:
         for layer, x, v, g, order in terms:
             x, g = x[part].double(), g[part].double()
             edges = g[:, :, None] if v is None else g[:, :, None] * v[part].double()[:, None]  # (b, o, i or 1)
-            mask = getattr(layer, "mask", None)
-            edges = edges if mask is None else edges * mask
+            edges = edges if layer.mask is None else edges * layer.mask
             if self._wants(layer.spline_weight):
                 self._add(rows, layer.spline_weight, edges[..., None] * _spline_rows(layer, x, order)[:, None])
             if layer.base_weight is not None and self._wants(layer.base_weight):
