@@ -46,6 +46,7 @@ class Row:
     ]  # bar and aim; a figure must not exceed them, a `slope` or `speedup` reach them
     source: str
     seeds: int = 5
+    every_seed: bool = False  # the worst seed counts, not the median
 
 
 def exp_sin(x: Tensor) -> Tensor:
@@ -271,8 +272,8 @@ ROWS = [
         "J0(20 x), [1,1], LM",
         j0,
         {
-            "G=100": (5e-6, math.inf),
-            "G=200": (4e-7, math.inf),
+            "G=100": (1.2 * 5e-6, math.inf),  # the tolerance of figures that were read off a plot
+            "G=200": (1.2 * 4e-7, math.inf),
             "G=100 / best": (math.inf, 1.05),
             "G=200 / best": (math.inf, 1.05),
         },
@@ -300,6 +301,7 @@ ROWS = [
         hundred(1000, (1, 3), torch.float32),
         {"RMSE": (3.6e-3, 3.6e-3)},
         "pykan 3.6e-3; 0.20 to 0.25 for seeds that fail",
+        every_seed=True,
     ),
     Row(
         "4d",
@@ -378,7 +380,8 @@ def verdict(name: str, value: float, bar: float, aim: float) -> str:
 def markdown(results: dict[str, Any]) -> str:
     """The table, medians over seeds with the worst of them."""
     lines = [
-        "Medians over seeds (worst in brackets), float64 unless said; `reached` is the aim, the bar or neither.",
+        "Medians over seeds (worst in brackets), float64 unless said; `reached` is the aim, the bar or neither, by the "
+        "median, or by the worst where no seed may fail.",
         "",
         "| task | figure | measured | bar | aim | reached | known |",
         "|---|---|---|---|---|---|---|",
@@ -390,7 +393,7 @@ def markdown(results: dict[str, Any]) -> str:
             values = [figures[name] for figures in result["seeds"]]
             worst = min(values) if name in ("slope", "speedup") else max(values)
             shown = ["" if not math.isfinite(limit) else f"{limit:.3g}" for limit in (bar, aim)]
-            reached = verdict(name, median, bar, aim) if name in row.limits else ""
+            reached = verdict(name, worst if row.every_seed else median, bar, aim) if name in row.limits else ""
             cells = [row.title, name, f"{median:.3g} ({worst:.3g})", *shown, reached, row.source]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
