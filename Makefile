@@ -27,7 +27,7 @@ sanitize: $(READY)  ## tests of the CPU kernels under AddressSanitizer and Undef
 	cp -r setup.py pyproject.toml README.md csrc tests $(SANITIZED)
 	cp -r kan_fast/*.py kan_fast/*/ $(SANITIZED)/kan_fast
 	cd $(SANITIZED) && KAN_FAST_CUDA=0 LDFLAGS="$(SANITIZERS)" \
-	    CXXFLAGS="-O1 -g1 $(SANITIZERS) -fno-sanitize-recover=undefined" \
+	    CXXFLAGS="-O2 -g1 $(SANITIZERS) -fno-sanitize-recover=undefined" \
 	    $(CURDIR)/$(BIN)/python setup.py --quiet build_ext --inplace
 	cd $(SANITIZED) && ASAN_OPTIONS=detect_leaks=0 \
 	    LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
