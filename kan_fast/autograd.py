@@ -174,7 +174,7 @@ class _Forward(_Contraction):
         spec: Spec,
         backend: str,
     ) -> Tensor:
-        return ops.forward(x, v, spline_weight, base_weight, bias, grid, order, *spec, backend)
+        return ops.run(ops.forward, x, v, spline_weight, base_weight, bias, grid, order, *spec, backend)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -189,7 +189,7 @@ class _Forward(_Contraction):
         need_x, need_v, *needs, need_bias = ctx.needs_input_grad[:5]
         if v is None and not torch.is_grad_enabled():  # an ordinary training step: one fused operator
             wanted = [need_x, *needs, need_bias]
-            grads = ops.backward(x, g, *c, grid, order, wanted, *spec, backend)
+            grads = ops.run(ops.backward, x, g, *c, grid, order, wanted, *spec, backend)
             gx, gs, gb, gbias = (grad if want else None for grad, want in zip(grads, wanted, strict=True))
             return gx, None, gs, gb, gbias, None, None, None, None
         gx = _times(v, grad_input(x, g, c, grid, order + 1, spec, backend)) if need_x else None
@@ -223,7 +223,7 @@ class _GradInput(_Contraction):
     def forward(
         x: Tensor, g: Tensor, spline_weight: Any, base_weight: Any, grid: Tensor, order: int, spec: Spec, backend: str
     ) -> Tensor:
-        return ops.grad_input(x, g, spline_weight, base_weight, grid, order, *spec, backend)
+        return ops.run(ops.grad_input, x, g, spline_weight, base_weight, grid, order, *spec, backend)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -264,7 +264,7 @@ class _GradCoef(_Contraction):
     def forward(
         x: Tensor, v: Any, g: Tensor, grid: Tensor, order: int, spec: Spec, backend: str, needs: tuple[bool, bool]
     ) -> tuple[Tensor, Tensor]:
-        return ops.grad_coef(x, v, g, grid, order, needs, *spec, backend)
+        return ops.run(ops.grad_coef, x, v, g, grid, order, needs, *spec, backend)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Coef) -> None:
@@ -314,7 +314,7 @@ class _EdgeMagnitude(Function):
 
     @staticmethod
     def forward(x: Tensor, spline_weight: Any, base_weight: Any, grid: Tensor, spec: Spec, backend: str) -> Tensor:
-        return ops.edge_magnitude(x, spline_weight, base_weight, grid, *spec, backend)
+        return ops.run(ops.edge_magnitude, x, spline_weight, base_weight, grid, *spec, backend)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -335,7 +335,7 @@ class _EdgeMagnitudeGradient(Function):
     def forward(
         x: Tensor, gm: Tensor, spline_weight: Any, base_weight: Any, grid: Tensor, spec: Spec, backend: str
     ) -> Any:
-        return ops.edge_magnitude_backward(x, gm, spline_weight, base_weight, grid, *spec, backend)
+        return ops.run(ops.edge_magnitude_backward, x, gm, spline_weight, base_weight, grid, *spec, backend)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from kan_fast.dispatch import module
 from kan_fast.reference import Spec
 
+_IMPLEMENTATIONS: dict[Any, Callable[..., Any]] = {}
 _PLAIN = {Tensor, torch.nn.Parameter, type(None), int, str, list, tuple}  # subclasses of Tensor see every operator
 _LIBRARY = torch.library.Library("kan_fast", "DEF")
 _WEIGHTS = "Tensor? spline_weight, Tensor? base_weight"
@@ -39,15 +40,17 @@ def _define(name: str, arguments: str, results: int, fake: Callable[..., Any]) -
     _LIBRARY.impl(name, call, "CompositeExplicitAutograd")
     torch.library.register_fake(f"kan_fast::{name}", fake, lib=_LIBRARY)
     operator = getattr(torch.ops.kan_fast, name).default
+    _IMPLEMENTATIONS[operator] = call
+    return operator
 
-    def run(*args: Any) -> Any:
-        return call(*args) if _unobserved(args) else operator(*args)
 
-    return run
+def run(operator: Any, *args: Any) -> Any:
+    """Call an operator, without the dispatcher of torch where that would only call the backend."""
+    return _IMPLEMENTATIONS[operator](*args) if _unobserved(args) else operator(*args)
 
 
 def _unobserved(args: tuple) -> bool:
-    """Whether torch's dispatcher would only call the backend: it takes as long as the kernel of a small layer."""
+    """Whether nothing watches the dispatcher, which takes as long as the kernel of a small layer."""
     return not (
         torch.compiler.is_compiling()
         or args[0].is_meta

@@ -111,12 +111,10 @@ class Jacobian:
 
 
 def _spline_rows(layer: KANLinear, x: Tensor, order: int) -> Tensor:
-    """`(batch, in, G + k)`: what the kernels give for a feature and a curve for each of its splines."""
+    """`(batch, in, G + k)`: what the kernels give for layers of one feature with a curve for each of its splines."""
     grid = layer.grid.to(x)
-    rows = grid.shape[1] - layer.spline_order - 1
-    curves = torch.eye(rows, dtype=x.dtype, device=x.device)[:, None]
+    features, rows = len(grid), grid.shape[1] - layer.spline_order - 1
+    curves = torch.eye(rows, dtype=x.dtype, device=x.device)[:, None].expand(features, rows, 1, rows)
     spec = (layer.spline_order, "zero", layer.extrapolation, dispatch.chosen(x.device.type, x.dtype))
-    values = [
-        ops.forward(x[:, i : i + 1], None, curves, None, None, grid[i : i + 1], order, *spec) for i in range(len(grid))
-    ]
-    return torch.stack(values, 1)
+    values = ops.forward(x.T[..., None], None, curves, None, None, grid[:, None], order, *spec)
+    return values.transpose(0, 1)
