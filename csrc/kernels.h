@@ -45,7 +45,7 @@ void run_groups(Kernel kernel, bool edges, Type type, const Layer& layer, const 
 const Kernels* const* available_kernels(int* count);
 
 // Runs task(context, index, worker) for every index in [0, tasks), on at most `threads` threads of the OpenMP pool
-// that torch uses, where there is one. Worker numbers are below `threads`.
+// that torch uses, where there is one. Worker numbers are below `threads`. Throws what a task has thrown.
 using Task = void (*)(void* context, int64_t index, int worker);
 void parallel_for(int threads, int64_t tasks, Task task, void* context);
 

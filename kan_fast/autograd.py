@@ -62,7 +62,7 @@ def _apply(function: type[_Contraction], *args: Any) -> Any:
         if len(levels) == 1 and levels[0].key() == _functorch.TransformType.Vmap:
             return _apply_under_vmap(function, levels[0].level(), *args)
         return function.transformable.apply(*args)
-    if not torch.is_grad_enabled() and forward_ad._current_level < 0:
+    if not (torch.is_grad_enabled() or forward_ad._current_level >= 0 or torch._C._get_tracing_state()):
         return function.forward(*args)
     return function.eager.apply(*args)
 

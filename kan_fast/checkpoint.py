@@ -35,6 +35,7 @@ def save(
     """
     state = {
         "position": position,
+        "run": _describe(model, optimizer),
         "grids": [layer.grid_size for layer in model.layers],
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
@@ -61,11 +62,16 @@ def load(
         ValueError: the file is of another network, optimiser or run.
     """
     device = model.layers[0].grid.device
-    state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    if len(state["grids"]) != len(model.layers) or state["history"].keys() != history.keys():
+    try:
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        saved = f"{state['run']} and the history {', '.join(state['history'])}"
+    except Exception as error:
+        raise ValueError(f"{os.fspath(path)} is not a checkpoint of fit ({error}); give another path") from error
+    present = f"{_describe(model, optimizer)} and the history {', '.join(history)}"
+    if saved != present:
         raise ValueError(
-            f"the checkpoint {os.fspath(path)} is of another run: it has {len(state['grids'])} layers and the history "
-            f"{', '.join(state['history'])}; delete it to start anew, or give another path"
+            f"the checkpoint {os.fspath(path)} is of another run, {saved}; this one is {present}. Delete it to start "
+            "anew, or give another path"
         )
     for layer, size in zip(model.layers, state["grids"], strict=True):
         layer.refine_(size)
@@ -78,3 +84,7 @@ def load(
     for name, values in history.items():
         values[:] = state["history"][name]
     return tuple(state["position"])
+
+
+def _describe(model: KAN, optimizer: Optimizer) -> str:
+    return f"width {model.width} with {type(optimizer).__name__}"

@@ -123,6 +123,11 @@ class KANLinear(nn.Module):
         """`spline_weight` and `base_weight` as the layer applies them: 0 on masked edges."""
         if self.mask is None:
             return self.spline_weight, self.base_weight
+        if self.mask.dtype != torch.bool or self.mask.shape != self.spline_weight.shape[:2]:
+            raise ValueError(
+                f"mask must be bool and of the shape (out, in) = {tuple(self.spline_weight.shape[:2])}, got "
+                f"{self.mask.dtype} and {tuple(self.mask.shape)}; for one of numbers take mask != 0"
+            )
         base_weight = None if self.base_weight is None else torch.where(self.mask, self.base_weight, 0)
         return torch.where(self.mask[..., None], self.spline_weight, 0), base_weight
 

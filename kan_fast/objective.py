@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import Optimizer
 
-from kan_fast import flow, optim
+from kan_fast import flow, optim, processes
 from kan_fast.data import Pair
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Objective:
     def keep(self) -> None:
         """Remember the present parameters and grids as good; anew after their shapes have changed."""
         self._params = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self._state = [t.detach() for t in (*self.model.parameters(), *self.model.buffers())]
+        self._state = [processes.local(t.detach()) for t in (*self.model.parameters(), *self.model.buffers())]
         self._good = [t.clone() for t in self._state]
 
     @torch.no_grad()
@@ -103,7 +103,7 @@ class Objective:
     def _checked(self, total: Tensor, loss: Tensor, reg: Tensor | None) -> list[float]:
         """Root of the loss and regularisation as numbers; clips the gradient and remembers the parameters."""
         gradients = [p.grad for p in self._params if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
+        norm = processes.whole(torch.nn.utils.get_total_norm(gradients))
         with torch.no_grad():
             values = torch.stack([total + norm, loss.sqrt(), torch.zeros_like(loss) if reg is None else reg.to(loss)])
             finite, *found = values.tolist()

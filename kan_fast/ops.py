@@ -7,6 +7,8 @@ docs/architecture.md, with `needs` before `Spec`, `Spec` written out, and the ba
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +19,13 @@ from kan_fast.dispatch import module
 from kan_fast.reference import Spec
 
 _IMPLEMENTATIONS: dict[Any, Callable[..., Any]] = {}
-_PLAIN = {Tensor, torch.nn.Parameter, type(None), int, str, list, tuple}  # subclasses of Tensor see every operator
+_NUMBERS = {type(None), int, str, list, tuple}
+_PLAIN = {Tensor, torch.nn.Parameter}  # subclasses see every operator
+_KEYS = torch._C.DispatchKey
+_USUAL_KEYS = functools.reduce(
+    operator.or_,
+    (torch._C.DispatchKeySet(key).raw_repr() for key in (_KEYS.BackendSelect, _KEYS.ADInplaceOrView)),
+)
 _LIBRARY = torch.library.Library("kan_fast", "DEF")
 _WEIGHTS = "Tensor? spline_weight, Tensor? base_weight"
 _SPEC = "int degree, str base, str extrapolation, str backend"
@@ -39,26 +47,31 @@ def _define(name: str, arguments: str, results: int, fake: Callable[..., Any]) -
     _LIBRARY.define(f"{name}({arguments}, {_SPEC}) -> ({returned})")
     _LIBRARY.impl(name, call, "CompositeExplicitAutograd")
     torch.library.register_fake(f"kan_fast::{name}", fake, lib=_LIBRARY)
-    operator = getattr(torch.ops.kan_fast, name).default
-    _IMPLEMENTATIONS[operator] = call
-    return operator
+    defined = getattr(torch.ops.kan_fast, name).default
+    _IMPLEMENTATIONS[defined] = call
+    return defined
 
 
-def run(operator: Any, *args: Any) -> Any:
+def run(defined: Any, *args: Any) -> Any:
     """Call an operator, without the dispatcher of torch where that would only call the backend."""
-    return _IMPLEMENTATIONS[operator](*args) if _unobserved(args) else operator(*args)
+    return _IMPLEMENTATIONS[defined](*args) if _unobserved(args) else defined(*args)
 
 
 def _unobserved(args: tuple) -> bool:
-    """Whether nothing watches the dispatcher, which takes as long as the kernel of a small layer."""
+    """Whether nothing watches the dispatcher, which takes as long as the kernel of a small layer.
+
+    Modes, transforms (also the older vmap of `is_grads_batched`) and traces add keys to those it starts with.
+    """
     return not (
         torch.compiler.is_compiling()
-        or args[0].is_meta
-        or torch._C._len_torch_dispatch_stack()
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._get_tracing_state()
+        or torch._C._dispatch_tls_local_include_set().raw_repr() & ~_USUAL_KEYS
         or torch.autograd._profiler_enabled()
-    ) and all(type(t) in _PLAIN for t in args)
+    ) and all(type(t) in _NUMBERS or (type(t) in _PLAIN and _has_memory(t)) for t in args)
+
+
+def _has_memory(t: Tensor) -> bool:
+    """Whether the numbers are where `data_ptr` says; not so for meta tensors and lazy views."""
+    return not (t.is_meta or t.is_neg() or t._is_zerotensor())
 
 
 def _run(backend: Any, name: str, tensors: list, *rest: Any) -> Any:

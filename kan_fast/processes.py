@@ -19,6 +19,11 @@ def local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
+def whole(tensor: Tensor) -> Tensor:
+    """All of a DTensor, in every process; other tensors as they are."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
 def reshard(module: nn.Module) -> None:
     """Drop the copies of all parameters that fully_shard may have left in place of this process's shards."""
     for part in module.modules():

@@ -188,6 +188,8 @@ def fit(
             raise ValueError("LM minimises the mean squared error alone; leave out loss_fn and lamb, or use LBFGS")
         if clip is not None and isinstance(optimizer, _LINE_SEARCHES):
             raise ValueError("clip would mislead the line search of LBFGS and the steps of LM; use it with others")
+        if scheduler is not None and "lr" not in optimizer.defaults:
+            raise ValueError(f"{opt} has no learning rate that a scheduler could change; leave out scheduler")
         generator = None if seed is None else torch.Generator().manual_seed(seed)
         check = Check(model.width_in[0], model.width_in[-1], parameters[0], classes=loss_fn is not None)
         train, test = sources(dataset, val, batch, generator, check)
@@ -271,6 +273,10 @@ def _optimizer(
     if isinstance(opt, str) and opt in OPTIMIZERS:
         if opt == "LM" and lr is not None:
             raise ValueError("LM has no learning rate; leave out lr")
+        if opt in ("LM", "LBFGS") and any(hasattr(p, "full_tensor") for p in parameters):
+            raise ValueError(
+                f"{opt} can't train parameters that are sharded (DTensor); use Adam, or fit before sharding"
+            )
         return OPTIMIZERS[opt](model, parameters, lr)
     if isinstance(opt, Optimizer):
         if lr is not None:

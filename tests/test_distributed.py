@@ -23,6 +23,7 @@ CHECKS = {
     2: [
         "ddp_float32",
         "ddp_float64",
+        "fit_of_a_sharded_network",
         "fsdp_layers",
         "fsdp_root",
         "grid_of_unequal_parts",
@@ -109,6 +110,12 @@ def test_grid_update_is_that_of_the_joined_samples_to_the_bit(launch: Any, size:
         for key, value in layer.state_dict().items():
             assert torch.equal(update["state"][key], value), f"{name}: {key}"
         assert update["messages"] == (18 if dtype == torch.float64 else 10)
+
+
+def test_fit_of_a_sharded_network(launch: Any) -> None:
+    result = launch(2).result("fit_of_a_sharded_network")
+    assert result["sharded"] == pytest.approx(result["alone"], rel=1e-10)
+    assert "use Adam, or fit before sharding" in result["refusal"]
 
 
 def test_order_statistics_are_exact(launch: Any) -> None:

@@ -254,8 +254,33 @@ def test_a_resumed_run_on_a_loader(dataset, tmp_path):
 def test_a_checkpoint_of_another_run_is_refused(dataset, tmp_path):
     path = tmp_path / "run.pt"
     fit(small(), dataset, "Adam", 2, checkpoint=path)
-    with pytest.raises(ValueError, match=r"run.pt is of another run: it has 2 layers.*delete it"):
+    with pytest.raises(ValueError, match=r"run.pt is of another run, width \[2, 1, 1\] .* Delete it"):
         fit(KAN([2, 1], seed=0), dataset, "Adam", 2, checkpoint=path)
+
+
+@pytest.mark.parametrize("opt", ["LBFGS", "LM"])
+def test_a_checkpoint_of_another_optimiser_leaves_the_model_alone(dataset, tmp_path, opt):
+    path = tmp_path / "run.pt"
+    fit(small(), dataset, "Adam", 2, checkpoint=path)
+    model = small(seed=1)
+    before = [p.clone() for p in model.parameters()]
+    with pytest.raises(ValueError, match=r"is of another run, width .* with Adam"):
+        fit(model, dataset, opt, 2, checkpoint=path)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(dataset, tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("no checkpoint")
+    with pytest.raises(ValueError, match=r"notes\.txt is not a checkpoint of fit"):
+        fit(small(), dataset, "Adam", 2, checkpoint=path)
+
+
+def test_lm_refuses_what_it_has_no_use_for(dataset):
+    with pytest.raises(ValueError, match="LM has no learning rate"):
+        fit(small(), dataset, "LM", 2, scheduler=lambda o: StepLR(o, 1))
+    with pytest.raises(TypeError, match=r"needs float32 or float64, got torch.bfloat16; call model.float\(\)"):
+        fit(small(dtype=torch.bfloat16), dataset, "LM", 2)
 
 
 def test_a_crash_while_writing_keeps_the_old_checkpoint(dataset, tmp_path, monkeypatch):

@@ -11,7 +11,9 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import kan_fast
-from kan_fast import dispatch, functional, reference
+from kan_fast import KANLinear, dispatch, functional, reference
+
+BACKENDS = [name for name, status in dispatch.backends().items() if status.available]
 
 ARGUMENTS = ("x", "spline_weight", "base_weight", "grid", "bias")
 
@@ -174,3 +176,19 @@ def test_gpu_tensors_go_to_the_gpu_backends(
                 functional.kan_linear(**tensors | {"x": torch.empty(5, 3, dtype=dtype)}, spline_order=3)
     finally:
         dispatch.choose.cache_clear()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_features_of_torch_that_the_short_way_must_not_miss(backend: str) -> None:
+    layer, x = KANLinear(3, 2, backend=backend), torch.rand(4, 3)
+    wanted = torch.autograd.functional.jacobian(layer, x)
+    torch.testing.assert_close(torch.autograd.functional.jacobian(layer, x, vectorize=True), wanted)
+    torch.testing.assert_close(layer(torch._neg_view(x)), layer(-x))
+    layer(x).backward(torch._efficientzerotensor(4, 2))
+    assert not layer.bias.grad.any()
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:`torch.jit:DeprecationWarning")
+def test_trace() -> None:
+    layer, x = KANLinear(3, 2), torch.rand(4, 3)
+    assert torch.equal(torch.jit.trace(layer, (x,))(-x), layer(-x))

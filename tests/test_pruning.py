@@ -79,6 +79,14 @@ def test_masked_edges_count_as_zero_and_are_not_trained(options):
     assert torch.autograd.gradgradcheck(layer, x[:4])
 
 
+@pytest.mark.parametrize("mask", [torch.ones(2, 3), torch.ones(3, 2, dtype=torch.bool), torch.ones(3).bool()])
+def test_masks_of_another_kind_are_refused(mask):
+    layer = masked_layer()
+    layer.mask = mask
+    with pytest.raises(ValueError, match=r"mask must be bool and of the shape \(out, in\) = \(2, 3\), got"):
+        layer(torch.rand(4, 3, dtype=torch.float64))
+
+
 def test_masks_go_where_layers_go():
     layer, x = masked_layer(), samples(50, 3)
     y = layer(x)

@@ -2,6 +2,7 @@
 #include <dlfcn.h>
 
 #include <atomic>
+#include <exception>
 
 #include "../kernels.h"
 
@@ -25,13 +26,20 @@ struct Loop {
   int64_t tasks;
   std::atomic<int64_t> next{0};
   std::atomic<int> workers{0};
+  std::atomic_flag failed = ATOMIC_FLAG_INIT;
+  std::exception_ptr failure;  // the first one; it must not leave the threads of the pool
 };
 
 void work(void* data) {
   Loop& loop = *static_cast<Loop*>(data);
   const int worker = loop.workers.fetch_add(1, std::memory_order_relaxed);
-  for (int64_t i; (i = loop.next.fetch_add(1, std::memory_order_relaxed)) < loop.tasks;) {
-    loop.task(loop.context, i, worker);
+  try {
+    for (int64_t i; (i = loop.next.fetch_add(1, std::memory_order_relaxed)) < loop.tasks;) {
+      loop.task(loop.context, i, worker);
+    }
+  } catch (...) {
+    loop.next.store(loop.tasks, std::memory_order_relaxed);
+    if (!loop.failed.test_and_set()) loop.failure = std::current_exception();
   }
 }
 
@@ -50,6 +58,7 @@ void parallel_for(int threads, int64_t tasks, Task task, void* context) {
   loop.context = context;
   loop.tasks = tasks;
   fork_pool()(work, &loop, static_cast<unsigned>(threads), 0);
+  if (loop.failure) std::rethrow_exception(loop.failure);
 }
 
 }  // namespace kan

@@ -66,6 +66,8 @@ class LevenbergMarquardt(Optimizer):
             )
         if not params:
             raise ValueError("the model has no trainable parameters in KAN layers")
+        if params[0].dtype.itemsize < 4:
+            raise TypeError(f"Levenberg-Marquardt needs float32 or float64, got {params[0].dtype}; call model.float()")
         defaults = {
             "damping": real("damping", damping, positive=True),
             "weight_decay": real("weight_decay", weight_decay),

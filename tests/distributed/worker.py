@@ -94,6 +94,18 @@ def ddp_float64() -> dict[str, Any]:
     return trained(model, torch.float64, DistributedDataParallel(model))
 
 
+def fit_of_a_sharded_network() -> dict[str, Any]:
+    options: dict[str, Any] = {"opt": "Adam", "steps": 5, "grid_update_num": 2, "stop_grid_update_step": 4, "clip": 1.0}
+    histories = [
+        model.fit(data(torch.float64), progress=False, **options) for model in (network(), sharded(network(), True))
+    ]
+    try:
+        sharded(network(), True).fit(data(torch.float64), opt="LBFGS", steps=1, progress=False)
+    except ValueError as error:
+        refusal = str(error)
+    return {"alone": histories[0]["train_loss"], "sharded": histories[1]["train_loss"], "refusal": refusal}
+
+
 def fsdp_layers() -> dict[str, Any]:
     return trained(sharded(network(), each_layer=True), torch.float64)
 
