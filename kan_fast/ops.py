@@ -18,8 +18,7 @@ from torch import Tensor
 from kan_fast.dispatch import module
 from kan_fast.reference import Spec
 
-_IMPLEMENTATIONS: dict[Any, Callable[..., Any]] = {}
-_NUMBERS = {type(None), int, str, list, tuple}
+_IMPLEMENTATIONS: dict[Any, tuple[Callable[..., Any], int]] = {}  # and the number of tensors, the first arguments
 _PLAIN = {Tensor, torch.nn.Parameter}  # subclasses see every operator
 _KEYS = torch._C.DispatchKey
 _USUAL_KEYS = functools.reduce(
@@ -48,30 +47,32 @@ def _define(name: str, arguments: str, results: int, fake: Callable[..., Any]) -
     _LIBRARY.impl(name, call, "CompositeExplicitAutograd")
     torch.library.register_fake(f"kan_fast::{name}", fake, lib=_LIBRARY)
     defined = getattr(torch.ops.kan_fast, name).default
-    _IMPLEMENTATIONS[defined] = call
+    _IMPLEMENTATIONS[defined] = call, arguments.count("Tensor")
     return defined
 
 
 def run(defined: Any, *args: Any) -> Any:
     """Call an operator, without the dispatcher of torch where that would only call the backend."""
-    return _IMPLEMENTATIONS[defined](*args) if _unobserved(args) else defined(*args)
+    call, tensors = _IMPLEMENTATIONS[defined]
+    return call(*args) if _unobserved(args[:tensors]) else defined(*args)
 
 
-def _unobserved(args: tuple) -> bool:
+def _unobserved(tensors: tuple) -> bool:
     """Whether nothing watches the dispatcher, which takes as long as the kernel of a small layer.
 
     Modes, transforms (also the older vmap of `is_grads_batched`) and traces add keys to those it starts with.
     """
-    return not (
+    if (
         torch.compiler.is_compiling()
         or torch._C._dispatch_tls_local_include_set().raw_repr() & ~_USUAL_KEYS
         or torch.autograd._profiler_enabled()
-    ) and all(type(t) in _NUMBERS or (type(t) in _PLAIN and _has_memory(t)) for t in args)
-
-
-def _has_memory(t: Tensor) -> bool:
-    """Whether the numbers are where `data_ptr` says; not so for meta tensors and lazy views."""
-    return not (t.is_meta or t.is_neg() or t._is_zerotensor())
+    ):
+        return False
+    for t in tensors:
+        # Meta tensors and lazy views don't have their numbers where data_ptr says.
+        if t is not None and (type(t) not in _PLAIN or t.is_meta or t.is_neg() or t._is_zerotensor()):
+            return False
+    return True
 
 
 def _run(backend: Any, name: str, tensors: list, *rest: Any) -> Any:
