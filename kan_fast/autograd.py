@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -120,6 +121,7 @@ class _Contraction(Function):
         def forward(ctx: Any, *args: Any) -> Any:
             output = cls.forward(*args)
             cls.setup_context(ctx, args, output)
+            ctx.given = [arg is not None for arg in args[: cls.tensors]]
             return output
 
         jvp = {"jvp": staticmethod(cls.tangent)}
@@ -186,7 +188,7 @@ class _Forward(_Contraction):
         x, v, spline_weight, base_weight, grid = ctx.saved_tensors
         c = spline_weight, base_weight
         order, spec, backend = ctx.rest
-        need_x, need_v, *needs, need_bias = ctx.needs_input_grad[:5]
+        need_x, need_v, *needs, need_bias = _needs(ctx)[:5]
         if v is None and not torch.is_grad_enabled():  # an ordinary training step: one fused operator
             wanted = [need_x, *needs, need_bias]
             grads = ops.run(ops.backward, x, g, *c, grid, order, wanted, *spec, backend)
@@ -235,7 +237,7 @@ class _GradInput(_Contraction):
         x, g, spline_weight, base_weight, grid = ctx.saved_tensors
         c = spline_weight, base_weight
         rest = (grid, ctx.order, ctx.spec, ctx.backend)
-        need_x, need_g, *needs = ctx.needs_input_grad[:4]
+        need_x, need_g, *needs = _needs(ctx)[:4]
         gx = v * grad_input(x, g, c, grid, ctx.order + 1, ctx.spec, ctx.backend) if need_x else None
         gg = forward(x, v, c, None, *rest) if need_g else None
         return gx, gg, *grad_coef(x, v, g, *rest, tuple(needs)), None, None, None, None
@@ -277,7 +279,7 @@ class _GradCoef(_Contraction):
         gs, gb = (gc if need else None for gc, need in zip(gradients, ctx.needs, strict=True))
         c = gs, gb
         rest = (grid, ctx.order, ctx.spec, ctx.backend)
-        need_x, need_v, need_g = ctx.needs_input_grad[:3]
+        need_x, need_v, need_g = _needs(ctx)[:3]
         gx = _times(v, grad_input(x, g, c, grid, ctx.order + 1, ctx.spec, ctx.backend)) if need_x else None
         gv = grad_input(x, g, c, *rest) if need_v else None
         gg = forward(x, v, c, None, *rest) if need_g else None
@@ -295,6 +297,24 @@ class _GradCoef(_Contraction):
         if dg is not None:
             terms.append(_apply(_GradCoef, x, v, dg, grid, ctx.order, *rest))
         return _sum([s for s, _ in terms]), _sum([b for _, b in terms])
+
+
+def _needs(ctx: Any) -> list[bool]:
+    """Which gradients this backward pass asks for.
+
+    `needs_input_grad` only says which inputs have one: for `autograd.grad(y, x)` it names the parameters as well, whose
+    gradients would be computed and thrown away.
+    """
+    needs = list(ctx.needs_input_grad)
+    if torch.compiler.is_compiling() or not hasattr(ctx, "given"):  # not the eager form
+        return needs
+    edges = iter(ctx.next_functions)
+    for i, given in enumerate(ctx.given):
+        node = next(edges)[0] if given else None
+        if needs[i] and node is not None:
+            with suppress(RuntimeError):  # the leaf that autograd.grad was asked for, or an engine of another kind
+                needs[i] = torch._C._will_engine_execute_node(node)
+    return needs
 
 
 def _save(ctx: Any, *tensors: Tensor | None) -> None:

@@ -10,7 +10,7 @@ from problems import make_problem
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
-from kan_fast import dispatch, functional, reference
+from kan_fast import KANLinear, dispatch, functional, reference
 
 BACKENDS = [name for name, status in dispatch.backends().items() if status.available]
 
@@ -84,6 +84,17 @@ def test_edge_magnitude(backend: str) -> None:
     (gx,) = torch.autograd.grad(magnitude(*tensors).sum(), tensors[0], create_graph=True)
     with pytest.raises(RuntimeError, match="differentiated once"):
         torch.autograd.grad(gx.sum(), tensors[0])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_gradients_that_nobody_asked_for_are_not_computed(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, x = KANLinear(3, 2, backend=backend), torch.rand(4, 3, requires_grad=True)
+    monkeypatch.delattr(dispatch.module(backend), "grad_coef")
+    (slope,) = torch.autograd.grad(layer(x).sum(), x, create_graph=True)
+    torch.autograd.grad(slope.sum(), x, retain_graph=True)
+    monkeypatch.undo()
+    gradients = torch.autograd.grad(slope.sum(), [x, *layer.parameters()], allow_unused=True)
+    assert [g is not None for g in gradients] == [True, True, True, False]  # the slope does not depend on the bias
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
