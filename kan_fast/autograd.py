@@ -299,8 +299,8 @@ class _GradCoef(_Contraction):
         return _sum([s for s, _ in terms]), _sum([b for _, b in terms])
 
 
-def _needs(ctx: Any) -> list[bool]:
-    """Which gradients this backward pass asks for.
+def _needs(ctx: Any) -> Any:
+    """Which gradients this backward pass asks for, a list of bools.
 
     `needs_input_grad` only says which inputs have one: for `autograd.grad(y, x)` it names the parameters as well, whose
     gradients would be computed and thrown away.
