@@ -17,6 +17,7 @@ struct Forward {
   const Operands& op;
   const Layer& layer;
   OutTiles<C> tiles;
+  int threads;
   int64_t group;                 // features per panel
   int64_t samples;               // per task
   int64_t block_tiles;           // tiles of outputs per task
@@ -48,7 +49,8 @@ struct Forward {
     group = larger(1, smaller(layer.in, round_up(larger(1, panel_bytes / per_feature), block)));
     samples = samples_per_tile(layer.batch, problem.kernel.wide.vectors * KAN_VECTOR_BYTES);
     // Few tiles of samples: more blocks of outputs, but each makes the plans again.
-    const int64_t threads = threads_for(layer, problem.rows), tasks = threads > 1 ? 4 * threads : 1;
+    threads = threads_for(layer, problem.rows);
+    const int64_t tasks = threads > 1 ? 4 * threads : 1;
     const int64_t sample_tiles = larger(1, ceil_div(layer.batch, samples)), wanted = ceil_div(tasks, sample_tiles);
     const int64_t fewest = larger(1, 256 / (problem.kernel.wide.vectors * kLanes<C>));
     const int64_t most = larger(1, 1024 / (problem.kernel.wide.vectors * kLanes<C>));
@@ -67,7 +69,6 @@ struct Forward {
 
   void run() {
     if (layer.batch == 0 || layer.out == 0) return;
-    const int threads = threads_for(layer, problem.rows);
     const bool several = group < layer.in, keep_total = several && sizeof(S) < sizeof(C);
     Arena measure_task(nullptr), measure(nullptr);
     Workspace(measure_task, *this);

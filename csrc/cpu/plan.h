@@ -32,7 +32,10 @@ struct BaseFunction {
   BaseFunction(Base base, int d) : kind(base), order(d), outer{}, inner{} {
     double q[max_order + 2] = {1};
     for (int n = 1; n <= d; n++) {
-      for (int j = 0; j < n && n >= d - 1; j++) (n == d ? outer[j] : inner[j]) = C(n == d ? q[j] : d * q[j]);
+      for (int j = 0; j < n; j++) {
+        if (n == d) outer[j] = C(q[j]);
+        if (n == d - 1) inner[j] = C(d * q[j]);
+      }
       double next[max_order + 2] = {};
       for (int j = 0; j < n; j++) {
         if (j > 0) next[j - 1] += j * q[j] / 4;
