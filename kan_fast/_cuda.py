@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kan_fast.reference import Spec
+from kan_fast.reference import Spec, edge_shape
 
 _TENSORS = "x v g spline_weight base_weight bias grid y gx gs ge"
 _OPERATIONS = ("forward", "grad_input", "grad_coef", "edge_magnitude", "edge_grad_input", "edge_grad_coef")
@@ -85,7 +85,7 @@ def forward(
     order: int,
     spec: Spec,
 ) -> Tensor:
-    y = x.new_empty(len(x), _edges(spline_weight, base_weight)[0])
+    y = x.new_empty(len(x), edge_shape(spline_weight, base_weight)[0])
     _run("forward", x, grid, order, spec, v=v, spline_weight=spline_weight, base_weight=base_weight, bias=bias, y=y)
     return y
 
@@ -141,7 +141,7 @@ def backward(
 def edge_magnitude(
     x: Tensor, spline_weight: Tensor | None, base_weight: Tensor | None, grid: Tensor, spec: Spec
 ) -> Tensor:
-    m = x.new_empty(_edges(spline_weight, base_weight))
+    m = x.new_empty(edge_shape(spline_weight, base_weight))
     _run("edge_magnitude", x, grid, 0, spec, spline_weight=spline_weight, base_weight=base_weight, ge=m)
     return m
 
@@ -196,12 +196,6 @@ def _outputs(**tensors: Tensor) -> int:
         if name in tensors:
             return tensors[name].shape[dimension]
     raise AssertionError("every operation has outputs")
-
-
-def _edges(spline_weight: Tensor | None, base_weight: Tensor | None) -> torch.Size:
-    weight = base_weight if spline_weight is None else spline_weight
-    assert weight is not None, "a layer has spline rows, a base row or both"
-    return weight.shape[:2]
 
 
 def _or_empty(tensor: Tensor | None, x: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, get_num_threads
 
-from kan_fast.reference import Spec
+from kan_fast.reference import Spec, edge_shape
 
 _C: Any
 try:
@@ -77,7 +77,7 @@ def forward(
     order: int,
     spec: Spec,
 ) -> Tensor:
-    out = _edges(spline_weight, base_weight)[-2]
+    out = edge_shape(spline_weight, base_weight)[-2]
     y = x.new_empty((*x.shape[:-1], out))
     _run("forward", x, v, None, spline_weight, base_weight, bias, grid, order, spec, out, y=y)
     return y
@@ -138,7 +138,7 @@ def backward(
 def edge_magnitude(
     x: Tensor, spline_weight: Tensor | None, base_weight: Tensor | None, grid: Tensor, spec: Spec
 ) -> Tensor:
-    edges = _edges(spline_weight, base_weight)
+    edges = edge_shape(spline_weight, base_weight)
     m = x.new_empty((*x.shape[:-2], *edges))
     _run("edge_magnitude", x, None, None, spline_weight, base_weight, None, grid, 0, spec, edges[0], y=m)
     return m
@@ -164,13 +164,6 @@ def _empty_coefficients(
     *groups, features, knots = grid.shape
     gs = x.new_empty((*groups, *((out, features, knots - spec.degree - 1) if needs[0] else (0,))))
     return gs, x.new_empty((*groups, *((out, features) if needs[1] else (0,))))
-
-
-def _edges(spline_weight: Tensor | None, base_weight: Tensor | None) -> torch.Size:
-    if spline_weight is not None:
-        return spline_weight.shape[-3:-1]
-    assert base_weight is not None, "a layer has spline rows, a base row or both"
-    return base_weight.shape[-2:]
 
 
 def _run(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from kan_fast.dispatch import module
-from kan_fast.reference import Spec
+from kan_fast.reference import Spec, edge_shape
 
 _IMPLEMENTATIONS: dict[Any, tuple[Callable[..., Any], int]] = {}  # and the number of tensors, the first arguments
 _PLAIN = {Tensor, torch.nn.Parameter}  # subclasses see every operator
@@ -93,14 +93,8 @@ def _run(backend: Any, name: str, tensors: list, *rest: Any) -> Any:
     return tuple(torch.stack(parts) for parts in zip(*results, strict=True))
 
 
-def _edges(spline_weight: Tensor | None, base_weight: Tensor | None) -> torch.Size:
-    weight = base_weight if spline_weight is None else spline_weight
-    assert weight is not None, "a layer has spline rows, a base row or both"
-    return weight.shape[-3:-1] if weight is spline_weight else weight.shape[-2:]
-
-
 def _fake_forward(x: Tensor, v: Any, spline_weight: Any, base_weight: Any, *_: Any) -> Tensor:
-    return x.new_empty(*x.shape[:-1], _edges(spline_weight, base_weight)[0])
+    return x.new_empty(*x.shape[:-1], edge_shape(spline_weight, base_weight)[0])
 
 
 def _fake_grad_input(x: Tensor, *_: Any) -> Tensor:
@@ -125,7 +119,7 @@ def _fake_backward(
 
 
 def _fake_edge_magnitude(x: Tensor, spline_weight: Any, base_weight: Any, *_: Any) -> Tensor:
-    return x.new_empty(*x.shape[:-2], *_edges(spline_weight, base_weight))
+    return x.new_empty(*x.shape[:-2], *edge_shape(spline_weight, base_weight))
 
 
 def _fake_edge_magnitude_backward(

@@ -102,21 +102,26 @@ def base_function(x: Tensor, base: str | Callable[[Tensor], Tensor], order: int 
     return value + order * _sigmoid_derivative(x, order - 1) if order else value
 
 
-def _sigmoid_derivative(x: Tensor, order: int) -> Tensor:
-    """s^(n) = p Q_n(t) with p = s' = s (1 - s) and t = s - 1/2: Q_1 = 1, Q_(n+1) = (1/4 - t^2) Q_n' - 2 t Q_n.
+def sigmoid_polynomial(order: int) -> list[float]:
+    """Coefficients of Q_n, n = `order` > 0, in powers of t = s - 1/2: s = sigmoid(x) has s^(n) = s (1 - s) Q_n(t).
 
-    Polynomials in s itself would cancel more, and p keeps its digits where it is small.
+    Q_1 = 1 and Q_(n+1) = (1/4 - t^2) Q_n' - 2 t Q_n. Polynomials in s itself would cancel more.
     """
-    if order == 0:
-        return torch.sigmoid(x)
     polynomial = [1.0]
     for _ in range(order - 1):
         down = [j * c / 4 for j, c in enumerate(polynomial)][1:]
         up = [-(j + 2) * c for j, c in enumerate(polynomial)]
         polynomial = [a + b for a, b in zip([*down, 0, 0], [0, *up], strict=True)]
+    return polynomial
+
+
+def _sigmoid_derivative(x: Tensor, order: int) -> Tensor:
+    """See `sigmoid_polynomial`; s (1 - s) keeps its digits where it is small."""
+    if order == 0:
+        return torch.sigmoid(x)
     tail = torch.sigmoid(-x.abs())
     t, value = x.sign() * (0.5 - tail), torch.zeros_like(x)
-    for c in reversed(polynomial):
+    for c in reversed(sigmoid_polynomial(order)):
         value = value * t + c
     return tail * (1 - tail) * value
 
@@ -227,7 +232,7 @@ def edge_magnitude(
 ) -> Tensor:
     """`m[o,i] = mean_b |phi_oi(x[b,i])|` (paper, Eq. 2.17); 0 for an empty batch."""
     dtype, (x, spline_weight, base_weight) = x.dtype, _cast(grid, x, spline_weight, base_weight)
-    total = x.new_zeros(_edge_shape(spline_weight, base_weight))
+    total = x.new_zeros(edge_shape(spline_weight, base_weight))
     for part in _chunks(x, total):
         total = total + edges(x[part], spline_weight, base_weight, grid, 0, spec).abs().sum(0)
     return (total / max(len(x), 1)).to(dtype)
@@ -252,10 +257,12 @@ def edge_magnitude_backward(
     return gx.to(dtype), gs.to(dtype), gb.to(dtype)
 
 
-def _edge_shape(spline_weight: Tensor | None, base_weight: Tensor | None) -> tuple[int, int]:
-    weight = base_weight if spline_weight is None else spline_weight
-    assert weight is not None, "a layer has spline rows, a base row or both"
-    return weight.shape[0], weight.shape[1]
+def edge_shape(spline_weight: Tensor | None, base_weight: Tensor | None) -> torch.Size:
+    """`(out, in)` of the weights, of which one may be absent; either may have leading dimensions."""
+    if spline_weight is not None:
+        return spline_weight.shape[-3:-1]
+    assert base_weight is not None, "a layer has spline rows, a base row or both"
+    return base_weight.shape[-2:]
 
 
 def _chunks(x: Tensor, edge: Tensor) -> Iterator[slice]:

@@ -36,12 +36,8 @@ def check(backend: str, p: Problem, orders: tuple[int, ...] = (0,)) -> None:
             if name.startswith("edge") and order:
                 continue
             results, plains, exacts = (
-                out if isinstance(out, tuple) else (out,)
-                for out in (
-                    call(dispatch.module(backend), p, order),
-                    call(reference, plain, order),
-                    call(reference, exact, order),
-                )
+                _tuple(call(module, problem, order))
+                for module, problem in ((dispatch.module(backend), p), (reference, plain), (reference, exact))
             )
             for i, (a, b, c) in enumerate(zip(results, plains, exacts, strict=True)):
                 assert a.dtype == p.x.dtype

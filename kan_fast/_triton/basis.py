@@ -9,6 +9,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from kan_fast.reference import sigmoid_polynomial
+
 ROWS = 8
 _ROWS = tl.constexpr(ROWS)
 _WOVEN = tl.constexpr((0, 4, 2, 6, 1, 5, 3, 7))  # the order in which neighbours interleave to 0 .. 7
@@ -124,15 +126,10 @@ def _polynomial(t, coefficients: tl.constexpr, COUNT: tl.constexpr):
 
 
 def silu_polynomials(order: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Coefficients of Q_d and d Q_(d-1) in powers of t = sigmoid(x) - 1/2, with d = `order` and Q_0 = 0.
+    """Coefficients of Q_d and d Q_(d-1), d = `order`, equally many; see `kan_fast.reference.sigmoid_polynomial`.
 
-    They give the derivatives of s = sigmoid(x): s^(n) = s (1 - s) Q_n(t), so Q_1 = 1 and
-    Q_(n+1) = (1/4 - t^2) Q_n' - 2 t Q_n. Polynomials in s itself would cancel more.
+    silu^(d) = x s^(d) + d s^(d-1). Q_0 counts as 0: the kernel adds s itself.
     """
-    present, previous = [1.0], [0.0]
-    for _ in range(order - 1):
-        down = [j * c / 4 for j, c in enumerate(present)][1:]
-        up = [-(j + 2) * c for j, c in enumerate(present)]
-        previous = [order * c for c in present] + [0.0]
-        present = [a + b for a, b in zip([*down, 0.0, 0.0], [0.0, *up], strict=True)]
-    return tuple(present), tuple(previous)
+    if order < 2:
+        return (1.0,), (0.0,)
+    return tuple(sigmoid_polynomial(order)), (*(order * c for c in sigmoid_polynomial(order - 1)), 0.0)

@@ -21,7 +21,7 @@ from kan_fast._triton.dense_forward import forward_kernel
 from kan_fast._triton.dense_grad_coef import grad_coef_kernel
 from kan_fast._triton.dense_grad_input import grad_input_kernel
 from kan_fast._triton.edges import edge_grad_input_kernel, edge_magnitude_kernel
-from kan_fast.reference import Spec
+from kan_fast.reference import Spec, edge_shape
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -48,7 +48,7 @@ def forward(
     order: int,
     spec: Spec,
 ) -> Tensor:
-    n_out, n_in = _edge_shape(spline_weight, base_weight)
+    n_out, n_in = edge_shape(spline_weight, base_weight)
     batch = len(x)
     if batch * n_out == 0 or n_in == 0:
         return x.new_zeros(batch, n_out) if bias is None else bias.expand(batch, n_out).contiguous()
@@ -78,7 +78,7 @@ def grad_input(
     order: int,
     spec: Spec,
 ) -> Tensor:
-    n_out, n_in = _edge_shape(spline_weight, base_weight)
+    n_out, n_in = edge_shape(spline_weight, base_weight)
     batch = len(x)
     if batch * n_in == 0 or n_out == 0:
         return x.new_zeros(batch, n_in)
@@ -159,7 +159,7 @@ def backward(
 def edge_magnitude(
     x: Tensor, spline_weight: Tensor | None, base_weight: Tensor | None, grid: Tensor, spec: Spec
 ) -> Tensor:
-    shape = _edge_shape(spline_weight, base_weight)
+    shape = edge_shape(spline_weight, base_weight)
     if x.numel() * shape[0] == 0:
         return x.new_zeros(shape)
     return _edges(x, None, spline_weight, base_weight, grid, spec)[0]
@@ -183,7 +183,7 @@ def _edges(
     x: Tensor, gm: Tensor | None, spline_weight: Tensor | None, base_weight: Tensor | None, grid: Tensor, spec: Spec
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The magnitudes, or the gradients in the coefficients for a given gm; what is not asked for is empty."""
-    n_out, n_in = _edge_shape(spline_weight, base_weight)
+    n_out, n_in = edge_shape(spline_weight, base_weight)
     device = plan.device(x.device)
     tile = plan.choose_tile("edge_magnitude", plan.arithmetic(x.dtype), len(x), n_out, device.capability)
     programs = n_in * triton.cdiv(n_out, tile.n)
@@ -212,7 +212,7 @@ def _edges(
 def _edge_grad_input(
     x: Tensor, gm: Tensor, spline_weight: Tensor | None, base_weight: Tensor | None, grid: Tensor, spec: Spec
 ) -> Tensor:
-    n_out, n_in = _edge_shape(spline_weight, base_weight)
+    n_out, n_in = edge_shape(spline_weight, base_weight)
     device = plan.device(x.device)
     tile = plan.choose_tile("edge_grad_input", plan.arithmetic(x.dtype), len(x), n_out, device.capability)
     tables = [None if spline_weight is None else table.build(grid, order, spec) for order in (0, 1)]
@@ -223,12 +223,6 @@ def _edge_grad_input(
         **_edge_options(tile, x.dtype, spline_weight, base_weight, grid, spec),
     )  # fmt: skip
     return gx.T.contiguous()
-
-
-def _edge_shape(spline_weight: Tensor | None, base_weight: Tensor | None) -> tuple[int, int]:
-    weight = base_weight if spline_weight is None else spline_weight
-    assert weight is not None, "a layer has spline rows, a base row or both"
-    return weight.shape[0], weight.shape[1]
 
 
 def _contiguous(tensor: Tensor | None) -> Tensor | None:
