@@ -1,0 +1,221 @@
+"""The library of functions of one variable that edges can be fixed to; `add_symbolic` extends it."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    import sympy
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function `f(z)` of one real variable, as numbers and as a formula.
+
+    Attributes:
+        name: how users, tables and saved networks call it.
+        evaluate: acts on each element of a tensor, twice differentiable almost everywhere; NaN or infinite outside
+            of the domain.
+        expression: what sympy knows it as, a function of the symbol z: "sin(z)"; or a callable from one sympy
+            expression to another.
+        complexity: how much a formula costs that has it, at least 0; x is 1.
+        domain: arguments for which it is real, `(start, end)`, ends included.
+        pole: the argument in the domain near which it grows without bound, if there is one.
+        parity: 1 if even, -1 if odd, 0 if neither.
+        period: length of its period, if it has one.
+    """
+
+    name: str
+    evaluate: Callable[[Tensor], Tensor]
+    expression: str | Callable[[Any], Any]
+    complexity: float
+    domain: tuple[float, float] = (-math.inf, math.inf)
+    pole: float | None = None
+    parity: int = 0
+    period: float | None = None
+
+    def formula(self, argument: sympy.Expr) -> sympy.Expr:
+        """`f(argument)` as a sympy expression."""
+        import sympy  # takes half a second, and few programs need formulas
+
+        if callable(self.expression):
+            return self.expression(argument)
+        return sympy.sympify(self.expression, locals={"z": argument})
+
+
+class _Bessel(torch.autograd.Function):
+    """Bessel functions of the first kind, J_0 and J_1.
+
+    torch has no derivatives of them, and its values are wrong by up to 5e-7 around z = 5 in every dtype. Up to 25 these
+    are means over the circle, cos(z sin t) and sin(t) sin(z sin t), which 16 points in a quadrant give to rounding
+    (the trapezoidal rule for Bessel's integral; the error is of the order of J_64); beyond it torch is exact.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(z: Tensor, order: int) -> Tensor:
+        sine = torch.sin((torch.arange(16, dtype=z.dtype, device=z.device) + 0.5) * (math.pi / 32))
+        phase = z.clamp(-25, 25)[..., None] * sine
+        near = (sine * phase.sin() if order else phase.cos()).mean(-1)
+        return torch.where(z.abs() > 25, (torch.special.bessel_j0, torch.special.bessel_j1)[order](z), near)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        z, ctx.order = inputs
+        ctx.save_for_backward(z)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (z,) = ctx.saved_tensors
+        if ctx.order == 0:
+            return -gradient * bessel_j1(z), None
+        at_zero = z == 0
+        slope = bessel_j0(z) - bessel_j1(z) / torch.where(at_zero, 1, z)
+        return gradient * torch.where(at_zero, 0.5, slope), None
+
+
+def bessel_j0(z: Tensor) -> Tensor:
+    """Bessel function of the first kind of order 0; differentiable."""
+    return _Bessel.apply(z, 0)
+
+
+def bessel_j1(z: Tensor) -> Tensor:
+    """Bessel function of the first kind of order 1; differentiable."""
+    return _Bessel.apply(z, 1)
+
+
+def power(exponent: float) -> Function:
+    """`z^n`, for negative n as `1/z^-n`; real for z >= 0 alone unless n is an integer."""
+    n = int(exponent) if exponent == int(exponent) else exponent
+    name = f"1/x^{-n:g}" if n < 0 else f"x^{n:g}"
+    return Function(
+        {"x^1": "x", "1/x^1": "1/x"}.get(name, name),
+        lambda z: z**n,
+        f"z**({n})" if isinstance(n, int) else lambda z: z ** _exact(n),
+        abs(n) + (n < 0) if isinstance(n, int) else abs(n) + 1.5,
+        (-math.inf if isinstance(n, int) else 0.0, math.inf),
+        pole=0.0 if n < 0 else None,
+        parity=(-1) ** n if isinstance(n, int) else 0,
+    )
+
+
+def _exact(number: float) -> sympy.Expr:
+    import sympy
+
+    return sympy.nsimplify(number, rational=True)
+
+
+_ALIASES = {"x^0.5": "sqrt", "1/x^0.5": "1/sqrt(x)", "sign": "sgn", "asin": "arcsin", "acos": "arccos"} | {
+    "atan": "arctan",
+    "atanh": "arctanh",
+    "acosh": "arccosh",
+    "asinh": "arcsinh",
+}
+_POWER = re.compile(r"(1/)?x\^(-?\d+(?:\.\d+)?)")
+
+LIBRARY: dict[str, Function] = {
+    function.name: function
+    for function in (
+        Function("0", lambda z: 0 * z, "0*z", 0, parity=1),
+        *(power(n) for n in (1, 2, 3, 4, 5, -1, -2, -3, -4, -5)),
+        Function("sqrt", torch.sqrt, "sqrt(z)", 2, (0, math.inf)),
+        power(1.5),
+        Function("1/sqrt(x)", torch.rsqrt, "1/sqrt(z)", 3, (0, math.inf), pole=0),
+        Function("exp", torch.exp, "exp(z)", 2),
+        Function("log", torch.log, "log(z)", 2, (0, math.inf), pole=0),
+        Function("abs", torch.abs, "Abs(z)", 3, parity=1),
+        Function("sgn", torch.sign, "sign(z)", 3, parity=-1),
+        Function("sin", torch.sin, "sin(z)", 2, parity=-1, period=2 * math.pi),
+        Function("cos", torch.cos, "cos(z)", 2, parity=1, period=2 * math.pi),
+        Function("tan", torch.tan, "tan(z)", 3, pole=math.pi / 2, parity=-1, period=math.pi),
+        Function("arcsin", torch.arcsin, "asin(z)", 4, (-1, 1), parity=-1),
+        Function("arccos", torch.arccos, "acos(z)", 4, (-1, 1)),
+        Function("arctan", torch.arctan, "atan(z)", 4, parity=-1),
+        Function("sinh", torch.sinh, "sinh(z)", 3, parity=-1),
+        Function("cosh", torch.cosh, "cosh(z)", 3, parity=1),
+        Function("tanh", torch.tanh, "tanh(z)", 3, parity=-1),
+        Function("arcsinh", torch.arcsinh, "asinh(z)", 4, parity=-1),
+        Function("arccosh", torch.arccosh, "acosh(z)", 4, (1, math.inf)),
+        Function("arctanh", torch.arctanh, "atanh(z)", 4, (-1, 1), parity=-1),
+        Function("gaussian", lambda z: torch.exp(-(z**2)), "exp(-z**2)", 3, parity=1),
+        Function("sigmoid", torch.sigmoid, "1/(1 + exp(-z))", 3),
+        Function("erf", torch.erf, "erf(z)", 4, parity=-1),
+        Function("J0", bessel_j0, "besselj(0, z)", 5, parity=1),
+        Function("J1", bessel_j1, "besselj(1, z)", 5, parity=-1),
+    )
+}
+
+
+def add_symbolic(
+    name: str,
+    fun: Callable[[Tensor], Tensor],
+    c: float = 1,
+    expression: str | Callable[[Any], Any] | None = None,
+    *,
+    domain: tuple[float, float] = (-math.inf, math.inf),
+) -> Function:
+    """Add a function of one's own to the library, or replace one; before loading a network that has it, as well.
+
+    Args:
+        name: anything that is not a power such as "x^7", all of which the library has.
+        fun: differentiable function on each element of a tensor.
+        c: complexity, at least 0.
+        expression: the same for sympy, see `Function`; None takes sympy's own function `name`, or else an undefined
+            function of that name.
+        domain: see `Function`.
+
+    Raises:
+        TypeError, ValueError: one of these is not what it should be.
+    """
+    if not isinstance(name, str) or not name or _POWER.fullmatch(name):
+        raise ValueError(f"name must be text that is not a power of x, got {name!r}")
+    if not callable(fun):
+        raise TypeError(f"fun must be a callable that acts on a tensor, got {fun!r}")
+    if not c >= 0:
+        raise ValueError(f"c, the complexity, must be at least 0, got {c}")
+    if not domain[0] < domain[1]:
+        raise ValueError(f"domain must be (start, end) with start < end, got {domain}")
+    LIBRARY[name] = Function(name, fun, f"{name}(z)" if expression is None else expression, c, (domain[0], domain[1]))
+    return LIBRARY[name]
+
+
+def find(name: str | Function) -> Function:
+    """The function of the library that has this name; any power, "x^7", "1/x^2" or "x^0.3", is in it.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if isinstance(name, Function):
+        return name
+    name = _ALIASES.get(name, name)
+    if name in LIBRARY:
+        return LIBRARY[name]
+    match = _POWER.fullmatch(name) if isinstance(name, str) else None
+    if match is None or float(match[2]) == 0:
+        raise ValueError(
+            f"unknown function {name!r}; allowed: {', '.join(LIBRARY)}, powers such as 'x^7'; add_symbolic adds others"
+        )
+    function = power(-float(match[2]) if match[1] else float(match[2]))
+    return LIBRARY.get(function.name, function)
+
+
+def select(lib: Iterable[str | Function] | None) -> list[Function]:
+    """The functions of these names, each once, in this order; None for the whole library.
+
+    Raises:
+        TypeError, ValueError: `lib` is one name, empty, or has an unknown one.
+    """
+    if isinstance(lib, str):
+        raise TypeError(f"lib must be a list of names, got {lib!r}; write lib=[{lib!r}]")
+    functions = list(LIBRARY.values()) if lib is None else [find(name) for name in lib]
+    if not functions:
+        raise ValueError("lib must have at least one function")
+    return list({function.name: function for function in functions}.values())
