@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from bench.timing import interleaved, machine
 from kan_fast import KAN
+from kan_fast.functions import bessel_j0
 from kan_fast.grids import uniform_grid
 from kan_fast.optim import LBFGS, LevenbergMarquardt
 from kan_fast.reference import bspline
@@ -67,7 +68,7 @@ def four_dimensional(x: Tensor) -> Tensor:
 
 
 def bessel(x: Tensor) -> Tensor:
-    return torch.special.bessel_j0(20 * x)
+    return bessel_j0(20 * x)
 
 
 def dataset(

@@ -49,4 +49,4 @@ def _results(layer: KANLinear, x: Tensor, g: Tensor, dtype: torch.dtype) -> tupl
     with torch.no_grad():
         x, g, spline_weight, base_weight, grid = (t.detach().to(dtype) for t in tensors)
         y = reference.forward(x, None, spline_weight, base_weight, None, grid, 0, spec)
-        return y, *reference.backward(x, g, spline_weight, base_weight, grid, 0, spec)[:3]
+        return y, *reference.backward(x, None, g, spline_weight, base_weight, grid, 0, spec)[:3]

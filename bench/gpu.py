@@ -120,7 +120,7 @@ def parity(case: Case, machine: Machine) -> dict[str, float]:
         if m is not reference and dtype.itemsize < 4:
             rest[-1] = rest[-1].float()
         y = m.forward(xs, None, *rest[:2], None, rest[2], 0, spec)
-        return [y, *m.backward(xs, gs, *rest, 0, spec, (True, True, True, True))]
+        return [y, *m.backward(xs, None, gs, *rest, 0, spec, (True, True, True, True))]
 
     errors = {}
     rows = max(1, min(len(x), (1 << 28) // (case.n_in * max(case.n_out, 64) // 8 + 1)))

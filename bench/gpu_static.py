@@ -134,7 +134,7 @@ def layer_launches(
     try:
         with recorded() as launches:
             launch.forward(x, None, *weights, tensor(n_out), grid, 0, spec)
-            launch.backward(x, g, *weights, grid, 0, spec)
+            launch.backward(x, None, g, *weights, grid, 0, spec)
             launch.edge_magnitude(x, *weights, grid, spec)
             launch.edge_magnitude_backward(x, gm, *weights, grid, spec)
     finally:

@@ -64,7 +64,7 @@ def rates(case: Case) -> dict[str, float]:
         "forward": (work, lambda: _native.forward(x, None, spline, base, None, grid, 0, spec)),
         "grad_input": (work, lambda: _native.grad_input(x, g, spline, base, grid, 1, spec)),
         "grad_coef": (work, lambda: _native.grad_coef(x, None, g, grid, 0, spec)),
-        "backward": (2 * work, lambda: _native.backward(x, g, spline, base, grid, 0, spec)),
+        "backward": (2 * work, lambda: _native.backward(x, None, g, spline, base, grid, 0, spec)),
     }
     return {name: work / _fastest(call) for name, (work, call) in calls.items()}
 

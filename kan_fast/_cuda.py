@@ -123,6 +123,7 @@ def grad_coef(
 
 def backward(
     x: Tensor,
+    v: Tensor | None,
     g: Tensor,
     spline_weight: Tensor | None,
     base_weight: Tensor | None,
@@ -133,7 +134,7 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     g = g.contiguous()
     gx = grad_input(x, g, spline_weight, base_weight, grid, order + 1, spec) if needs[0] else x.new_empty(0)
-    gs, gb = grad_coef(x, None, g, grid, order, spec, (needs[1], needs[2]))
+    gs, gb = grad_coef(x, v, g, grid, order, spec, (needs[1], needs[2]))
     gbias = g.sum(0, dtype=grid.dtype).to(x.dtype) if needs[3] else x.new_empty(0)
     return gx, gs, gb, gbias
 

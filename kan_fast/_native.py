@@ -114,6 +114,7 @@ def grad_coef(
 
 def backward(
     x: Tensor,
+    v: Tensor | None,
     g: Tensor,
     spline_weight: Tensor | None,
     base_weight: Tensor | None,
@@ -129,7 +130,7 @@ def backward(
     if not (needs[1] or needs[2]):
         order += 1
     _run(
-        "backward", x, None, g, spline_weight, base_weight, None, grid, order, spec, out,
+        "backward", x, v, g, spline_weight, base_weight, None, grid, order, spec, out,
         gx=gx, gs=gs, gb=gb, gbias=gbias,
     )  # fmt: skip
     return gx, gs, gb, gbias

@@ -98,6 +98,19 @@ def _times(v: Tensor | None, gx: Tensor) -> Tensor:
     return gx if v is None else v * gx
 
 
+def _gradients(
+    x: Tensor, v: Tensor | None, g: Tensor, c: Coef, grid: Tensor, order: int, spec: Spec, backend: str, needs: list
+) -> Gradients:
+    """Derivatives of T(v, c, g) + sum(bias g) in x, spline_weight, base_weight and bias, each None unless needed."""
+    if torch.is_grad_enabled() or not any(needs[1:]):
+        gx = _times(v, grad_input(x, g, c, grid, order + 1, spec, backend)) if needs[0] else None
+        gc = grad_coef(x, v, g, grid, order, spec, backend, (needs[1], needs[2]))
+        return gx, *gc, g.sum(-2) if needs[3] else None
+    results = ops.run(ops.backward, x, v, g, *c, grid, order, needs, *spec, backend)
+    gx, *rest = (grad if need else None for grad, need in zip(results, needs, strict=True))
+    return None if gx is None else _times(v, gx), *rest
+
+
 class _Contraction(Function):
     """What the contractions share: groups under vmap, and other forms of the same Function.
 
@@ -188,16 +201,10 @@ class _Forward(_Contraction):
         x, v, spline_weight, base_weight, grid = ctx.saved_tensors
         c = spline_weight, base_weight
         order, spec, backend = ctx.rest
-        need_x, need_v, *needs, need_bias = _needs(ctx)[:5]
-        if v is None and not torch.is_grad_enabled():  # an ordinary training step: one fused operator
-            wanted = [need_x, *needs, need_bias]
-            grads = ops.run(ops.backward, x, g, *c, grid, order, wanted, *spec, backend)
-            gx, gs, gb, gbias = (grad if want else None for grad, want in zip(grads, wanted, strict=True))
-            return gx, None, gs, gb, gbias, None, None, None, None
-        gx = _times(v, grad_input(x, g, c, grid, order + 1, spec, backend)) if need_x else None
+        need_x, need_v, *needs = _needs(ctx)[:5]
+        gx, *gc = _gradients(x, v, g, c, grid, order, spec, backend, [need_x, *needs])
         gv = grad_input(x, g, c, grid, order, spec, backend) if need_v else None
-        gc = grad_coef(x, v, g, grid, order, spec, backend, tuple(needs))
-        return gx, gv, *gc, g.sum(-2) if need_bias else None, None, None, None, None
+        return gx, gv, *gc, None, None, None, None
 
     @staticmethod
     def tangent(ctx: Any, dx: Any, dv: Any, ds: Any, db: Any, dbias: Any, *_: Any) -> Tensor:
@@ -238,9 +245,9 @@ class _GradInput(_Contraction):
         c = spline_weight, base_weight
         rest = (grid, ctx.order, ctx.spec, ctx.backend)
         need_x, need_g, *needs = _needs(ctx)[:4]
-        gx = v * grad_input(x, g, c, grid, ctx.order + 1, ctx.spec, ctx.backend) if need_x else None
+        gx, gs, gb, _ = _gradients(x, v, g, c, *rest, [need_x, *needs, False])
         gg = forward(x, v, c, None, *rest) if need_g else None
-        return gx, gg, *grad_coef(x, v, g, *rest, tuple(needs)), None, None, None, None
+        return gx, gg, gs, gb, None, None, None, None
 
     @staticmethod
     def tangent(ctx: Any, dx: Any, dg: Any, ds: Any, db: Any, *_: Any) -> Tensor:

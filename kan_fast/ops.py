@@ -110,7 +110,7 @@ def _fake_grad_coef(
 
 
 def _fake_backward(
-    x: Tensor, g: Tensor, sw: Any, bw: Any, grid: Tensor, order: int, needs: list[bool], degree: int, *_: Any
+    x: Tensor, v: Any, g: Tensor, sw: Any, bw: Any, grid: Tensor, order: int, needs: list[bool], degree: int, *_: Any
 ) -> tuple[Tensor, ...]:
     gs, gb = _fake_grad_coef(x, None, g, grid, order, needs[1:3], degree)
     groups = x.shape[:-2]
@@ -136,7 +136,7 @@ grad_coef = _define(
     "grad_coef", "Tensor x, Tensor? v, Tensor g, Tensor grid, int order, bool[2] needs", 2, _fake_grad_coef
 )
 backward = _define(
-    "backward", f"Tensor x, Tensor g, {_WEIGHTS}, Tensor grid, int order, bool[4] needs", 4, _fake_backward
+    "backward", f"Tensor x, Tensor? v, Tensor g, {_WEIGHTS}, Tensor grid, int order, bool[4] needs", 4, _fake_backward
 )
 edge_magnitude = _define("edge_magnitude", f"Tensor x, {_WEIGHTS}, Tensor grid", 1, _fake_edge_magnitude)
 edge_magnitude_backward = _define(

@@ -196,6 +196,7 @@ def grad_coef(
 
 def backward(
     x: Tensor,
+    v: Tensor | None,
     g: Tensor,
     spline_weight: Tensor | None,
     base_weight: Tensor | None,
@@ -204,9 +205,9 @@ def backward(
     spec: Spec,
     needs: tuple[bool, bool, bool, bool] = (True, True, True, True),
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """All gradients of `forward` with v = 1: (gx, gs, gb, gbias), each empty unless needed."""
+    """All gradients of `forward`: (gx, gs, gb, gbias), each empty unless needed; that of x is to be scaled by v."""
     gx = grad_input(x, g, spline_weight, base_weight, grid, order + 1, spec) if needs[0] else x.new_empty(0)
-    gs, gb = grad_coef(x, None, g, grid, order, spec, needs[1:3])
+    gs, gb = grad_coef(x, v, g, grid, order, spec, needs[1:3])
     gbias = g.to(grid.dtype).sum(0).to(x.dtype) if needs[3] else x.new_empty(0)
     return gx, gs, gb, gbias
 

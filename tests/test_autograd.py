@@ -105,6 +105,6 @@ def test_operators(backend: str) -> None:
         torch.library.opcheck(ops.forward.default, (p.x, v, *c, p.bias, p.grid, 0, *rest))
         torch.library.opcheck(ops.grad_coef.default, (p.x, v, p.g, p.grid, 0, [True, False], *rest))
     torch.library.opcheck(ops.grad_input.default, (p.x, p.g, *c, p.grid, 1, *rest))
-    torch.library.opcheck(ops.backward.default, (p.x, p.g, *c, p.grid, 0, [True, False, True, True], *rest))
+    torch.library.opcheck(ops.backward.default, (p.x, p.v, p.g, *c, p.grid, 0, [True, False, True, True], *rest))
     torch.library.opcheck(ops.edge_magnitude.default, (p.x, *c, p.grid, *rest))
     torch.library.opcheck(ops.edge_magnitude_backward.default, (p.x, p.gm, p.spline_weight, None, p.grid, *rest))

@@ -22,7 +22,7 @@ def everything(p: Problem) -> list[Tensor]:
     weights = (p.spline_weight, p.base_weight)
     return [
         _native.forward(p.x, p.v, *weights, p.bias, p.grid, 0, p.spec),
-        *_native.backward(p.x, p.g, *weights, p.grid, 0, p.spec),
+        *_native.backward(p.x, p.v, p.g, *weights, p.grid, 0, p.spec),
         *_native.grad_coef(p.x, p.v, p.g, p.grid, 0, p.spec),
         _native.edge_magnitude(p.x, *weights, p.grid, p.spec),
         *_native.edge_magnitude_backward(p.x, p.gm, *weights, p.grid, p.spec),
@@ -99,7 +99,7 @@ def test_long_sums_stay_accurate() -> None:
     exact.g.abs_()
     gs, gb = _native.grad_coef(p.x, None, p.g, p.grid, 0, p.spec)
     exact_gs, exact_gb = reference.grad_coef(exact.x, None, exact.g, exact.grid, 0, exact.spec)
-    bias = _native.backward(p.x, p.g, p.spline_weight, p.base_weight, p.grid, 0, p.spec)[3]
+    bias = _native.backward(p.x, p.v, p.g, p.spline_weight, p.base_weight, p.grid, 0, p.spec)[3]
     m = _native.edge_magnitude(p.x, p.spline_weight, p.base_weight, p.grid, p.spec)
     exact_m = reference.edge_magnitude(exact.x, exact.spline_weight, exact.base_weight, exact.grid, exact.spec)
     for got, wanted in ((gs, exact_gs), (gb, exact_gb), (bias, exact.g.sum(0)), (m, exact_m)):

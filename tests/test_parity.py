@@ -21,7 +21,7 @@ CALLS: dict[str, Callable[..., object]] = {
     "grad_input": lambda m, p, d: m.grad_input(p.x, p.g, p.spline_weight, p.base_weight, p.grid, d, p.spec),
     "grad_coef": lambda m, p, d: m.grad_coef(p.x, None, p.g, p.grid, d, p.spec, (True, True)),
     "grad_coef_v": lambda m, p, d: m.grad_coef(p.x, p.v, p.g, p.grid, d, p.spec, (True, True)),
-    "backward": lambda m, p, d: m.backward(p.x, p.g, p.spline_weight, p.base_weight, p.grid, d, p.spec, ALL),
+    "backward": lambda m, p, d: m.backward(p.x, p.v, p.g, p.spline_weight, p.base_weight, p.grid, d, p.spec, ALL),
     "edge_magnitude": lambda m, p, d: m.edge_magnitude(p.x, p.spline_weight, p.base_weight, p.grid, p.spec),
     "edge_magnitude_backward": lambda m, p, d: m.edge_magnitude_backward(
         p.x, p.gm, p.spline_weight, p.base_weight, p.grid, p.spec
@@ -100,7 +100,7 @@ def test_rows_and_results_can_be_left_out(backend: str, dtype: torch.dtype, keep
             m.forward(q.x, q.v, *c, None, q.grid, 0, q.spec),
             m.grad_input(q.x, q.g, *c, q.grid, 1, q.spec),
             *m.grad_coef(q.x, None, q.g, q.grid, 0, q.spec, keep),
-            *m.backward(q.x, q.g, *c, q.grid, 0, q.spec, (keep[1], *keep, keep[0])),
+            *m.backward(q.x, None, q.g, *c, q.grid, 0, q.spec, (keep[1], *keep, keep[0])),
             m.edge_magnitude(q.x, *c, q.grid, q.spec),
             *m.edge_magnitude_backward(q.x, q.gm, *c, q.grid, q.spec),
         )

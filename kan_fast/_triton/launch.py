@@ -140,6 +140,7 @@ def _grad_rows(kernel: str, x: Tensor, v: Tensor | None, g: Tensor, grid: Tensor
 @on_device_of_x
 def backward(
     x: Tensor,
+    v: Tensor | None,
     g: Tensor,
     spline_weight: Tensor | None,
     base_weight: Tensor | None,
@@ -150,7 +151,7 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     x, g = x.contiguous(), g.contiguous()
     gx = grad_input(x, g, spline_weight, base_weight, grid, order + 1, spec) if needs[0] else x.new_empty(0)
-    gs, gb = grad_coef(x, None, g, grid, order, spec, (needs[1], needs[2]))
+    gs, gb = grad_coef(x, v, g, grid, order, spec, (needs[1], needs[2]))
     gbias = g.sum(0) if needs[3] else x.new_empty(0)
     return gx, gs, gb, gbias
 

@@ -30,7 +30,7 @@ class Term(NamedTuple):
 
 
 class _Recorder(TorchDispatchMode):
-    """Keeps the arguments of every `grad_coef`, and of every `backward`, which holds one with v = 1."""
+    """Keeps the arguments of every `grad_coef`, and of every `backward`, which holds one."""
 
     def __init__(self, layers: Iterable[KANLinear]) -> None:
         super().__init__()
@@ -39,8 +39,8 @@ class _Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
         if func is torch.ops.kan_fast.backward.default:
-            x, g, _, _, grid, order = args[:6]
-            self._keep(x, None, g, grid, order)
+            x, v, g, _, _, grid, order = args[:7]
+            self._keep(x, v, g, grid, order)
         elif func is torch.ops.kan_fast.grad_coef.default:
             self._keep(*args[:5])
         return func(*args, **(kwargs or {}))
