@@ -35,15 +35,26 @@ class Attribution(NamedTuple):
 def edge_deviation(layer: KANLinear, x: Tensor) -> Tensor:
     """Standard deviation of the activation of every edge over the samples; differentiable.
 
-    It is a quadratic form in the weights of the edge with the covariance of the splines, so that memory is
-    O(in * (G + k)^2) whatever `out` is. Computed in float64: the covariance of a spline that is a constant cancels.
-
     Args:
         layer: out * in edges.
         x: what reaches it, `(..., in)`, at least two samples.
 
     Returns:
         `(out, in)` in the dtype of the layer; deviations below 1e-15 count as that, which keeps gradients finite.
+    """
+    if layer.symbolic is None:
+        return spline_deviation(layer, x)
+    terms = layer.symbolic.terms(x.reshape(-1, x.shape[-1]).double())
+    symbolic = layer.symbolic.place(terms.var(1).clamp_min(1e-30).sqrt()).to(layer.spline_weight.dtype)
+    return torch.where(layer.symbolic.where, symbolic, spline_deviation(layer, x)) if layer.has_splines() else symbolic
+
+
+def spline_deviation(layer: KANLinear, x: Tensor) -> Tensor:
+    """`edge_deviation`, but 0 (1e-15) for symbolic edges.
+
+    It is a quadratic form in the weights of the edge with the covariance of the splines, so that memory is
+    O(in * (G + k)^2) whatever `out` is. Computed in float64: the covariance of a spline that is a constant cancels.
+
     """
     x = x.reshape(-1, x.shape[-1]).double()
     grid = layer.grid.double()

@@ -87,4 +87,9 @@ def load(
 
 
 def _describe(model: KAN, optimizer: Optimizer) -> str:
-    return f"width {model.width} with {type(optimizer).__name__}"
+    symbolic = [(number, layer.symbolic) for number, layer in enumerate(model.layers) if layer.symbolic is not None]
+    edges = [
+        (number, edge, name) for number, s in symbolic for edge, name in zip(s.edges.tolist(), s.names, strict=True)
+    ]
+    described = f"width {model.width} with {type(optimizer).__name__}"
+    return f"{described} and symbolic edges {edges}" if edges else described

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kan_fast import autograd, dispatch, reference
+from kan_fast.per_sample import spread
 from kan_fast.reference import Spec
 
 Base = str | Callable[[Tensor], Tensor]
@@ -27,6 +28,8 @@ def kan_linear(
     base: Base = "silu",
     extrapolation: str = "zero",
     backend: str | None = None,
+    symbolic: Callable[[Tensor], Tensor] | None = None,
+    splines: bool = True,
 ) -> Tensor:
     """Apply a KAN layer, `y_o = bias_o + sum_i base_weight_oi base(x_i) + sum_ir spline_weight_oir B_ir(x_i)`.
 
@@ -44,6 +47,8 @@ def kan_linear(
         extrapolation: outside the grid range the splines fade out over k spans ("zero", as in the paper), continue
             with value and slope ("linear") or with their last value ("clamp"); the base function always goes on.
         backend: "triton", "cuda", "cpu" or "reference" to force one; None chooses (see `kan_fast.explain`).
+        symbolic: edges of another kind, whose sums `(batch, out)` of x `(batch, in)` are added.
+        splines: False if all splines and base functions have weight 0; they are not evaluated.
 
     Returns:
         `(..., out)`, in the dtype of x, or of autocast where that is on.
@@ -62,13 +67,17 @@ def kan_linear(
         x = x.to(spline_weight.dtype)
     rows = x.reshape(-1, in_features) if x.dim() != 2 else x
 
-    extra = None
+    extra = None if symbolic is None else symbolic(rows)
     if callable(base):
-        extra = F.linear(base(rows), base_weight) if base_weight is not None else None
+        if base_weight is not None and splines:
+            unfused = F.linear(base(rows), base_weight)
+            extra = unfused if extra is None else extra + unfused
         base_weight, spec = None, spec._replace(base="zero")
     elif base == "zero":
         base_weight = None
-    if torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export():  # ONNX has no operators of ours
+    if not splines:
+        y = rows.new_zeros(len(rows), out_features) if bias is None else spread(bias, len(rows)).T.expand(len(rows), -1)
+    elif torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export():  # ONNX has no operators of ours
         y = reference.forward(rows, None, spline_weight, base_weight, bias, grid, 0, spec)
     else:
         y = autograd.forward(rows, None, (spline_weight, base_weight), bias, grid, 0, spec, chosen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Callable, Iterable
@@ -92,6 +93,7 @@ def bessel_j1(z: Tensor) -> Tensor:
     return _Bessel.apply(z, 1)
 
 
+@functools.cache
 def power(exponent: float) -> Function:
     """`z^n`, for negative n as `1/z^-n`; real for z >= 0 alone unless n is an integer."""
     n = int(exponent) if exponent == int(exponent) else exponent

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from kan_fast import dispatch, functional, grids, processes
 from kan_fast.functional import Base
+from kan_fast.functions import Function
 from kan_fast.options import integer
+from kan_fast.symbolic_edges import SymbolicEdges, decode_names
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -49,7 +51,8 @@ class KANLinear(nn.Module):
         base_weight: Parameter `(out, in)`; None for base "zero".
         bias: Parameter `(out,)` or None.
         grid: buffer of knots `(in, G + 2k + 1)`.
-        mask: None, or a buffer `(out, in)` of bools: an edge where it is False counts as 0 and is not trained.
+        mask: None, or a buffer `(out, in)` of bools: a spline where it is False counts as 0 and is not trained.
+        symbolic: None, or the edges that `fix` gave a function of the library in place of their splines.
     """
 
     grid: Tensor
@@ -91,6 +94,8 @@ class KANLinear(nn.Module):
         knots = empty(self.in_features, self.grid_size + 2 * spline_order + 1)
         self.register_buffer("grid", knots.to(functional.grid_dtype(knots.dtype)))
         self.register_buffer("mask", None)
+        self.symbolic: SymbolicEdges | None = None
+        self._seen: tuple[Tensor | None, int, bool] = (None, 0, True)  # mask, its version, whether splines are left
         _check_distinct_knots(self.grid_range, self.grid_size, spline_order, self.grid.dtype)
         self.reset_parameters()
 
@@ -115,29 +120,140 @@ class KANLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(..., in_features)` to `(..., out_features)`."""
+        if self.symbolic is None:
+            return functional.kan_linear(
+                x, *self.edge_weights(), self.grid, self.bias, backend=self.backend, **self._options
+            )
+        splines = self.has_splines()
         return functional.kan_linear(
-            x, *self.edge_weights(), self.grid, self.bias, backend=self.backend, **self._options
+            x,
+            *(self.edge_weights() if splines else (self.spline_weight, self.base_weight)),
+            self.grid,
+            self.bias,
+            backend=self.backend,
+            symbolic=self.symbolic,
+            splines=splines,
+            **self._options,
         )
 
     def edge_weights(self) -> tuple[Tensor, Tensor | None]:
-        """`spline_weight` and `base_weight` as the layer applies them: 0 on masked edges."""
-        if self.mask is None:
+        """`spline_weight` and `base_weight` as the layer applies them: 0 on masked and on symbolic edges."""
+        mask = self.spline_mask
+        if mask is None:
             return self.spline_weight, self.base_weight
+        base_weight = None if self.base_weight is None else torch.where(mask, self.base_weight, 0)
+        return torch.where(mask[..., None], self.spline_weight, 0), base_weight
+
+    @property
+    def spline_mask(self) -> Tensor | None:
+        """Which edges `(out, in)` are splines, neither masked nor symbolic; None if all are."""
+        if self.mask is None:
+            return None if self.symbolic is None else ~self.symbolic.where
         if self.mask.dtype != torch.bool or self.mask.shape != self.spline_weight.shape[:2]:
             raise ValueError(
                 f"mask must be bool and of the shape (out, in) = {tuple(self.spline_weight.shape[:2])}, got "
                 f"{self.mask.dtype} and {tuple(self.mask.shape)}; for one of numbers take mask != 0"
             )
-        base_weight = None if self.base_weight is None else torch.where(self.mask, self.base_weight, 0)
-        return torch.where(self.mask[..., None], self.spline_weight, 0), base_weight
+        return self.mask if self.symbolic is None else self.mask & ~self.symbolic.where
+
+    @property
+    def present(self) -> Tensor:
+        """Which edges `(out, in)` there are: splines that are not masked, and symbolic edges."""
+        splines = self.spline_mask
+        if splines is None:
+            return torch.ones(self.spline_weight.shape[:2], dtype=torch.bool, device=self.grid.device)
+        return splines.clone() if self.symbolic is None else splines | self.symbolic.where
+
+    def has_splines(self) -> bool:
+        """Whether some edge is a spline; without one, splines are not evaluated."""
+        if self.symbolic is None:
+            return True
+        if self.mask is None:
+            return len(self.symbolic.names) < self.out_features * self.in_features
+        mask, version, known = self._seen
+        if torch.compiler.is_compiling() or self.mask.is_meta or torch._C._are_functorch_transforms_active():
+            return known or mask is not self.mask  # evaluating splines of weight 0 is never wrong
+        now = 0 if self.mask.is_inference() else self.mask._version
+        if mask is not self.mask or version != now:
+            known = bool((self.mask & ~self.symbolic.where).any())
+            self._seen = self.mask, now, known
+        return known
+
+    def unused_parameters(self) -> list[nn.Parameter]:
+        """Parameters without effect: those of the splines if no edge is one."""
+        parameters = (self.spline_weight, self.base_weight)
+        return [] if self.has_splines() else [p for p in parameters if isinstance(p, nn.Parameter)]
+
+    def fix(
+        self,
+        output: int,
+        input: int,
+        function: str | Function,
+        affine: Sequence[float] | Tensor = (1.0, 0.0, 1.0, 0.0),
+    ) -> None:
+        """Make an edge `phi(x) = c f(a x + b) + d`, whatever it was; optimisers don't know the new parameters.
+
+        Args:
+            output: o, the edge leads to it.
+            input: i, the edge starts from it.
+            function: f, a name in the library (see `kan_fast.functions`).
+            affine: (a, b, c, d), trained with the other parameters.
+
+        Raises:
+            ValueError: there is no such edge or function, or affine parameters are not four finite numbers.
+        """
+        self.fix_many([(output, input)], [function], torch.as_tensor(affine)[None])
+
+    @torch.no_grad()
+    def fix_many(
+        self, edges: Sequence[tuple[int, int]], functions: Sequence[str | Function], affine: Tensor | None = None
+    ) -> None:
+        """`fix` for several edges (output, input) at once, with affine parameters `(n, 4)`; None for x itself."""
+        new = [(integer("output", o, 0), integer("input", i, 0)) for o, i in edges]
+        like = self.spline_weight
+        if hasattr(like, "to_local"):
+            raise ValueError("fix needs parameters that are not sharded; fix first, then shard")
+        values = like.new_tensor([[1.0, 0, 1, 0]]).expand(len(new), 4) if affine is None else affine.detach().to(like)
+        if not values.isfinite().all():
+            raise ValueError(f"affine parameters must be finite, got {values.tolist()}")
+        added = SymbolicEdges((self.out_features, self.in_features), new, functions, values)
+        self._set_symbolic(added if self.symbolic is None else self.symbolic.without(new).joined(added))
+
+    @torch.no_grad()
+    def unfix(self, output: int, input: int) -> None:
+        """Make a symbolic edge the spline again that it was.
+
+        Raises:
+            ValueError: the edge is not symbolic.
+        """
+        pairs = [] if self.symbolic is None else self.symbolic.pairs
+        if self.symbolic is None or (output, input) not in pairs:
+            raise ValueError(f"the edge to output {output} from input {input} is not symbolic; these are: {pairs}")
+        self._set_symbolic(self.symbolic.without([(output, input)]))
 
     def edge_magnitude(self, x: Tensor) -> Tensor:
         """Mean absolute activation of every edge `(out, in)` over the samples x `(..., in)`; differentiable once."""
+        magnitude = self.spline_magnitude(x)
+        if self.symbolic is None:
+            return magnitude
+        terms = self.symbolic.terms(x.to(magnitude.dtype).reshape(-1, self.in_features))
+        mean = terms.abs().sum(1) / max(terms.shape[1], 1)
+        return magnitude + self.symbolic.place(mean).to(magnitude.dtype)
+
+    def spline_magnitude(self, x: Tensor) -> Tensor:
+        """`edge_magnitude`, but 0 for symbolic edges."""
         return functional.edge_magnitude(x, *self.edge_weights(), self.grid, backend=self.backend, **self._options)
 
     @torch.no_grad()
-    def subset(self, outputs: Sequence[int] | Tensor, inputs: Sequence[int] | Tensor) -> KANLinear:
+    def subset(
+        self, outputs: Sequence[int] | Tensor, inputs: Sequence[int] | Tensor, edges: Tensor | None = None
+    ) -> KANLinear:
         """A new layer that has these outputs and inputs alone, with copies of their parameters and all options.
+
+        Args:
+            outputs: their numbers, each at most once.
+            inputs: their numbers, each at most once.
+            edges: which of the edges between them to keep, bool `(len(outputs), len(inputs))`; None for all.
 
         Raises:
             ValueError: parameters are parametrised or sharded over processes, so that they can't be cut.
@@ -151,6 +267,11 @@ class KANLinear(nn.Module):
             cut = cut[:, columns] if name in ("spline_weight", "base_weight", "mask") else cut
             setattr(layer, name, nn.Parameter(cut, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else cut)
         layer.out_features, layer.in_features = len(rows), len(columns)
+        if edges is not None:
+            mask = edges if layer.mask is None else layer.mask & edges
+            layer.mask = None if mask.all() else mask
+        if self.symbolic is not None:
+            layer._set_symbolic(self.symbolic.cut(rows.tolist(), columns.tolist(), edges))
         if isinstance(self.grid_range[0], (tuple, list)):  # a range for each input
             layer.grid_range = tuple(self.grid_range[i] for i in columns.tolist())
         return layer
@@ -273,6 +394,13 @@ class KANLinear(nn.Module):
             text += ", masked"
         return text if self.backend is None else f"{text}, backend={self.backend}"
 
+    def _set_symbolic(self, edges: SymbolicEdges | None) -> None:
+        """Have these symbolic edges instead of the present ones; none is None."""
+        if self.symbolic is not None:
+            del self.symbolic  # a None that replaces a module would stay a child
+        self.symbolic = edges.train(self.training) if edges is not None and edges.names else None
+        self.has_splines()
+
     @property
     def _options(self) -> dict[str, Any]:
         return {"spline_order": self.spline_order, "base": self.base, "extrapolation": self.extrapolation}
@@ -316,6 +444,7 @@ class KANLinear(nn.Module):
         super()._apply(fn, recurse)
         if self.grid.dtype != functional.grid_dtype(self.grid.dtype):  # .half() and .bfloat16() would move the knots
             self.grid = knots.to(self.grid.device, functional.grid_dtype(self.grid.dtype))
+        self.has_splines()
         return self
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
@@ -339,6 +468,7 @@ class KANLinear(nn.Module):
             self.mask = torch.ones(self.spline_weight.shape[:2], dtype=torch.bool, device=self.grid.device)
         elif saved_mask is None and prefix + "spline_weight" in state_dict:
             self.mask = None
+        self._load_symbolic(state_dict, prefix + "symbolic.", error_msgs)
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
@@ -359,6 +489,22 @@ class KANLinear(nn.Module):
             f"in_features={self.in_features}, out_features={self.out_features}, grid_size={self.grid_size}, "
             f"spline_order={self.spline_order}; build the layer with the saved sizes, then load"
         )
+
+    def _load_symbolic(self, state_dict: dict[str, Any], prefix: str, error_msgs: list[str]) -> None:
+        """Have the symbolic edges that the state has, so that it can be loaded; they stay if they are the same."""
+        edges, names = state_dict.get(prefix + "edges"), state_dict.get(prefix + "_extra_state")
+        if edges is None or names is None:
+            if prefix.removesuffix("symbolic.") + "spline_weight" in state_dict:
+                self._set_symbolic(None)
+            return
+        pairs, functions = [(o, i) for o, i in edges.tolist()], decode_names(names)
+        if self.symbolic is not None and (pairs, functions) == (self.symbolic.pairs, self.symbolic.names):
+            return
+        try:
+            shape = self.out_features, self.in_features
+            self._set_symbolic(SymbolicEdges(shape, pairs, functions, self.spline_weight.new_zeros(len(pairs), 4)))
+        except ValueError as error:
+            error_msgs.append(f"{prefix.rstrip('.')}: the state has edges that can't be made here: {error}")
 
 
 def _range(given: Range, in_features: int) -> Range:

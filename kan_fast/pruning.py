@@ -13,7 +13,6 @@ from kan_fast import attribution, flow, training
 from kan_fast.options import integer, real
 
 if TYPE_CHECKING:
-    from kan_fast.linear import KANLinear
     from kan_fast.network import KAN
     from kan_fast.nodes import Nodes
 
@@ -158,7 +157,7 @@ def _cut(
     best path.
     """
     inputs = range(model.width_in[0]) if inputs is None else inputs
-    there = [_present(layer) for layer in model.layers]
+    there = [layer.present for layer in model.layers]
     absent = torch.ones_like(there[0][0])
     absent[list(inputs)] = False
     there[0] = there[0] & ~absent
@@ -173,8 +172,8 @@ def _cut(
         for level, chosen in zip(model.nodes, map(set, ids[1:]), strict=True)
     ]
     for number, (layer, edges) in enumerate(zip(model.layers, kept, strict=True)):
-        small, mask = layer.subset(subnodes[number], ids[number]), edges[subnodes[number]][:, ids[number]]
-        small.mask = None if mask.all() else mask
+        kept_here = edges[subnodes[number]][:, ids[number]]
+        small = layer.subset(subnodes[number], ids[number], kept_here)
         result.layers[number] = small  # type: ignore[index]  # a ModuleList
         result.nodes[number] = model.nodes[number].subset(ids[number + 1])  # type: ignore[index]
     result.input_id = [model.input_id[i] for i in inputs]
@@ -182,15 +181,6 @@ def _cut(
         result.last_inputs = flow.Samples(model.last_inputs.x[:, list(inputs)])
     _keep_means(model, result, kept, subnodes, x)
     return result
-
-
-def _present(layer: KANLinear) -> Tensor:
-    """Which edges `(out, in)` are not masked."""
-    return (
-        torch.ones(layer.spline_weight.shape[:2], dtype=torch.bool, device=layer.grid.device)
-        if layer.mask is None
-        else layer.mask
-    )
 
 
 def _connected(nodes: Sequence[Nodes], edges: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
@@ -247,7 +237,7 @@ def _keep_means(old: KAN, new: KAN, kept: Sequence[Tensor], subnodes: Sequence[S
     changed = torch.zeros_like(kept[0][0])  # nodes that are not what they were, by their numbers in `old`
     for number, (layer, small) in enumerate(zip(old.layers, new.layers, strict=True)):
         edges = kept[number]
-        moved = ((_present(layer) & ~edges) | (edges & changed)).any(1)
+        moved = ((layer.present & ~edges) | (edges & changed)).any(1)
         y, z = layer(before), small(after)
         shift = (y[:, subnodes[number]].double() - z.double()).mean(0) * moved[subnodes[number]]
         if small.bias is None and shift.any():

@@ -53,7 +53,7 @@ class GridSchedule:
 
     def update(self, model: KAN, optimizer: Optimizer, step: int, samples: Callable[[], Tensor]) -> None:
         """Move the knots if it is time to, `step` steps after the beginning of the stage."""
-        movable = [layer for layer in model.layers if layer.spline_weight.requires_grad]
+        movable = [layer for layer in model.layers if layer.spline_weight.requires_grad and layer.has_splines()]
         if movable and step in self.steps and step % self.every == 0:
             finest = max(layer.grid_size for layer in movable)
             model.update_grid(samples(), layers=movable, margin=MARGIN / finest)

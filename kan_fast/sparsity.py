@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from kan_fast.attribution import edge_deviation, edge_shares, propagate
+from kan_fast.attribution import edge_deviation, edge_shares, propagate, spline_deviation
 from kan_fast.smoothness import bending
 
 if TYPE_CHECKING:
@@ -52,7 +52,14 @@ def pykan_l1_and_entropy(scale: Tensor) -> tuple[Tensor, Tensor]:
 
 def _deviation_per_input(model: KAN, inputs: Sequence[Tensor]) -> list[Tensor]:
     return [
-        edge_deviation(layer, x) / (x.flatten(0, -2).std(0) + 0.1)
+        deviation / (x.flatten(0, -2).std(0) + 0.1)
+        for deviation, x in zip(_deviation(model, inputs), inputs, strict=True)
+    ]
+
+
+def _spline_deviation_per_input(model: KAN, inputs: Sequence[Tensor]) -> list[Tensor]:
+    return [
+        spline_deviation(layer, x) / (x.flatten(0, -2).std(0) + 0.1)
         for layer, x in zip(model.layers, inputs, strict=True)
     ]
 
@@ -80,7 +87,7 @@ def _node_scores(model: KAN, inputs: Sequence[Tensor]) -> list[Tensor]:
 
 # pykan's names, and what L1 norm and entropy are taken of
 PYKAN_METRICS: dict[str, Callable[[KAN, Sequence[Tensor]], list[Tensor]]] = {
-    "edge_forward_spline_n": _deviation_per_input,
+    "edge_forward_spline_n": _spline_deviation_per_input,
     "edge_forward_sum": _deviation_per_input,
     "edge_forward_spline_u": _deviation,
     "edge_backward": _edge_scores,
@@ -103,10 +110,11 @@ def regularization(
 
     What L1 norm and entropy are taken of, by `reg_metric`:
 
-    * "edge_magnitude": the mean absolute activation of every edge, as in the paper (arXiv 2404.19756, Eq. 2.17-2.20).
-      Memory is O(out * in) per layer, whatever the batch.
-    * "edge_forward_spline_n", "edge_forward_sum" (the same as long as no edge is symbolic): the standard deviation
-      of the activation over that of the input, `std(phi) / (std(x) + 0.1)`; "edge_forward_spline_u": `std(phi)`;
+    * "edge_magnitude": the mean absolute activation of every spline, as in the paper (arXiv 2404.19756, Eq. 2.17-2.20).
+      Memory is O(out * in) per layer, whatever the batch. Symbolic edges count as 0: a penalty would move their
+      constants.
+    * "edge_forward_spline_n": the standard deviation of the activation of every spline over that of the input,
+      `std(phi) / (std(x) + 0.1)`; "edge_forward_sum": that of all edges; "edge_forward_spline_u": `std(phi)` of all;
       "edge_backward": the scores of `attribute` for 1 / n at each of n outputs; "node_backward": for every level, the
       scores of the inputs from each of its nodes. These are pykan's, with pykan's entropy (see `pykan_l1_and_entropy`),
       and take plain torch and O(batch * in * (G + k)) memory.
@@ -135,7 +143,7 @@ def regularization(
         if reg_metric in PYKAN_METRICS:
             norms = [pykan_l1_and_entropy(scale) for scale in PYKAN_METRICS[reg_metric](model, inputs)]
         else:
-            norms = [l1_and_entropy(layer.edge_magnitude(x)) for layer, x in zip(model.layers, inputs, strict=True)]
+            norms = [l1_and_entropy(layer.spline_magnitude(x)) for layer, x in zip(model.layers, inputs, strict=True)]
         terms += [lamb_l1 * l1 + lamb_entropy * entropy for l1, entropy in norms]
     for layer in model.layers:
         weight = layer.edge_weights()[0]

@@ -26,6 +26,7 @@ from kan_fast.schedule import EarlyStopping, GridSchedule
 from kan_fast.sparsity import REG_METRICS, regularization
 
 if TYPE_CHECKING:
+    from kan_fast.linear import KANLinear
     from kan_fast.network import KAN
 
 OPTIMIZERS: dict[str, Callable[[KAN, Sequence[Tensor], float | None], Optimizer]] = {
@@ -258,7 +259,8 @@ def _trainable(model: KAN) -> list[Tensor]:
             "the network is on the meta device, which holds no numbers; call to_empty(device=...), then "
             "reset_parameters() of every layer or load_state_dict"
         )
-    parameters: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
+    unused = {id(p) for layer in model.layers for p in layer.unused_parameters()}
+    parameters: list[Tensor] = [p for p in model.parameters() if p.requires_grad and id(p) not in unused]
     if not parameters:
         raise ValueError("the network has no trainable parameters; set requires_grad_(True) on some")
     return parameters
@@ -291,9 +293,12 @@ def _optimizer(
 
 @contextmanager
 def _splines_alone(model: KAN) -> Iterator[None]:
-    """Freeze what acts on the whole line: base weights and biases."""
+    """Freeze what acts on the whole line: base weights, biases and symbolic edges."""
     weights = [
-        p for layer in model.layers for p in (layer.base_weight, layer.bias) if p is not None and p.requires_grad
+        p
+        for layer in model.layers
+        for p in (layer.base_weight, layer.bias, None if layer.symbolic is None else layer.symbolic.affine)
+        if p is not None and p.requires_grad
     ]
     for p in weights:
         p.requires_grad_(False)
@@ -324,11 +329,17 @@ def _named(metrics: Iterable[Metric]) -> dict[str, Metric]:
     return named
 
 
+def _has_splines(layer: KANLinear) -> Tensor:
+    """Which inputs `(in,)` have an edge that is a spline."""
+    mask = layer.spline_mask
+    return torch.ones_like(layer.grid[:, 0], dtype=torch.bool) if mask is None else mask.any(0)
+
+
 def _warn_if_outside(model: KAN, x: Tensor) -> None:
     layer = model.layers[0]
     knots, k = layer.grid, layer.spline_order
     start, end = knots[:, k], knots[:, -1 - k]
-    outside = ((x < start) | (x > end)).any(1).float().mean().item()
+    outside = (((x < start) | (x > end)) & _has_splines(layer)).any(1).float().mean().item()
     if outside:
         warnings.warn(
             f"{outside:.1%} of the training samples lie outside of the grid, where splines hardly learn. Use "

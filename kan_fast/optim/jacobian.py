@@ -29,13 +29,21 @@ class Term(NamedTuple):
     order: int
 
 
-class _Recorder(TorchDispatchMode):
-    """Keeps the arguments of every `grad_coef`, and of every `backward`, which holds one."""
+class PerSample(NamedTuple):
+    """The gradients of a parameter sample by sample, `(..., batch)`; see `kan_fast.per_sample`."""
 
-    def __init__(self, layers: Iterable[KANLinear]) -> None:
+    parameter: Tensor
+    gradients: Tensor
+
+
+class _Recorder(TorchDispatchMode):
+    """Keeps the arguments of every `grad_coef`, of every `backward`, which holds one, and of `collect`."""
+
+    def __init__(self, layers: Iterable[KANLinear], params: Iterable[Tensor]) -> None:
         super().__init__()
         self.layers = {layer.grid.data_ptr(): layer for layer in layers}
-        self.terms: list[Term] = []
+        self.params = {p.data_ptr(): p for p in params}
+        self.terms: list[Term | PerSample] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
         if func is torch.ops.kan_fast.backward.default:
@@ -43,6 +51,8 @@ class _Recorder(TorchDispatchMode):
             self._keep(x, v, g, grid, order)
         elif func is torch.ops.kan_fast.grad_coef.default:
             self._keep(*args[:5])
+        elif func is torch.ops.kan_fast.collect.default and args[1].data_ptr() in self.params:
+            self.terms.append(PerSample(self.params[args[1].data_ptr()], args[0]))
         return func(*args, **(kwargs or {}))
 
     def _keep(self, x: Tensor, v: Tensor | None, g: Tensor, grid: Tensor, order: int) -> None:
@@ -69,16 +79,17 @@ class Jacobian:
         ends = torch.tensor([0, *sizes]).cumsum(0).tolist()
         self._columns = {id(p): slice(a, b) for p, a, b in zip(params, ends[:-1], ends[1:], strict=True)}
         self.width = ends[-1]
-        self._terms: list[list[Term]] = []
+        self._terms: list[list[Term | PerSample]] = []
         columns = residuals.reshape(len(residuals), -1)
         for j in range(columns.shape[1]):
-            with _Recorder(layers) as recorder:
+            with _Recorder(layers, params) as recorder:
                 torch.autograd.grad(columns[:, j].sum(), params, retain_graph=True, allow_unused=True)
             self._terms.append(recorder.terms)
         for term in (term for terms in self._terms for term in terms):
-            if len(term.x) != len(residuals):
+            samples = len(term.x) if isinstance(term, Term) else term.gradients.shape[-1]
+            if samples != len(residuals):
                 raise ValueError(
-                    f"got {len(residuals)} residuals of a layer that was called with {len(term.x)} samples; a residual "
+                    f"got {len(residuals)} residuals of a layer that was called with {samples} samples; a residual "
                     "belongs to one sample: return a tuple with a tensor for each call of the network"
                 )
 
@@ -89,12 +100,17 @@ class Jacobian:
             for start in range(0, self._count, step):
                 yield self._rows(terms, slice(start, start + step))
 
-    def _rows(self, terms: list[Term], part: slice) -> Tensor:
+    def _rows(self, terms: list[Term | PerSample], part: slice) -> Tensor:
         rows = self._like.new_zeros(len(range(self._count)[part]), self.width)
-        for layer, x, v, g, order in terms:
+        for term in terms:
+            if isinstance(term, PerSample):
+                self._add(rows, term.parameter, term.gradients[..., part].double().movedim(-1, 0))
+                continue
+            layer, x, v, g, order = term
             x, g = x[part].double(), g[part].double()
             edges = g[:, :, None] if v is None else g[:, :, None] * v[part].double()[:, None]  # (b, o, i or 1)
-            edges = edges if layer.mask is None else edges * layer.mask
+            mask = layer.spline_mask
+            edges = edges if mask is None else edges * mask
             if self._wants(layer.spline_weight):
                 self._add(rows, layer.spline_weight, edges[..., None] * _spline_rows(layer, x, order)[:, None])
             if layer.base_weight is not None and self._wants(layer.base_weight):

@@ -55,14 +55,22 @@ class LevenbergMarquardt(Optimizer):
 
     def __init__(self, model: nn.Module, damping: float = 1e-2, weight_decay: float = 0.0) -> None:
         self.layers = [module for module in model.modules() if isinstance(module, KANLinear)]
-        params = [p for layer in self.layers for p in layer._parameters.values() if p is not None and p.requires_grad]
-        others = {id(p) for p in model.parameters() if p.requires_grad} - {id(p) for p in params}
+        unused = {id(p) for layer in self.layers for p in layer.unused_parameters()}
+        owned = [
+            p
+            for layer in self.layers
+            for part in (layer, layer.symbolic)
+            if part is not None
+            for p in part.parameters(recurse=False)
+        ]
+        params = [p for p in owned if p.requires_grad and id(p) not in unused]
+        others = {id(p) for p in model.parameters() if p.requires_grad} - {id(p) for p in owned}
         others |= {id(layer.base_weight) for layer in self.layers if callable(layer.base)} & {id(p) for p in params}
         if others:
             names = [name for name, p in model.named_parameters() if id(p) in others]
             raise ValueError(
-                "Levenberg-Marquardt trains splines, weights of built-in base functions and biases of KAN layers; set "
-                f"requires_grad_(False) on {', '.join(names)}, or choose another optimiser"
+                "Levenberg-Marquardt trains splines, weights of built-in base functions, biases and symbolic edges of "
+                f"KAN layers; set requires_grad_(False) on {', '.join(names)}, or choose another optimiser"
             )
         if not params:
             raise ValueError("the model has no trainable parameters in KAN layers")

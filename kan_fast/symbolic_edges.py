@@ -1,0 +1,160 @@
+"""The symbolic edges of a layer: functions of the library with trainable affine parameters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kan_fast.functions import Function, find
+from kan_fast.per_sample import spread
+
+
+class SymbolicEdges(nn.Module):
+    """Edges `phi(x) = c f(a x + b) + d`; the module sums them into the outputs of a layer.
+
+    Edges with one function are evaluated together, and are neighbours here: the order is that of their functions, then
+    of `edges`.
+
+    Args:
+        shape: sizes `(out, in)` of the layer.
+        edges: pairs `(output, input)`, each at most once.
+        functions: their names in the library.
+        affine: their parameters (a, b, c, d), `(n, 4)`.
+
+    Attributes:
+        affine: Parameter `(n, 4)`.
+        edges: buffer `(n, 2)` of pairs (output, input).
+        names: the functions, n names.
+
+    Raises:
+        ValueError: a function is not in the library, an edge not in the layer or there twice, or sizes differ.
+    """
+
+    edges: Tensor
+
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        edges: Sequence[tuple[int, int]],
+        functions: Sequence[str | Function],
+        affine: Tensor,
+    ) -> None:
+        super().__init__()
+        names = [_name(function) for function in functions]
+        if not len(edges) == len(names) == len(affine) or affine.shape[1:] != (4,):
+            raise ValueError(
+                f"each edge has a function and 4 affine parameters, got {len(edges)} edges, {len(names)} functions "
+                f"and affine parameters {tuple(affine.shape)}"
+            )
+        if len(set(edges)) < len(edges):
+            raise ValueError("each edge has one function, got some edge twice")
+        for edge in edges:
+            if not (0 <= edge[0] < shape[0] and 0 <= edge[1] < shape[1]):
+                raise ValueError(f"(output, input) must be below {shape}, the sizes of the layer, got {edge}")
+        order = sorted(range(len(edges)), key=lambda n: (names[n], edges[n]))
+        self.shape = shape
+        self.names = [names[n] for n in order]
+        self.affine = nn.Parameter(affine.detach()[order].clone())
+        self.register_buffer("edges", torch.tensor([edges[n] for n in order], device=affine.device).reshape(-1, 2))
+        self._group()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(batch, in)` to `(batch, out)`; 16-bit numbers are computed in float32."""
+        terms = self.terms(x)
+        total = terms.new_zeros(self.shape[0], len(x))
+        return total.index_add(0, self.edges[:, 0], terms).T.to(x.dtype)
+
+    def terms(self, x: Tensor) -> Tensor:
+        """The value of every edge, `(n, batch)` for x `(batch, in)`."""
+        x = x.T.index_select(0, self.edges[:, 1])
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        a, b, c, d = spread(self.affine.to(x.dtype), x.shape[1]).unbind(1)
+        parts = (a * x + b).split(self._counts)
+        return c * torch.cat([f.evaluate(part) for f, part in zip(self._functions, parts, strict=True)]) + d
+
+    def place(self, values: Tensor) -> Tensor:
+        """Numbers of the edges `(n,)` as a matrix `(out, in)` that is 0 elsewhere."""
+        matrix = values.new_zeros(self.shape[0] * self.shape[1])
+        return matrix.index_add(0, self.edges[:, 0] * self.shape[1] + self.edges[:, 1], values).view(self.shape)
+
+    @property
+    def where(self) -> Tensor:
+        """Which edges of the layer are symbolic, bool `(out, in)`."""
+        return self.place(torch.ones_like(self.edges[:, 0])) > 0
+
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        """`edges` as a list."""
+        return [(output, input_) for output, input_ in self.edges.tolist()]
+
+    def items(self) -> list[tuple[tuple[int, int], Function, list[float]]]:
+        """Edge (output, input), function and [a, b, c, d] of each."""
+        functions = [f for f, count in zip(self._functions, self._counts, strict=True) for _ in range(count)]
+        return list(zip(self.pairs, functions, self.affine.detach().tolist(), strict=True))
+
+    def without(self, edges: Sequence[tuple[int, int]]) -> SymbolicEdges:
+        """The others alone."""
+        return self._take(self.shape, [(n, edge) for n, edge in enumerate(self.pairs) if edge not in set(edges)])
+
+    def joined(self, other: SymbolicEdges) -> SymbolicEdges:
+        """These and others of the same layer."""
+        pairs, names = [*self.pairs, *other.pairs], [*self.names, *other.names]
+        return self._like(SymbolicEdges(self.shape, pairs, names, torch.cat([self.affine, other.affine])))
+
+    def cut(self, outputs: Sequence[int], inputs: Sequence[int], edges: Tensor | None = None) -> SymbolicEdges:
+        """Those of a layer with these outputs and inputs alone, and `edges` of them, bool `(out, in)`."""
+        output, input_ = ({old: new for new, old in enumerate(ids)} for ids in (outputs, inputs))
+        kept = [(n, (output[o], input_[i])) for n, (o, i) in enumerate(self.pairs) if o in output and i in input_]
+        kept = [(n, edge) for n, edge in kept if edges is None or edges[edge]]
+        return self._take((len(outputs), len(inputs)), kept)
+
+    def _take(self, shape: tuple[int, int], kept: Sequence[tuple[int, tuple[int, int]]]) -> SymbolicEdges:
+        """The edges of these numbers, as these edges of a layer of sizes `shape`."""
+        numbers, pairs = [n for n, _ in kept], [edge for _, edge in kept]
+        return self._like(SymbolicEdges(shape, pairs, [self.names[n] for n in numbers], self.affine[numbers]))
+
+    def _like(self, other: SymbolicEdges) -> SymbolicEdges:
+        other.affine.requires_grad_(self.affine.requires_grad)
+        return other
+
+    def extra_repr(self) -> str:
+        """How many edges have which function."""
+        return ", ".join(f"{f.name} x {n}" for f, n in zip(self._functions, self._counts, strict=True))
+
+    def get_extra_state(self) -> Tensor:
+        """The names as bytes, since formats such as safetensors hold tensors alone."""
+        return torch.tensor(list(json.dumps(self.names).encode()), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Check that the functions of a state are those that are here; `KANLinear` makes the edges of a state."""
+        if decode_names(state) != self.names:
+            raise ValueError(f"the state is of edges with the functions {decode_names(state)}, these have {self.names}")
+
+    def _group(self) -> None:
+        groups = [(find(name), len(list(run))) for name, run in groupby(self.names)]
+        self._functions, self._counts = [f for f, _ in groups], [count for _, count in groups]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Functions of the library are saved by name: many have no pickle."""
+        return {key: value for key, value in self.__dict__.items() if key not in ("_functions", "_counts")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._group()
+
+
+def decode_names(state: Tensor) -> list[str]:
+    """The names of functions in a saved state."""
+    return json.loads(bytes(state.tolist()))
+
+
+def _name(function: str | Function) -> str:
+    known = find(function if isinstance(function, str) else function.name)
+    if known is not function and isinstance(function, Function):
+        raise ValueError(f"{function.name!r} is another function in the library; add this one with add_symbolic")
+    return known.name
