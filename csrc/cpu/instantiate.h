@@ -3,6 +3,7 @@
 #pragma once
 
 #include "columns.h"
+#include "curves.h"
 #include "forward.h"
 
 namespace kan {
@@ -22,12 +23,34 @@ void with_type(Type type, Run run) {
   }
 }
 
-void forward(Type type, const Layer& layer, const Operands& op) {
-  with_type(type, [&](auto s) { Forward<decltype(s)>(layer, op).run(); });
+template <class S>
+void forward(const Layer& layer, const Operands& op) {
+  if (Curves<S>::suit(layer, op)) return Curves<S>(layer, op, false).run();
+  Forward<S>(layer, op).run();
+}
+
+template <class S>
+void backward(const Layer& layer, const Operands& op) {
+  if (!op.grad_x || !Curves<S>::suit(layer, op)) return Columns<S>(Mode::backward, layer, op).run();
+  const bool joint = op.grad_spline || op.grad_base;
+  Layer slope = layer;
+  slope.order += joint;
+  Curves<S>(slope, op, true).run();
+  Operands rest = op;
+  rest.grad_x = nullptr;
+  if (joint || op.grad_bias) Columns<S>(Mode::backward, layer, rest).run();
+}
+
+void forward_of(Type type, const Layer& layer, const Operands& op) {
+  with_type(type, [&](auto s) { forward<decltype(s)>(layer, op); });
+}
+
+void backward_of(Type type, const Layer& layer, const Operands& op) {
+  with_type(type, [&](auto s) { backward<decltype(s)>(layer, op); });
 }
 
 template <Mode mode>
-void columns(Type type, const Layer& layer, const Operands& op) {
+void magnitudes(Type type, const Layer& layer, const Operands& op) {
   with_type(type, [&](auto s) { Columns<decltype(s)>(mode, layer, op).run(); });
 }
 
@@ -39,7 +62,7 @@ void columns(Type type, const Layer& layer, const Operands& op) {
 #define KAN_QUOTE(name) KAN_STRING(name)
 
 extern const Kernels KAN_SYMBOL(KAN_NAME);
-const Kernels KAN_SYMBOL(KAN_NAME) = {KAN_QUOTE(KAN_NAME), forward, columns<Mode::backward>, columns<Mode::magnitude>,
-                                      columns<Mode::magnitude_backward>};
+const Kernels KAN_SYMBOL(KAN_NAME) = {KAN_QUOTE(KAN_NAME), forward_of, backward_of, magnitudes<Mode::magnitude>,
+                                      magnitudes<Mode::magnitude_backward>};
 
 }  // namespace kan

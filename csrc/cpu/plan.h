@@ -157,27 +157,52 @@ inline void evaluate(U u, V& value, V& slope, Coefficient coefficient) {
   }
 }
 
+// Where the samples of one feature lie: their pieces, with all bounds in registers, and u there.
+template <class C>
+struct Locator {
+  using V = Vec<C>;
+  using I = IntVec<C>;
+  struct Place {
+    I piece;
+    V u, inverse;
+  };
+  Range<C> range;
+  V bound[2], origin[2], inverse[2];
+
+  Locator(const Pieces<C>& g, int64_t feature) : range(g, g.bounds_of(feature)) {
+    const C* tables[] = {g.bounds_of(feature), g.columns_of(feature), g.columns_of(feature) + 2 * kLanes<C>};
+    for (int half = 0; half < 2; half++) {
+      bound[half] = load<V>(tables[0] + half * kLanes<C>);
+      origin[half] = load<V>(tables[1] + half * kLanes<C>);
+      inverse[half] = load<V>(tables[2] + half * kLanes<C>);
+    }
+  }
+  Place operator()(V x) const {
+    I piece = {};  // the number of bounds <= x
+#pragma GCC unroll 5
+    for (int half = kLanes<C>; half > 0; half /= 2) {
+      piece += (lookup(bound[0], bound[1], piece + (half - 1)) <= x) & half;
+    }
+    const V scale = lookup(inverse[0], inverse[1], piece);
+    return {piece, (range.clamp(x) - lookup(origin[0], origin[1], piece)) * scale, scale};
+  }
+};
+
 // Weights and cells with all pieces in registers, a vector of samples at a time.
 template <class C, int K, bool Slope>
 void evaluate_by_lookup(const Pieces<C>& g, int64_t feature, Samples<C> s, int32_t* cell, Plan<C>& plan) {
   using V = Vec<C>;
   using I = IntVec<C>;
   constexpr int lanes = kLanes<C>, width = K < 4 ? 4 : 8;
-  const C *bounds = g.bounds_of(feature), *columns = g.columns_of(feature);
-  const Range<C> range(g, bounds);
-  const V bound0 = load<V>(bounds), bound1 = load<V>(bounds + lanes);
+  const C* columns = g.columns_of(feature);
+  const Locator<C> locator(g, feature);
   const int cells = g.grid_size;
   for (int64_t b = 0; b < s.n; b += lanes) {
-    const V x = load<V>(s.x + b), clamped = range.clamp(x);
-    I piece = {};  // the number of bounds <= x
-#pragma GCC unroll 5
-    for (int half = lanes; half > 0; half /= 2) {
-      piece += (lookup(bound0, bound1, piece + (half - 1)) <= x) & half;
-    }
-    const auto column = [&](int j) {
+    const V x = load<V>(s.x + b);
+    const auto [piece, u, inverse] = locator(x);
+    const auto column = [&, piece = piece](int j) {
       return lookup(load<V>(columns + j * 2 * lanes), load<V>(columns + j * 2 * lanes + lanes), piece);
     };
-    const V inverse = column(1), u = (clamped - column(0)) * inverse;
     V value[width] = {}, slope[width] = {};
 #pragma GCC unroll 6
     for (int row = 0; row <= K; row++) {
