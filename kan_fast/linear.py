@@ -399,6 +399,7 @@ class KANLinear(nn.Module):
         if self.symbolic is not None:
             del self.symbolic  # a None that replaces a module would stay a child
         self.symbolic = edges.train(self.training) if edges is not None and edges.names else None
+        self._seen = (None, 0, True)
         self.has_splines()
 
     @property

@@ -29,6 +29,7 @@ class SymbolicEdges(nn.Module):
     Attributes:
         affine: Parameter `(n, 4)`.
         edges: buffer `(n, 2)` of pairs (output, input).
+        where: which edges of the layer these are, bool `(out, in)`.
         names: the functions, n names.
 
     Raises:
@@ -36,6 +37,7 @@ class SymbolicEdges(nn.Module):
     """
 
     edges: Tensor
+    where: Tensor
 
     def __init__(
         self,
@@ -60,7 +62,9 @@ class SymbolicEdges(nn.Module):
         self.shape = shape
         self.names = [names[n] for n in order]
         self.affine = nn.Parameter(affine.detach()[order].clone())
-        self.register_buffer("edges", torch.tensor([edges[n] for n in order], device=affine.device).reshape(-1, 2))
+        pairs = torch.tensor([edges[n] for n in order], dtype=torch.long, device=affine.device)
+        self.register_buffer("edges", pairs.reshape(-1, 2))
+        self.register_buffer("where", self.place(torch.ones_like(self.edges[:, 0])) > 0, persistent=False)
         self._group()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -74,18 +78,15 @@ class SymbolicEdges(nn.Module):
         x = x.T.index_select(0, self.edges[:, 1])
         x = x.to(torch.promote_types(x.dtype, torch.float32))
         a, b, c, d = spread(self.affine.to(x.dtype), x.shape[1]).unbind(1)
-        parts = (a * x + b).split(self._counts)
-        return c * torch.cat([f.evaluate(part) for f, part in zip(self._functions, parts, strict=True)]) + d
+        parts = torch.addcmul(b, a, x).split(self._counts)
+        return torch.addcmul(
+            d, c, torch.cat([f.evaluate(part) for f, part in zip(self._functions, parts, strict=True)])
+        )
 
     def place(self, values: Tensor) -> Tensor:
         """Numbers of the edges `(n,)` as a matrix `(out, in)` that is 0 elsewhere."""
         matrix = values.new_zeros(self.shape[0] * self.shape[1])
         return matrix.index_add(0, self.edges[:, 0] * self.shape[1] + self.edges[:, 1], values).view(self.shape)
-
-    @property
-    def where(self) -> Tensor:
-        """Which edges of the layer are symbolic, bool `(out, in)`."""
-        return self.place(torch.ones_like(self.edges[:, 0])) > 0
 
     @property
     def pairs(self) -> list[tuple[int, int]]:

@@ -1,0 +1,451 @@
+"""Symbolic edges: the values of their formulas, gradients, training, what is saved, and what else layers do."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+
+import pytest
+import torch
+from torch.autograd import gradcheck, gradgradcheck
+
+from kan_fast import KAN, KANLinear, functional
+from kan_fast.attribution import edge_deviation
+from kan_fast.functions import LIBRARY, add_symbolic, find
+from kan_fast.optim import LevenbergMarquardt
+from kan_fast.optim.jacobian import Jacobian
+from kan_fast.sparsity import regularization
+from kan_fast.symbolic_edges import SymbolicEdges
+
+EDGES = [(2, 0), (0, 1), (1, 0), (2, 1), (0, 0)]
+NAMES = ["sin", "x^2", "sin", "log", "exp"]
+AFFINE = torch.tensor(
+    [[2.0, 0.3, -1.0, 0.1], [1, 0.5, 2, -1], [0.5, 1, 3, 0], [0.4, 2, 1, 0.2], [-1, 0, 0.5, 0]], dtype=torch.float64
+)
+PHI = [torch.sin, torch.square, torch.sin, torch.log, torch.exp]
+
+
+@pytest.fixture(autouse=True)
+def double():
+    torch.set_default_dtype(torch.float64)  # conftest puts it back
+
+
+@pytest.fixture
+def library():
+    before = dict(LIBRARY)
+    yield LIBRARY
+    LIBRARY.clear()
+    LIBRARY.update(before)
+
+
+def mixed(**options):
+    """5 symbolic edges of 6; (1, 1) is a spline."""
+    layer = KANLinear(2, 3, **options)
+    layer.fix_many(EDGES, NAMES, AFFINE)
+    return layer
+
+
+def symbolic_sum(x):
+    """What these edges add, edge by edge."""
+    y = x.new_zeros(*x.shape[:-1], 3)
+    for (o, i), phi, (a, b, c, d) in zip(EDGES, PHI, AFFINE.to(x), strict=True):
+        y[..., o] += c * phi(a * x[..., i] + b) + d
+    return y
+
+
+def network():
+    """Every edge symbolic, a product among the nodes, and one edge pruned."""
+    model = KAN([2, [1, 1], 1], seed=0)
+    model.layers[0].mask = torch.tensor([[True, True], [True, True], [False, True]])
+    model.layers[0].fix_many(EDGES[1:], NAMES[1:], AFFINE[1:])
+    model.layers[0].fix(1, 1, "tanh")
+    model.layers[1].fix_many([(0, 0), (0, 1)], ["x^3", "gaussian"], AFFINE[:2] / 3)
+    return model
+
+
+def samples(n=200):
+    return torch.rand(n, 2, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+@pytest.mark.parametrize("shape", [(2,), (0, 2), (50, 2), (3, 4, 2)])
+def test_values(shape):
+    layer, x = mixed(), torch.rand(shape) * 2 - 1
+    spline = copy.deepcopy(layer)
+    for output, input_ in EDGES:
+        spline.unfix(output, input_)
+    assert spline.symbolic is None and "symbolic" not in repr(spline)
+    spline.mask = torch.tensor([[False, False], [False, True], [False, False]])
+    torch.testing.assert_close(layer(x), spline(x) + symbolic_sum(x))
+
+
+@pytest.mark.parametrize("base", ["silu", torch.sin])
+def test_no_spline_is_evaluated_where_none_is_left(base, monkeypatch):
+    layer, x = mixed(base=base), samples()
+    layer.mask = torch.tensor([[True, True], [True, False], [True, True]])
+    with monkeypatch.context() as patch:
+        patch.setattr(functional.autograd, "forward", None)
+        torch.testing.assert_close(layer(x), symbolic_sum(x) + layer.bias)
+        assert not layer.has_splines()
+    layer.mask[1, 1] = True  # in place
+    assert layer.has_splines() and not torch.allclose(layer(x), symbolic_sum(x) + layer.bias)
+    layer.mask = None
+    assert layer.has_splines()
+    layer.fix(1, 1, "0")
+    monkeypatch.setattr(functional.autograd, "forward", None)
+    torch.testing.assert_close(layer(x), symbolic_sum(x) + layer.bias)
+
+
+def test_an_edge_that_is_not_finite_spoils_its_own_output_alone():
+    layer = mixed()
+    layer.fix(2, 1, "log")
+    y = layer(torch.tensor([[0.5, -1.0]]))
+    assert y.isfinite().tolist() == [[True, True, False]]
+
+
+def test_fixing_again_replaces_and_unfixing_restores():
+    layer, x = KANLinear(2, 3), samples()
+    before = layer(x)
+    layer.fix(1, 1, "sin", (2, 0, 1, 0))
+    layer.fix(1, 1, "x", (1, 0, 2, 0))
+    layer.fix(0, 1, "exp")
+    assert layer.symbolic.items() == [((0, 1), find("exp"), [1, 0, 1, 0]), ((1, 1), find("x"), [1, 0, 2, 0])]
+    layer.unfix(1, 1)
+    assert layer.symbolic.pairs == [(0, 1)]
+    layer.unfix(0, 1)
+    assert torch.equal(layer(x), before)
+
+
+def test_a_masked_edge_can_be_fixed():
+    layer = KANLinear(2, 1)
+    layer.mask = torch.tensor([[False, True]])
+    assert layer.present.tolist() == [[False, True]]
+    layer.fix(0, 0, "x")
+    assert layer.present.all() and layer.spline_mask.tolist() == [[False, True]]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda layer: layer.fix(3, 0, "sin"), r"must be below \(3, 2\), the sizes of the layer, got \(3, 0\)"),
+        (lambda layer: layer.fix(-1, 0, "sin"), "output must be at least 0"),
+        (lambda layer: layer.fix(0, 0, "sine"), "unknown function 'sine'"),
+        (lambda layer: layer.fix(0, 0, "sin", (1, 2)), "4 affine parameters"),
+        (lambda layer: layer.fix(0, 0, "sin", (1, 2, float("nan"), 0)), "must be finite"),
+        (lambda layer: layer.fix_many([(0, 0), (0, 0)], ["x", "x"]), "twice"),
+        (lambda layer: layer.unfix(0, 0), r"not symbolic; these are: \[\]"),
+    ],
+)
+def test_errors(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(KANLinear(2, 3))
+
+
+# Derivatives
+
+
+def test_gradients():
+    model, x = network(), samples(4).requires_grad_()
+    names, params = zip(*model.named_parameters(), strict=True)
+
+    def function(x, *values):
+        return torch.func.functional_call(model, dict(zip(names, values, strict=True)), x)
+
+    assert gradcheck(function, (x, *params))
+    assert gradgradcheck(function, (x, *params))
+
+
+def test_transforms():
+    model = network()
+    model.layers[0].unfix(0, 1)
+    x = samples(6)
+    rows = torch.stack([torch.autograd.functional.hessian(lambda row: model(row).sum(), row) for row in x])
+    torch.testing.assert_close(torch.func.vmap(torch.func.hessian(lambda row: model(row).sum()))(x), rows)
+    tangent = torch.func.jvp(model, (x,), (torch.ones_like(x),))[1]
+    torch.testing.assert_close(tangent, torch.func.vmap(torch.func.jacrev(model))(x).sum(2))
+
+
+def test_ensembles():
+    models = [network() for _ in range(3)]
+    with torch.no_grad():
+        for number, model in enumerate(models):
+            model.layers[0].symbolic.affine *= 1 + 0.1 * number
+    params, buffers = torch.func.stack_module_state(models)
+    x = samples()
+    y = torch.func.vmap(lambda p, b: torch.func.functional_call(models[0], (p, b), (x,)))(params, buffers)
+    torch.testing.assert_close(y, torch.stack([model(x) for model in models]))
+
+
+@pytest.mark.parametrize("layers", [(), (0,), (1,)])
+def test_jacobian_with_derivatives_in_x(layers):
+    model = network()
+    for number in layers:
+        model.layers[number].unfix(*model.layers[number].symbolic.pairs[0])
+    x = samples(7).requires_grad_()
+    y = model(x)
+    residuals = y + torch.autograd.grad(y.sum(), x, create_graph=True)[0]
+    params = list(model.parameters())
+    blocks = list(Jacobian(list(model.layers), params, residuals).blocks(400))
+    assert len(blocks) > 2
+    options = dict(retain_graph=True, allow_unused=True, materialize_grads=True)
+    rows = [torch.autograd.grad(r, params, **options) for r in residuals.T.reshape(-1)]
+    torch.testing.assert_close(torch.cat(blocks), torch.stack([torch.cat([g.flatten() for g in row]) for row in rows]))
+
+
+# Training
+
+
+@pytest.mark.parametrize(("opt", "steps", "loss"), [("LM", 40, 1e-12), ("LBFGS", 60, 1e-4), ("Adam", 200, 0.05)])
+def test_fit(opt, steps, loss):
+    model, x = network(), samples()
+    y = model(x).detach()
+    with torch.no_grad():
+        for layer in model.layers:
+            layer.symbolic.affine += 0.03 * torch.randn(layer.symbolic.affine.shape)
+    weights = [layer.spline_weight.clone() for layer in model.layers]
+    history = model.fit((x, y), opt, steps, progress=False)
+    assert history["train_loss"][-1] < loss
+    assert all(torch.equal(layer.spline_weight, old) for layer, old in zip(model.layers, weights, strict=True))
+
+
+def test_fit_of_a_mixed_network_with_frozen_functions():
+    model, x = network(), samples()
+    y = model(x).detach()
+    model.layers[1].unfix(0, 0)
+    model.layers[0].symbolic.affine.requires_grad_(False)
+    affine = model.layers[0].symbolic.affine.clone()
+    assert model.fit((x, y), "LM", 30, progress=False)["train_loss"][-1] < 1e-3
+    assert torch.equal(model.layers[0].symbolic.affine, affine)
+    model.layers[0].fix(2, 0, "x")
+    assert not model.layers[0].symbolic.affine.requires_grad
+
+
+def test_lm_trains_no_splines_that_have_no_effect():
+    model = network()
+    sizes = [p.numel() for p in LevenbergMarquardt(model).param_groups[0]["params"]]
+    assert sum(sizes) == 3 + 5 * 4 + 1 + 2 * 4
+
+
+def test_an_interrupted_fit_keeps_symbolic_edges():
+    """pykan leaves them switched off."""
+    model, x = network(), samples()
+
+    def interrupt(step, entry):
+        if step == 2:
+            raise KeyboardInterrupt
+
+    model.fit((x, model(x).detach() + 0.1), "Adam", 10, callbacks=interrupt, progress=False)
+    assert len(model.layers[0].symbolic.names) == 5 and not model.layers[0].has_splines()
+
+
+def test_a_fit_that_leaves_the_domain_is_undone():
+    model, x = KAN([1, 1], seed=0), torch.rand(50, 1)
+    model.layers[0].fix(0, 0, "log", (1, 0.1, 1, 0))
+    with pytest.warns(RuntimeWarning, match="the last good step"):
+        model.fit((x, 10 * x), torch.optim.SGD, 100, lr=100.0, progress=False)
+    assert model(x).isfinite().all()
+
+
+def test_continual_training_leaves_functions_alone():
+    model = KAN([2, 1], seed=0)
+    model.layers[0].fix(0, 1, "sin")
+    model.fit((samples(), samples()[:, :1]), steps=2, continual=True, progress=False)
+    assert model.layers[0].symbolic.affine.tolist() == [[1, 0, 1, 0]]
+
+
+def test_checkpoints(tmp_path):
+    x = samples()
+    data, path = (x, x[:, :1]), tmp_path / "fit.pt"
+    whole, parts = network(), network()
+    whole.fit(data, "Adam", 6, progress=False)
+    parts.fit(data, "Adam", 3, checkpoint=path, progress=False)
+    parts = network()
+    parts.fit(data, "Adam", 6, checkpoint=path, progress=False)
+    assert torch.equal(parts(x), whole(x))
+    other = network()
+    other.layers[0].fix(0, 0, "cos")
+    with pytest.raises(ValueError, match="of another run"):
+        other.fit(data, "Adam", 6, checkpoint=path, progress=False)
+
+
+# What is saved
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_copies_after_forward(copied):
+    """pykan's fail once activations are kept."""
+    model, x = network(), samples()
+    y = model(x)
+    y.sum().backward()
+    other = copied(model)
+    assert torch.equal(other(x), y)
+    with torch.no_grad():
+        other.layers[0].symbolic.affine += 1
+    assert torch.equal(model(x), y)
+
+
+def loaded(model, other, **options):
+    file = io.BytesIO()
+    torch.save(model.state_dict(), file)
+    file.seek(0)
+    return str(other.load_state_dict(torch.load(file, weights_only=True), **options))
+
+
+@pytest.mark.parametrize("assign", [False, True])
+def test_state_makes_the_symbolic_edges(assign):
+    """pykan says that all keys match, and computes something else."""
+    model, x = network(), samples()
+    other = KAN([2, [1, 1], 1])
+    other.layers[0].fix(2, 1, "abs")
+    assert loaded(model, other, assign=assign) == "<All keys matched successfully>"
+    assert torch.equal(other(x), model(x)) and not other.layers[0].has_splines()
+    assert loaded(KAN([2, [1, 1], 1]), other, assign=assign) == "<All keys matched successfully>"
+    assert other.layers[0].symbolic is None
+
+
+def test_state_of_the_same_edges_keeps_the_parameters():
+    model, other = network(), network()
+    parameter = other.layers[0].symbolic.affine
+    torch.nn.init.ones_(model.layers[0].symbolic.affine)
+    loaded(model, other)
+    assert other.layers[0].symbolic.affine is parameter and (parameter == 1).all()
+
+
+def test_state_with_a_function_that_is_not_there(library):
+    add_symbolic("mine", torch.sin)
+    model = network()
+    model.layers[1].fix(0, 1, "mine")
+    del library["mine"]
+    with pytest.raises(RuntimeError, match=r"layers.1.symbolic: the state has .*unknown function 'mine'.*add_symbolic"):
+        loaded(model, KAN([2, [1, 1], 1]))
+
+
+def test_state_into_edges_alone():
+    edges = mixed().symbolic
+    other = SymbolicEdges((3, 2), EDGES, ["cos"] * 5, AFFINE)
+    with pytest.raises(ValueError, match="functions"):
+        other.load_state_dict(edges.state_dict())
+
+
+def test_own_functions_have_their_name_in_the_library(library):
+    own = add_symbolic("mine", torch.sin)
+    layer = KANLinear(1, 1)
+    layer.fix(0, 0, own)
+    del library["mine"]
+    with pytest.raises(ValueError, match="add_symbolic"):
+        layer.fix(0, 0, own)
+    add_symbolic("mine", torch.cos)
+    with pytest.raises(ValueError, match="'mine' is another function in the library"):
+        layer.fix(0, 0, own)
+
+
+def test_safetensors(tmp_path):
+    safetensors = pytest.importorskip("safetensors.torch")
+    model, x = network(), samples()
+    safetensors.save_model(model, tmp_path / "model.safetensors")
+    other = KAN([2, [1, 1], 1])
+    assert safetensors.load_model(other, tmp_path / "model.safetensors") == (set(), [])
+    assert torch.equal(other(x), model(x))
+
+
+# What else layers do
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dtypes(dtype):
+    layer, x = mixed().to(dtype), samples().to(dtype)
+    y = layer(x)
+    assert y.dtype == dtype
+    exact = layer.double()(x.double())
+    assert (y - exact).abs().max() < 8 * torch.finfo(dtype).eps * exact.abs().max()
+
+
+def test_autocast():
+    layer, x = mixed().float(), samples().float()
+    layer.mask = ~torch.tensor([[False, False], [False, True], [False, False]])
+    with torch.autocast("cpu", torch.bfloat16):
+        y = layer(x)
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y, layer(x).bfloat16())
+
+
+def test_inputs_are_checked_without_splines():
+    model = network()
+    with pytest.raises(ValueError, match="expected last dimension 2, got 3"):
+        model(torch.zeros(4, 3))
+    with pytest.raises(TypeError, match="input has dtype"):
+        model.layers[0](torch.zeros(4, 2, dtype=torch.float32))
+
+
+def test_magnitude_deviation_and_attribution():
+    model, x = network(), samples()
+    layer = model.layers[0]
+    layer.unfix(0, 1)
+    values = torch.stack([layer.subset([o], [i])(x[:, [i]])[:, 0] for o in range(3) for i in range(2)])
+    values -= layer.bias.repeat_interleave(2)[:, None]
+    torch.testing.assert_close(layer.edge_magnitude(x), values.abs().mean(1).view(3, 2))
+    torch.testing.assert_close(edge_deviation(layer, x), values.std(1).view(3, 2))
+    model.attribute(x=x)
+    before = [edge_deviation(layer, x).clone() for layer in network().layers[:1]]
+    torch.testing.assert_close(before[0][1:], edge_deviation(layer, x)[1:])
+
+
+@pytest.mark.parametrize("metric", ["edge_magnitude", "edge_forward_spline_n"])
+def test_regularisation_leaves_functions_alone(metric):
+    model, x = network(), samples()
+    model.layers[0].unfix(0, 1)
+    inputs = model.activations(x)[:-1]
+    regularization(model, [i.detach() for i in inputs], reg_metric=metric).backward()
+    assert model.layers[0].spline_weight.grad[0, 1].any()
+    grad = model.layers[0].symbolic.affine.grad
+    assert grad is None or not grad.any()
+
+
+def test_pruning():
+    model, x = network(), samples()
+    with torch.no_grad():
+        model.layers[0].symbolic.affine[model.layers[0].symbolic.pairs.index((0, 1)), 2] *= 1e-6
+    small = model.prune_edge(1e-3, x=x)
+    assert (0, 1) not in small.layers[0].symbolic.pairs and not small.layers[0].has_splines()
+    torch.testing.assert_close(small(x), model(x), rtol=0, atol=1e-4)
+    cut = model.prune_input(active_inputs=[1], x=x)
+    assert dict(zip(cut.layers[0].symbolic.pairs, cut.layers[0].symbolic.names, strict=True)) == {
+        (0, 0): "x^2",
+        (1, 0): "tanh",
+        (2, 0): "log",
+    }
+
+
+def test_subset():
+    layer, x = mixed(), samples()
+    small = layer.subset([2, 1], [1])
+    whole = torch.stack([layer.subset([o], [i])(x[:, [i]])[:, 0] for o, i in [(2, 1), (1, 1)]], 1)
+    torch.testing.assert_close(small(x[:, 1:]), whole)
+    assert small.symbolic.pairs == [(0, 0)]
+    assert layer.subset([1], [1]).symbolic is None
+
+
+def test_grids():
+    model, x = network(), samples()
+    model.layers[0].unfix(0, 1)
+    before = model(x)
+    model.update_grid(x)
+    torch.testing.assert_close(model(x), before, rtol=0, atol=1e-3)
+    torch.testing.assert_close(model.refine(10)(x), model(x))
+
+
+@pytest.mark.slow
+def test_compile():
+    model, x = network(), samples()
+    for number in (None, 0):
+        if number is not None:
+            model.layers[number].unfix(0, 1)
+        torch.compiler.reset()
+        compiled = torch.compile(model, fullgraph=True)
+        torch.testing.assert_close(compiled(x), model(x))
+        compiled(x).sum().backward()
+        grads = [None if p.grad is None else p.grad.clone() for p in model.parameters()]
+        model.zero_grad()
+        model(x).sum().backward()
+        torch.testing.assert_close(grads, [p.grad for p in model.parameters()])
+        model.zero_grad()
