@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kan_fast import processes
+from kan_fast.options import real
 from kan_fast.reference import basis
 
 if TYPE_CHECKING:
@@ -54,10 +55,9 @@ def grid_from_samples(
     Raises:
         ValueError: eps or margin out of range, or samples too large for the dtype of the grid.
     """
-    if not 0 <= eps <= 1:
+    eps, margin = real("eps", eps), real("margin", margin)
+    if eps > 1:
         raise ValueError(f"eps must be between 0 (quantiles) and 1 (uniform), got {eps}")
-    if not 0 <= margin < float("inf"):
-        raise ValueError(f"margin must be at least 0, in units of the samples' range, got {margin}")
     size = grid.shape[1] - 2 * degree - 1
     share = torch.linspace(0, 1, size + 1, dtype=torch.float64, device=x.device)
     quantiles = _quantiles(x.detach(), share, group).T  # (in, G + 1)

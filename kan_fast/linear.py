@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from kan_fast import dispatch, functional, grids, processes
 from kan_fast.functional import Base
 from kan_fast.functions import Function
-from kan_fast.options import integer
+from kan_fast.options import integer, real
 from kan_fast.symbolic_edges import SymbolicEdges, decode_names
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 
 Range = tuple[float, float] | tuple[tuple[float, float], ...]
+_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 class KANLinear(nn.Module):
@@ -75,9 +76,10 @@ class KANLinear(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        spline_order = integer("spline_order", spline_order, 0)
         functional.check_options(spline_order, base, extrapolation)
-        if dtype is not None and not dtype.is_floating_point:
-            raise TypeError(f"dtype must be a floating point type, got {dtype}")
+        if dtype is not None and dtype not in _DTYPES:
+            raise TypeError(f"dtype must be one of {', '.join(map(str, _DTYPES))}, got {dtype}")
         self.in_features = integer("in_features", in_features, 0)
         self.out_features = integer("out_features", out_features, 0)
         self.grid_size, self.spline_order = integer("grid_size", grid_size, 1), spline_order
@@ -378,6 +380,9 @@ class KANLinear(nn.Module):
 
         NaN counts as outside; 0 for no samples.
         """
+        if not isinstance(x, Tensor) or x.dim() < 1 or x.shape[-1] != self.in_features:
+            got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+            raise ValueError(f"coverage expected samples (..., {self.in_features}), got {got}")
         start, end = self.grid[:, self.spline_order], self.grid[:, -1 - self.spline_order]
         outside = ~((x >= start) & (x <= end)).flatten(0, -2)
         return outside.sum(0) / max(len(outside), 1)
@@ -536,7 +541,7 @@ def _check_distinct_knots(grid_range: Range, grid_size: int, degree: int, dtype:
 
 
 def _check_options(grid_eps: float, backend: str | None) -> None:
-    if not 0 <= grid_eps <= 1:
+    if real("grid_eps", grid_eps) > 1:
         raise ValueError(f"grid_eps must be between 0 (quantiles) and 1 (uniform), got {grid_eps}")
     if backend is not None and backend not in dispatch.NAMES:
         raise ValueError(f"unknown backend {backend!r}; allowed: {', '.join(dispatch.NAMES)}, or None to choose")
@@ -546,6 +551,8 @@ def explain(layer: KANLinear, x: Tensor) -> dispatch.Choice:
     """Which backend serves `layer(x)`, and why not the others; print it to read it."""
     if not isinstance(layer, KANLinear):
         raise TypeError(f"explain expected a KANLinear, got {type(layer).__name__}; pass one of its layers")
+    if not isinstance(x, Tensor):
+        raise TypeError(f"explain expected a tensor as input, got {type(x).__name__}; use torch.as_tensor")
     if layer.spline_weight.device != x.device:
         raise ValueError(f"the layer is on {layer.spline_weight.device}, x on {x.device}; move them together")
     return dispatch.choose(x.device.type, layer.spline_weight.dtype, layer.backend)

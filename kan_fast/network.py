@@ -14,7 +14,7 @@ from kan_fast import attribution, flow, multistart, processes, pruning, training
 from kan_fast.functional import Base
 from kan_fast.linear import KANLinear
 from kan_fast.nodes import Nodes, levels
-from kan_fast.options import integer
+from kan_fast.options import integer, listed
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -80,7 +80,8 @@ class KAN(nn.Module):
         self.last_inputs = flow.Samples()
         self.nodes = nn.ModuleList(Nodes(*level) for level in rest)  # type: ignore[assignment]  # as for layers below
         self.grid, self.k = integer("grid", grid, 1), integer("k", k, 0)
-        ranges: list[Any] = [tuple(grid_range)] * (len(self.nodes) + 1)
+        seed = None if seed is None else integer("seed", seed)
+        ranges: list[Any] = [tuple(listed("grid_range", grid_range))] * (len(self.nodes) + 1)
         if ranges[0] and not isinstance(ranges[0][0], (int, float)):
             ranges[1:] = [(-1, 1)] * len(ranges[1:])
         final = torch.get_default_device() if device is None else torch.device(device)

@@ -8,12 +8,14 @@ docs/architecture.md, with `needs` before `Spec`, `Spec` written out, and the ba
 from __future__ import annotations
 
 import functools
+import math
 import operator
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from kan_fast.dispatch import module
 from kan_fast.reference import Spec, edge_shape
@@ -46,9 +48,29 @@ def _define(name: str, arguments: str, results: int, fake: Callable[..., Any]) -
     _LIBRARY.define(f"{name}({arguments}, {_SPEC}) -> ({returned})")
     _LIBRARY.impl(name, call, "CompositeExplicitAutograd")
     torch.library.register_fake(f"kan_fast::{name}", fake, lib=_LIBRARY)
-    defined = getattr(torch.ops.kan_fast, name).default
+    packet = getattr(torch.ops.kan_fast, name)
+    defined = packet.default
+    register_flop_formula(packet)(functools.partial(_flops, name, [a.name for a in defined._schema.arguments]))
     _IMPLEMENTATIONS[defined] = call, arguments.count("Tensor")
     return defined
+
+
+def _flops(name: str, names: list[str], *values: Any, **_: Any) -> int:
+    """For torch's FlopCounterMode: multiply-adds of the local form, one per active row, edge and sample, times 2."""
+    given = dict(zip(names, values, strict=True))
+
+    def rows(spline: Any, base: Any) -> int:
+        return (given["degree"] + 1) * bool(spline) + bool(base)
+
+    weights = given.get("spline_weight"), given.get("base_weight")
+    needs = given.get("needs", ())
+    total = {
+        "grad_coef": lambda: rows(*needs),
+        "backward": lambda: needs[0] * rows(*weights) + rows(*needs[1:3]),
+        "edge_magnitude_backward": lambda: 3 * rows(*weights),
+    }.get(name, lambda: rows(*weights))()
+    out = given["g"][-1] if "g" in given else (weights[0] or weights[1] or ())[len(given["x"]) - 2]
+    return 2 * total * math.prod(given["x"]) * out
 
 
 def run(defined: Any, *args: Any) -> Any:

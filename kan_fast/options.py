@@ -1,9 +1,10 @@
-"""Numbers that users pass, checked: integers and real numbers in a range, of Python's or numpy's types."""
+"""What users pass, checked: integers and real numbers in a range, of Python's or numpy's types; lists, functions."""
 
 from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 
@@ -28,3 +29,26 @@ def real(name: str, value: Any, *, positive: bool = False) -> float:
     if not (math.isfinite(number) and (number > 0 if positive else number >= 0)):
         raise ValueError(f"{name} must be finite and {'greater than' if positive else 'at least'} 0, got {value}")
     return number
+
+
+def listed(name: str, value: Any) -> list[Any]:
+    """`value` as a list; TypeError if it is text or can't be one."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise TypeError(f"{name} must be a list, got {value!r}")
+    return list(value)
+
+
+def function(name: str, value: Any) -> Callable[..., Any] | None:
+    """`value`, a function or None; TypeError if it is neither."""
+    if value is not None and not callable(value):
+        raise TypeError(f"{name} must be a function, got {value!r}")
+    return value
+
+
+def functions(name: str, value: Any) -> list[Callable[..., Any]]:
+    """One function, or several, or None, as a list; TypeError if something in it is not callable."""
+    several = [] if value is None else list(value) if isinstance(value, Iterable) else [value]
+    for one in several:
+        if not callable(one):
+            raise TypeError(f"{name} must be a function or a list of functions, got {one!r}")
+    return several

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kan_fast import attribution, flow, training
-from kan_fast.options import integer, real
+from kan_fast.options import integer, listed, real
 
 if TYPE_CHECKING:
     from kan_fast.network import KAN
@@ -66,7 +66,7 @@ def prune_node(
         threshold = real("threshold", threshold)
         hidden = [score > threshold for score in scores.nodes[1:-1]]
     else:
-        if len(active_neurons_id) != len(width) - 2:
+        if len(listed("active_neurons_id", active_neurons_id)) != len(width) - 2:
             raise ValueError(
                 f"active_neurons_id must list the nodes to keep in each of the {len(width) - 2} hidden levels, got "
                 f"{active_neurons_id!r}"
@@ -135,7 +135,7 @@ def _scores(model: KAN, x: Tensor | None, what: str) -> tuple[Tensor, attributio
 
 
 def _chosen(ids: Sequence[int], count: int, device: torch.device, name: str) -> Tensor:
-    numbers = [integer(f"an entry of {name}", n) for n in ids]
+    numbers = [integer(f"an entry of {name}", n) for n in listed(name, ids)]
     if not numbers or min(numbers) < 0 or max(numbers) >= count:
         raise ValueError(f"{name} must list at least one number from 0 to {count - 1}, got {list(ids)}")
     chosen = torch.zeros(count, dtype=torch.bool, device=device)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 
 from kan_fast import optim
-from kan_fast.options import integer
+from kan_fast.options import integer, listed
 
 if TYPE_CHECKING:
     from kan_fast.network import KAN
@@ -34,7 +34,9 @@ class GridSchedule:
     def __init__(
         self, grids: Sequence[int] | None, update: bool, number: int, every: int | None, start: int, stop: int
     ) -> None:
-        self.sizes = [None] if grids is None else [integer("a size in grids", size, 1) for size in grids]
+        self.sizes = (
+            [None] if grids is None else [integer("a size in grids", size, 1) for size in listed("grids", grids)]
+        )
         if not self.sizes:
             raise ValueError("grids must list at least one number of spans, such as [3, 5, 10]; None keeps the grid")
         stop = integer("stop_grid_update_step", stop)

@@ -21,7 +21,7 @@ from kan_fast.checkpoint import Path
 from kan_fast.data import Check, Dataset, sources
 from kan_fast.loop import Callback, Entry, History, Loop, Metric
 from kan_fast.objective import Diverged, Loss, Objective
-from kan_fast.options import integer, real
+from kan_fast.options import function, functions, integer, listed, real
 from kan_fast.schedule import EarlyStopping, GridSchedule
 from kan_fast.sparsity import REG_METRICS, regularization
 
@@ -171,6 +171,10 @@ def fit(
     lr = None if lr is None else real("lr", lr, positive=True)
     clip = None if clip is None else real("clip", clip, positive=True)
     lamb = real("lamb", lamb)
+    seed = None if seed is None else integer("seed", seed)
+    loss_fn = function("loss_fn", loss_fn)
+    if not isinstance(scheduler, LRScheduler):
+        scheduler = function("scheduler", scheduler)
     if reg_metric not in REG_METRICS:
         raise ValueError(f"unknown reg_metric {reg_metric!r}; allowed: {', '.join(REG_METRICS)}")
     penalty = partial(
@@ -195,7 +199,7 @@ def fit(
         check = Check(model.width_in[0], model.width_in[-1], parameters[0], classes=loss_fn is not None)
         train, test = sources(dataset, val, batch, generator, check)
         model.last_inputs = flow.Samples(train.samples())
-        measures = _named([metrics] if callable(metrics) else metrics or ())
+        measures = _named(functions("metrics", metrics))
         history: History = {name: [] for name in ("train_loss", "test_loss", "reg", *measures)}
         shown = _shown(display_metrics, history)
         if not update_grid or continual:
@@ -210,7 +214,7 @@ def fit(
             test,
             steps,
             measures,
-            [callbacks] if callable(callbacks) else callbacks or (),
+            functions("callbacks", callbacks),
             checkpoint,
             save_every,
             history,
@@ -310,7 +314,9 @@ def _splines_alone(model: KAN) -> Iterator[None]:
 
 
 def _shown(names: str | Sequence[str] | None, history: History) -> Sequence[str]:
-    shown = ("train_loss", "test_loss", "reg") if names is None else [names] if isinstance(names, str) else names
+    if names is None:
+        names = ("train_loss", "test_loss", "reg")
+    shown = [names] if isinstance(names, str) else listed("display_metrics", names)
     unknown = [name for name in shown if name not in history]
     if unknown:
         raise ValueError(f"unknown display_metrics {', '.join(unknown)}; allowed: {', '.join(history)}")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from problems import make_problem
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
+from torch.utils.flop_counter import FlopCounterMode
 
 from kan_fast import KANLinear, dispatch, functional, reference
 
@@ -108,3 +110,20 @@ def test_operators(backend: str) -> None:
     torch.library.opcheck(ops.backward.default, (p.x, p.v, p.g, *c, p.grid, 0, [True, False, True, True], *rest))
     torch.library.opcheck(ops.edge_magnitude.default, (p.x, *c, p.grid, *rest))
     torch.library.opcheck(ops.edge_magnitude_backward.default, (p.x, p.gm, p.spline_weight, None, p.grid, *rest))
+
+
+def test_flops_are_counted() -> None:
+    layer, x = KANLinear(3, 4, grid_size=7), torch.rand(5, 3, requires_grad=True)
+    edges, rows = 5 * 3 * 4, 4 + 1  # k + 1 splines and the base function
+
+    def flops(call: Callable[[], Any]) -> int:
+        with FlopCounterMode(display=False) as counter:
+            call()
+        return counter.get_total_flops()
+
+    assert flops(lambda: layer(x)) == 2 * rows * edges
+    assert flops(lambda: layer(x).sum().backward()) == 3 * 2 * rows * edges
+    assert flops(lambda: torch.autograd.grad(layer.forward(x).sum(), x)) == 2 * 2 * rows * edges
+    assert flops(lambda: torch.autograd.grad(layer.forward(x).sum(), layer.base_weight)) == 2 * (rows + 1) * edges
+    assert flops(lambda: layer.edge_magnitude(x)) == 2 * rows * edges
+    assert flops(lambda: torch.func.vmap(layer)(x.detach()[None])) == 2 * rows * edges

@@ -549,7 +549,7 @@ def test_one_column_as_a_vector():
         (dict(grid_update_num=0), ValueError, "grid_update_num must be at least 1"),
         (dict(val=(torch.zeros(1, 2), torch.zeros(1, 1))), ValueError, "its own test data"),
         (dict(metrics=[lambda: 0, lambda: 1]), ValueError, "'<lambda>'; rename"),
-        (dict(metrics=[0.5]), TypeError, "metrics must be functions"),
+        (dict(metrics=[0.5]), TypeError, "metrics must be a function"),
         (dict(display_metrics=["accuracy"]), ValueError, "unknown display_metrics accuracy; allowed: train_loss"),
         (dict(loss_fn=lambda a, b: (a - b) ** 2), ValueError, r"scalar tensor, got a tensor of shape \(200, 1\)"),
         (dict(loss_fn=lambda a, b: 0.0), ValueError, "scalar tensor, got float"),

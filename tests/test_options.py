@@ -1,0 +1,56 @@
+"""Options of a wrong type or value: an error that says what was given and what is allowed, everywhere."""
+
+import numpy as np
+import pytest
+import torch
+
+from kan_fast import KAN, KANLinear, explain
+
+DATA = torch.rand(20, 2), torch.rand(20, 1)
+
+
+def network() -> KAN:
+    return KAN([2, 3, 1], seed=0)
+
+
+def fit(**options: object) -> None:
+    network().fit(DATA, steps=1, progress=False, **options)
+
+
+CASES = {
+    "seed of fit": (lambda: fit(seed="a"), "seed must be an int, got 'a'"),
+    "grids": (lambda: fit(grids=5), "grids must be a list, got 5"),
+    "callbacks": (lambda: fit(callbacks=3), "callbacks must be a function or a list of functions, got 3"),
+    "metrics": (lambda: fit(metrics=3), "metrics must be a function or a list of functions, got 3"),
+    "loss_fn": (lambda: fit(loss_fn="mse"), "loss_fn must be a function, got 'mse'"),
+    "scheduler": (lambda: fit(opt="Adam", scheduler="cos"), "scheduler must be a function, got 'cos'"),
+    "display_metrics": (lambda: fit(display_metrics=3), "display_metrics must be a list, got 3"),
+    "seed of KAN": (lambda: KAN([2, 1], seed="a"), "seed must be an int, got 'a'"),
+    "grid_range of KAN": (lambda: KAN([2, 1], grid_range=3), "grid_range must be a list, got 3"),
+    "grid_eps": (lambda: KANLinear(2, 2, grid_eps="a"), "grid_eps must be a number, got 'a'"),
+    "dtype": (lambda: KANLinear(2, 2, dtype=torch.float8_e4m3fn), "dtype must be one of torch.float64"),
+    "dtype by name": (lambda: KANLinear(2, 2, dtype="float32"), "dtype must be one of torch.float64"),
+    "columns": (lambda: network().layers[0].coverage(torch.rand(5, 3)), r"samples \(..., 2\), got \(5, 3\)"),
+    "explain": (lambda: explain(network().layers[0], np.zeros((5, 2))), "expected a tensor as input, got ndarray"),
+    "active_inputs": (lambda: network().prune_input(active_inputs=1, x=DATA[0]), "active_inputs must be a list, got 1"),
+    "active_neurons_id": (
+        lambda: network().prune_node(active_neurons_id=1, x=DATA[0]),
+        "active_neurons_id must be a list, got 1",
+    ),
+    "eps": (lambda: network().update_grid(DATA[0], eps="a"), "eps must be a number, got 'a'"),
+    "margin": (lambda: network().update_grid(DATA[0], margin=-1), "margin must be finite and at least 0, got -1"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_error_says_what_is_wrong(name: str) -> None:
+    call, message = CASES[name]
+    with pytest.raises((TypeError, ValueError), match=message):
+        call()
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    layer = KANLinear(
+        np.int64(2), np.int32(3), grid_size=np.int64(4), spline_order=np.int64(2), grid_eps=np.float32(0.5)
+    )
+    assert layer(torch.rand(5, 2)).shape == (5, 3)
