@@ -7,7 +7,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 CPP := $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: help demo test sanitize lint format bench build clean
+.PHONY: help demo test gpu sanitize lint format bench build clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -17,6 +17,9 @@ demo: build  ## the main job on real data: text, pictures and figures (under 2 m
 
 test: build  ## the whole test suite (under 10 minutes)
 	$(BIN)/python -m pytest $(ARGS)
+
+gpu: build  ## the GPU kernels without a GPU: all combinations and architectures (under 15 minutes)
+	$(BIN)/python -m pytest -m exhaustive --durations=0 $(ARGS)
 
 # A copy of the tree, since the build folder of the package belongs to the usual flags. torch's own leaks don't count.
 SANITIZED := build/sanitize

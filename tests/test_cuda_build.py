@@ -41,6 +41,7 @@ def plan(tree: Path, **env: str) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @needs_nvcc
 def test_all_architectures_build_without_spills_or_warnings(tmp_path: Path) -> None:
     tree = copy_sources(tmp_path)

@@ -21,35 +21,38 @@ def run_interpreted(*arguments: str) -> None:
     assert " passed" in result.stdout
 
 
+@pytest.mark.slow
 def test_kernels_in_the_interpreter() -> None:
     pytest.importorskip("triton")
-    run_interpreted("-m", "not slow")
+    run_interpreted()
 
 
 @pytest.mark.slow
-def test_more_kernels_in_the_interpreter() -> None:
+@pytest.mark.exhaustive
+def test_all_combinations_in_the_interpreter() -> None:
     pytest.importorskip("triton")
-    run_interpreted("-m", "slow")
+    run_interpreted("-m", "exhaustive")
 
 
-def test_main_kernels_compile_without_spills() -> None:
-    """Real machine code for the main kernels in 16 bits; `python -m bench.gpu_static` covers all of them."""
+def check_compiled(arch: str, units: str) -> None:
+    """Machine code of all kernels for an architecture: no spills, matrix instructions, shared memory that fits."""
     pytest.importorskip("triton")
-    command = [sys.executable, "-m", "bench.gpu_static", "--check", "--archs", "sm_90", "--units", "half"]
-    result = subprocess.run(
-        [*command, "--kernels", "grad_coef_kernel"], cwd=HERE.parent, capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert "grad_coef_kernel half sm_90" in result.stdout
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_100", "sm_120"])
-def test_all_kernels_compile_without_spills(arch: str) -> None:
-    pytest.importorskip("triton")
-    command = [sys.executable, "-m", "bench.gpu_static", "--check", "--archs", arch, "--units", "half,tf32"]
+    command = [sys.executable, "-m", "bench.gpu_static", "--check", "--archs", arch, "--units", units]
     result = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
+    assert f"forward_kernel {units.split(',')[0]} {arch}" in result.stdout
+
+
+@pytest.mark.slow
+def test_kernels_compile() -> None:
+    check_compiled("sm_90", "half")
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_100", "sm_120"])
+def test_kernels_compile_for_all_architectures(arch: str) -> None:
+    check_compiled(arch, "half,tf32" if arch != "sm_90" else "tf32")
 
 
 def test_published_table_lists_no_failures() -> None:

@@ -97,23 +97,31 @@ def local(
 
 
 @triton.jit
+def product(rows, c, acc, PRECISION: tl.constexpr, SPLIT: tl.constexpr):
+    """`acc + rows @ c`, with rows in the dtype of c or, if SPLIT, as a sum of two numbers of that dtype."""
+    high = rows.to(c.dtype)
+    acc = tl.dot(high, c, acc, input_precision=PRECISION, out_dtype=acc.dtype)
+    if SPLIT:
+        acc = tl.dot((rows - high.to(rows.dtype)).to(c.dtype), c, acc, input_precision=PRECISION, out_dtype=acc.dtype)
+    return acc
+
+
+@triton.jit
 def base_function(x, BASE: tl.constexpr, ORDER: tl.constexpr, SILU: tl.constexpr):
     """The base function or its derivative. SILU: `silu_polynomials(ORDER)`."""
     if BASE == "zero" or (BASE == "identity" and ORDER > 1):
         value = x * 0.0
     elif BASE == "identity":
         value = x if ORDER == 0 else x * 0.0 + 1.0
+    elif ORDER == 0:
+        value = x / (1.0 + tl.exp(-x))
     else:  # silu = x s, so silu^(n) = x s^(n) + n s^(n-1)
         e = tl.exp(-tl.abs(x))
         tail = e / (1.0 + e)
-        s = tl.where(x < 0, tail, 1.0 - tail)
-        if ORDER == 0:
-            value = x * s
-        else:
-            t = tl.where(x < 0, tail - 0.5, 0.5 - tail)
-            value = tail * (1.0 - tail) * (x * _polynomial(t, SILU[0], ORDER) + _polynomial(t, SILU[1], ORDER))
-            if ORDER == 1:
-                value += s
+        t = tl.where(x < 0, tail - 0.5, 0.5 - tail)
+        value = tail * (1.0 - tail) * (x * _polynomial(t, SILU[0], ORDER) + _polynomial(t, SILU[1], ORDER))
+        if ORDER == 1:
+            value += tl.where(x < 0, tail, 1.0 - tail)
     return value
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from kan_fast._triton.basis import base_function, local
+from kan_fast._triton.basis import base_function, local, product
 
 
 @triton.jit
@@ -81,6 +81,7 @@ def edge_magnitude_kernel(
     BASE: tl.constexpr,
     SILU: tl.constexpr,
     PRECISION: tl.constexpr,
+    SPLIT: tl.constexpr,
     WIDTH: tl.constexpr,  # rows, base function included, rounded up to what a matrix product takes
     BM: tl.constexpr,  # samples per step
     BN: tl.constexpr,  # outputs per tile
@@ -104,13 +105,13 @@ def edge_magnitude_kernel(
         b = t * BM + tl.arange(0, BM)
         samples = b < batch
         x = tl.load(x_ptr + i * batch + b, mask=samples, other=0.0).to(compute)
-        rows = _rows(x, table, base_ptr, 0, DEGREE, SIZE, DEPTH, EXTRAPOLATION, BASE, SILU, WIDTH).to(dtype)
-        phi = tl.dot(rows, c, input_precision=PRECISION, out_dtype=compute)
+        rows = _rows(x, table, base_ptr, 0, DEGREE, SIZE, DEPTH, EXTRAPOLATION, BASE, SILU, WIDTH)
+        phi = product(rows, c, tl.zeros((BM, BN), compute), PRECISION, SPLIT)
         phi = tl.where(samples[:, None], phi, 0.0)
         if gm_ptr is None:
             total += tl.abs(phi)
         else:
-            total = tl.dot(tl.trans(rows), _sign(phi).to(dtype), total, input_precision=PRECISION, out_dtype=compute)
+            total = product(tl.trans(rows), _sign(phi).to(dtype), total, PRECISION, False)
 
     outputs, count = o < n_out, batch.to(compute)
     edge = (split.to(tl.int64) * n_out + o) * n_in + i
@@ -148,6 +149,7 @@ def edge_grad_input_kernel(
     SILU: tl.constexpr,
     SILU_SLOPE: tl.constexpr,
     PRECISION: tl.constexpr,
+    SPLIT: tl.constexpr,
     WIDTH: tl.constexpr,
     BM: tl.constexpr,  # samples per tile
     BN: tl.constexpr,  # outputs per step
@@ -162,13 +164,13 @@ def edge_grad_input_kernel(
     table = None if table_ptr is None else table_ptr + offset
     slope = None if slope_ptr is None else slope_ptr + offset
     x = tl.load(x_ptr + i * batch + b, mask=samples, other=0.0).to(compute)
-    rows = _rows(x, table, base_ptr, 0, DEGREE, SIZE, DEPTH, EXTRAPOLATION, BASE, SILU, WIDTH).to(dtype)
+    rows = _rows(x, table, base_ptr, 0, DEGREE, SIZE, DEPTH, EXTRAPOLATION, BASE, SILU, WIDTH)
     weighted = tl.zeros((BM, WIDTH), compute)  # sum over outputs of gm sign(phi) c
     for first in range(0, n_out, BN):
         o = first + tl.arange(0, BN)
         c = _coefficients(spline_ptr, base_ptr, o, i, n_in, n_out, COUNT, WIDTH)
         gm = tl.load(gm_ptr + o.to(tl.int64) * n_in + i, mask=o < n_out, other=0.0)
-        phi = tl.dot(rows, c, input_precision=PRECISION, out_dtype=compute)
+        phi = product(rows, c, tl.zeros((BM, BN), compute), PRECISION, SPLIT)
         g = (_sign(phi) * gm.to(compute)[None, :]).to(dtype)
         weighted = tl.dot(g, tl.trans(c), weighted, input_precision=PRECISION, out_dtype=compute)
     slopes = _rows(x, slope, base_ptr, 1, DEGREE, SIZE, DEPTH, EXTRAPOLATION, BASE, SILU_SLOPE, WIDTH)

@@ -256,7 +256,8 @@ def _constants(grid: Tensor, order: int, spec: Spec) -> dict[str, Any]:
 
 def _options(tile: plan.Tile, dtype: torch.dtype) -> dict[str, Any]:
     precision = "tf32" if plan.arithmetic(dtype) == "tf32" else "ieee"
-    return {
+    limits = {} if tile.registers is None else {"maxnreg": tile.registers}
+    return limits | {
         "PRECISION": precision,
         "BM": tile.m,
         "BN": tile.n,
@@ -276,5 +277,10 @@ def _edge_options(
     spec: Spec,
 ) -> dict[str, Any]:
     rows = (0 if spline_weight is None else spline_weight.shape[2]) + (base_weight is not None)
-    options = {**_constants(grid, 0, spec), **_options(tile, dtype), "WIDTH": max(16, triton.next_power_of_2(rows))}
+    options = {
+        **_constants(grid, 0, spec),
+        **_options(tile, dtype),
+        "SPLIT": dtype.itemsize == 2,  # else signs would be wrong where phi is small
+        "WIDTH": max(16, triton.next_power_of_2(rows)),
+    }
     return {name: value for name, value in options.items() if name not in ("BLOCKS", "ORDER", "BK")}

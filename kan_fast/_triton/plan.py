@@ -16,6 +16,7 @@ class Tile(NamedTuple):
     k: int
     warps: int
     stages: int
+    registers: int | None = None  # at most so many per thread; None: as the compiler thinks best
 
 
 # Per kernel, by arithmetic: 16-bit and tf32 tensor cores, float32 and float64 units. The first entry fills large
@@ -49,14 +50,14 @@ TILES: dict[str, dict[str, tuple[Tile, ...]]] = {
 TILES["grad_base"] = TILES["grad_coef"]
 TILES["edge_grad_input"] = TILES["edge_magnitude"]
 
-# First choices where a chip has room for more, or for less: by kernel, arithmetic and compute capability.
+# Other tables where a chip has room for more, or for less: by kernel, arithmetic and compute capability.
 EXCEPTIONS: dict[tuple[str, str, int], tuple[Tile, ...]] = {
-    ("forward", "half", 90): (Tile(128, 256, 64, 8, 2),),
-    ("forward", "half", 100): (Tile(128, 256, 64, 8, 2),),
-    ("forward", "half", 120): (Tile(128, 64, 64, 8, 2),),
-    ("grad_input", "half", 100): (Tile(128, 64, 64, 8, 3),),
-    ("grad_input", "tf32", 100): (Tile(128, 64, 32, 8, 2),),
-    ("grad_coef", "half", 100): (Tile(256, 128, 64, 8, 2),),
+    ("forward", "half", 90): (Tile(128, 256, 64, 8, 2), *TILES["forward"]["half"]),
+    ("forward", "half", 100): (Tile(128, 256, 64, 8, 2), *TILES["forward"]["half"]),
+    ("forward", "half", 120): (Tile(128, 64, 64, 8, 2), Tile(64, 64, 32, 4, 2, registers=168)),
+    ("grad_input", "half", 100): (Tile(128, 64, 64, 8, 3), Tile(64, 64, 64, 4, 2)),
+    ("grad_input", "tf32", 100): (Tile(128, 64, 32, 8, 2), Tile(64, 64, 32, 4, 2)),
+    ("grad_coef", "half", 100): (Tile(256, 128, 64, 8, 2), *TILES["grad_coef"]["half"]),
     ("edge_magnitude", "half", 120): (Tile(32, 64, 0, 4, 1),),
 }
 
@@ -79,7 +80,7 @@ def arithmetic(dtype: torch.dtype) -> str:
 
 def choose_tile(kernel: str, units: str, m: int, n: int, capability: int = 0) -> Tile:
     """The largest tile that the result fills at least half way in both directions, else the smallest."""
-    tiles = EXCEPTIONS.get((kernel, units, capability), ()) + TILES[kernel][units]
+    tiles = EXCEPTIONS.get((kernel, units, capability), TILES[kernel][units])
     return next((tile for tile in tiles if 2 * m > tile.m and 2 * n > tile.n), tiles[-1])
 
 
