@@ -31,6 +31,7 @@ class Function:
         pole: the argument in the domain near which it grows without bound, if there is one.
         parity: 1 if even, -1 if odd, 0 if neither.
         period: length of its period, if it has one.
+        degree: n such that `f(k z) = k^n f(z)` for every k > 0, if there is one.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Function:
     pole: float | None = None
     parity: int = 0
     period: float | None = None
+    degree: float | None = None
 
     def formula(self, argument: sympy.Expr) -> sympy.Expr:
         """`f(argument)` as a sympy expression."""
@@ -106,6 +108,7 @@ def power(exponent: float) -> Function:
         (-math.inf if isinstance(n, int) else 0.0, math.inf),
         pole=0.0 if n < 0 else None,
         parity=(-1) ** n if isinstance(n, int) else 0,
+        degree=n,
     )
 
 
@@ -128,13 +131,13 @@ LIBRARY: dict[str, Function] = {
     for function in (
         Function("0", lambda z: 0 * z, "0*z", 0, parity=1),
         *(power(n) for n in (1, 2, 3, 4, 5, -1, -2, -3, -4, -5)),
-        Function("sqrt", torch.sqrt, "sqrt(z)", 2, (0, math.inf)),
+        Function("sqrt", torch.sqrt, "sqrt(z)", 2, (0, math.inf), degree=0.5),
         power(1.5),
-        Function("1/sqrt(x)", torch.rsqrt, "1/sqrt(z)", 3, (0, math.inf), pole=0),
+        Function("1/sqrt(x)", torch.rsqrt, "1/sqrt(z)", 3, (0, math.inf), pole=0, degree=-0.5),
         Function("exp", torch.exp, "exp(z)", 2),
         Function("log", torch.log, "log(z)", 2, (0, math.inf), pole=0),
-        Function("abs", torch.abs, "Abs(z)", 3, parity=1),
-        Function("sgn", torch.sign, "sign(z)", 3, parity=-1),
+        Function("abs", torch.abs, "Abs(z)", 3, parity=1, degree=1),
+        Function("sgn", torch.sign, "sign(z)", 3, parity=-1, degree=0),
         Function("sin", torch.sin, "sin(z)", 2, parity=-1, period=2 * math.pi),
         Function("cos", torch.cos, "cos(z)", 2, parity=1, period=2 * math.pi),
         Function("tan", torch.tan, "tan(z)", 3, pole=math.pi / 2, parity=-1, period=math.pi),

@@ -15,6 +15,7 @@ from kan_fast.functional import Base
 from kan_fast.linear import KANLinear
 from kan_fast.nodes import Nodes, levels
 from kan_fast.options import integer, listed
+from kan_fast.symbolic import formula, report
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -222,6 +223,8 @@ class KAN(nn.Module):
     prune_node = pruning.prune_node
     prune_edge = pruning.prune_edge
     prune_input = pruning.prune_input
+    symbolic_formula = formula.symbolic_formula
+    formula_report = report.formula_report
 
     def train(self, mode: bool | training.Dataset = True, *args: Any, **options: Any) -> Any:
         """`train(True)` and `train(False)` set the mode, as in nn.Module; `train(dataset, ...)` is `fit(dataset, ...)`.

@@ -431,14 +431,30 @@ def test_symbolic_front_that_is_switched_off_counts_for_nothing():
     assert from_pykan(model).layers[0].bias.abs().max() == 0
 
 
+def test_functions_of_pykan_stay():
+    kan = from_pykan(pykan_model("functions"))
+    names = [dict(zip(layer.symbolic.pairs, layer.symbolic.names, strict=True)) for layer in kan.layers]
+    assert names == [
+        {(0, 0): "sin", (0, 1): "x^3", (2, 0): "gaussian", (3, 1): "exp"},
+        {(0, 0): "arctan", (0, 2): "sqrt"},
+    ]
+    assert not kan.layers[0].present[1, 1] and kan.layers[0].spline_mask[1, 0]
+
+
 def test_from_pykan_refuses():
     with pytest.raises(TypeError, match="expected a pykan model, got Linear without act_fun"):
         from_pykan(nn.Linear(1, 1))
-    model = pykan_model("constants")
-    model.symbolic_fun[0].funs_name[2][1] = "sin"
-    with pytest.raises(
-        ValueError, match=r"symbolic edges; \(layer, input, output\) \(0, 1, 2\): sin. .*unfix_symbolic"
-    ):
+    model = pykan_model("functions")
+    model.act_fun[0].mask = torch.ones(2, 4)
+    with pytest.raises(ValueError, match=r"a spline and a function at once; .* \(0, 0, 0\) is so"):
+        from_pykan(model)
+    model = pykan_model("functions")
+    model.symbolic_fun[0].funs_name[0][1] = "mine"
+    with pytest.raises(ValueError, match=r"unknown function 'mine'.*add_symbolic"):
+        from_pykan(model)
+    model = pykan_model("functions")
+    model.symbolic_fun[0].funs = model.symbolic_fun[1].funs = [[torch.sin] * 3] * 4
+    with pytest.raises(ValueError, match=r"the function 'x\^3' of this pykan model is another"):
         from_pykan(model)
     model = pykan_model("products")
     model.node_bias[1][1] = 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from kan_fast.convert import _build
 from kan_fast.functional import Base
+from kan_fast.functions import find
 from kan_fast.linear import KANLinear
 from kan_fast.network import KAN
 from kan_fast.nodes import Nodes, levels
@@ -21,7 +23,8 @@ def from_pykan(model: Any) -> KAN:
     affine parameters `subnode_scale` and `subnode_bias`; likewise a node with `node_scale` and `node_bias`, after
     subnodes have been multiplied. All of these factors are multiplied into the weights, those of a product into its
     first factor, and b becomes the bias. Grids are copied as they are, adaptive ones too. Edges whose mask is 0 there
-    are masked here (`KANLinear.mask`).
+    are masked here (`KANLinear.mask`). Symbolic edges become symbolic edges (`KANLinear.symbolic`), those with the
+    function "0" a part of the bias.
 
     A network that `prune_input` has cut down reads some columns of its data, `model.input_id`; the result takes these
     columns alone, in ascending order.
@@ -31,8 +34,9 @@ def from_pykan(model: Any) -> KAN:
 
     Raises:
         TypeError: `model` is not one.
-        ValueError: it has a product with a `node_bias`, symbolic edges other than constants, grids of different sizes,
-            or knots that do not increase strictly.
+        ValueError: it has a product with a `node_bias`, an edge that is a spline and a function at once, a function
+            that is not in the library (see `kan_fast.functions.add_symbolic`), grids of different sizes, or knots that
+            do not increase strictly.
     """
     attributes = ("act_fun", "symbolic_fun", "node_scale", "subnode_scale", "width", "mult_arity", "input_id")
     missing = [name for name in attributes if not hasattr(model, name)]
@@ -66,16 +70,22 @@ def _layer(model: Any, level: int, columns: Tensor | slice, nodes: Nodes) -> KAN
     spline_weight = (mask * layer.scale_sp)[..., None] * layer.coef  # (in, out, G + k)
     base_weight = mask * layer.scale_base
     present = layer.mask[columns].T != 0
+    edges, names, functions, constants = _symbolic(model, level)
     result = _build.layer(
         spline_weight[columns].transpose(0, 1),
         base_weight[columns].T,
         layer.grid[columns],
-        bias + factor * _symbolic_constants(model, level),
+        bias + factor * constants,
         degree=layer.k,
         base=_base(model, layer),
         grid_eps=layer.grid_eps,
     )
     result.mask = None if present.all() else present
+    if edges:
+        order = list(range(len(layer.mask)))[columns] if isinstance(columns, slice) else columns.tolist()
+        pairs = [(o, order.index(i)) for o, i in edges]
+        functions[:, 2:] *= factor[[o for o, _ in edges], None]
+        result.fix_many(pairs, names, functions)
     return result
 
 
@@ -85,18 +95,31 @@ def _base(model: Any, layer: Any) -> Base:
     return _build.base_function(layer.base_fun)
 
 
-def _symbolic_constants(model: Any, level: int) -> Tensor:
-    """Sum over the inputs of the symbolic edges, `(out,)`; they may be `c * 0 + d` only."""
-    symbolic = model.symbolic_fun[level]
+def _symbolic(model: Any, level: int) -> tuple[list[tuple[int, int]], list[str], Tensor, Tensor]:
+    """Symbolic edges (output, input), names and affine parameters `(n, 4)`; the sums of constant edges, `(out,)`."""
+    symbolic, splines = model.symbolic_fun[level], model.act_fun[level].mask
     mask = symbolic.mask * float(model.symbolic_enabled)  # (out, in)
-    others = [
-        f"({level}, {i}, {o}): {symbolic.funs_name[o][i]}"
-        for o, i in mask.nonzero().tolist()
-        if symbolic.funs_name[o][i] != "0"
-    ]
-    if others:
+    constant = torch.tensor([[name == "0" for name in row] for row in symbolic.funs_name], device=mask.device)
+    edges = [(o, i) for o, i in (mask * ~constant).nonzero().tolist()]
+    names = [symbolic.funs_name[o][i] for o, i in edges]
+    for (o, i), name in zip(edges, names, strict=True):
+        if splines[i, o] != 0:
+            raise ValueError(
+                f"from_pykan can't convert an edge that is a spline and a function at once; (layer, input, output) "
+                f"{(level, i, o)} is so. Choose one with model.set_mode(layer, input, output, 's') or 'n'"
+            )
+        _check_same(name, symbolic.funs[o][i] if hasattr(symbolic, "funs") else None)
+    outputs, inputs = [o for o, _ in edges], [i for _, i in edges]
+    affine = symbolic.affine[outputs, inputs].clone()
+    affine[:, 2:] *= mask[outputs, inputs][:, None]
+    return edges, names, affine, (mask * constant * symbolic.affine[..., 3]).sum(1)
+
+
+def _check_same(name: str, theirs: Callable[[Tensor], Tensor] | None) -> None:
+    """A user may have given a function the name of another."""
+    ours, z = find(name).evaluate, torch.linspace(-2.3, 2.4, 48, dtype=torch.float64)
+    if theirs is not None and not torch.allclose(theirs(z), ours(z), rtol=1e-5, atol=1e-6, equal_nan=True):
         raise ValueError(
-            f"from_pykan can't convert symbolic edges; (layer, input, output) {'; '.join(others)}. Turn them back into "
-            f"splines with model.unfix_symbolic(layer, input, output), then convert"
+            f"the function {name!r} of this pykan model is another than in the library of kan_fast; add it with "
+            "kan_fast.functions.add_symbolic"
         )
-    return (mask * symbolic.affine[..., 3]).sum(1)

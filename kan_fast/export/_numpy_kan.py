@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -26,27 +26,48 @@ def bsplines(x: np.ndarray, knots: np.ndarray, degree: int) -> tuple[np.ndarray,
 def layer(
     x: np.ndarray,
     knots: np.ndarray,
-    spline: np.ndarray,
+    spline: np.ndarray | None,
     base_weight: np.ndarray | None,
     bias: np.ndarray,
     degree: int,
     base: str,
     extrapolation: str,
     arities: Sequence[int] = (),
+    symbolic: Sequence[tuple[Callable[[np.ndarray], np.ndarray], list[int], list[int], np.ndarray]] = (),
 ) -> np.ndarray:
     """One layer: x (batch, in) to (batch, out); the last outputs are multiplied, `arities` of them at a time."""
-    nearest = x if extrapolation == "zero" else np.clip(x, knots[:, degree], knots[:, -1 - degree])
-    values, slopes = bsplines(nearest, knots, degree)
-    if extrapolation == "linear":
-        values = values + (x - nearest)[..., None] * slopes
-    y = bias + values.reshape(len(x), -1) @ spline.reshape(-1, spline.shape[-1])
-    if base_weight is not None:
-        with np.errstate(over="ignore"):  # exp(-x) = inf is right for very negative x
-            y = y + (x if base == "identity" else x / (1 + np.exp(-x))) @ base_weight
+    y = np.tile(bias, (len(x), 1))
+    if spline is not None:
+        y += splines(x, knots, spline, base_weight, degree, base, extrapolation)
+    for function, outputs, inputs, affine in symbolic:
+        a, b, c, d = affine.T
+        with np.errstate(all="ignore"):  # outside of its domain a function is NaN
+            np.add.at(y.T, outputs, (c * function(a * x[:, inputs] + b) + d).T)
     if not arities:
         return y
     sums, *factors = np.split(y, y.shape[1] - sum(arities) + np.cumsum([0, *arities[:-1]]), axis=1)
     return np.column_stack([sums, *(f.prod(1) for f in factors)])
+
+
+def splines(
+    x: np.ndarray,
+    knots: np.ndarray,
+    spline: np.ndarray,
+    base_weight: np.ndarray | None,
+    degree: int,
+    base: str,
+    extrapolation: str,
+) -> np.ndarray:
+    """The sum of the edges that are splines with a base function."""
+    nearest = x if extrapolation == "zero" else np.clip(x, knots[:, degree], knots[:, -1 - degree])
+    values, slopes = bsplines(nearest, knots, degree)
+    if extrapolation == "linear":
+        values = values + (x - nearest)[..., None] * slopes
+    y = values.reshape(len(x), -1) @ spline.reshape(-1, spline.shape[-1])
+    if base_weight is not None:
+        with np.errstate(over="ignore"):  # exp(-x) = inf is right for very negative x
+            y = y + (x if base == "identity" else x / (1 + np.exp(-x))) @ base_weight
+    return y
 
 
 def network(x: np.ndarray, layers: Sequence[tuple]) -> np.ndarray:

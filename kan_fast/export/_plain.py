@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from itertools import groupby
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,18 +15,31 @@ from kan_fast.linear import KANLinear
 from kan_fast.network import KAN
 from kan_fast.nodes import Nodes
 
+if TYPE_CHECKING:
+    import sympy
+
+
+class Symbolic(NamedTuple):
+    """The symbolic edges of a layer that have one function."""
+
+    formula: sympy.Expr  # of the symbol z
+    outputs: list[int]  # edges lead to them
+    inputs: list[int]  # edges start from them
+    affine: npt.NDArray  # (n, 4)
+
 
 class Plain(NamedTuple):
     """The numbers of one layer, in the order in which the exported functions take them."""
 
     knots: npt.NDArray  # (in, G + 2k + 1)
-    spline: npt.NDArray  # (in, G + k, out)
+    spline: npt.NDArray | None  # (in, G + k, out); without it there is no base function either
     base_weight: npt.NDArray | None  # (in, out)
     bias: npt.NDArray  # (out,)
     degree: int
     base: str
     extrapolation: str
     arities: tuple[int, ...]  # factors of each product; the last sum(arities) outputs are multiplied
+    symbolic: tuple[Symbolic, ...]  # edges that are added
 
     @property
     def width(self) -> int:
@@ -36,7 +50,8 @@ class Plain(NamedTuple):
 def plain_layers(model: nn.Module, dtype: torch.dtype | None = None) -> list[Plain]:
     """The layers of a KANLinear, a KAN, or an nn.Sequential of them; dropout and nn.Identity are left out.
 
-    Masked edges are 0. `Nodes` become part of the KANLinear that they follow.
+    Splines on masked and on symbolic edges are 0; a layer without others has none. `Nodes` become part of the
+    KANLinear that they follow.
 
     Args:
         model: what to export.
@@ -79,7 +94,8 @@ def _parts(model: nn.Module) -> Iterator[KANLinear | Nodes]:
 
 
 def _plain(layer: KANLinear, arities: tuple[int, ...], dtype: torch.dtype) -> Plain:
-    if not isinstance(layer.base, str):
+    splines = layer.has_splines()
+    if splines and not isinstance(layer.base, str):
         raise TypeError(f"can't export the callable base function {layer.base!r}; allowed: 'silu', 'identity', 'zero'")
     if not layer.spline_weight.numel():
         raise ValueError(f"can't export a layer without edges: {layer}")
@@ -92,11 +108,23 @@ def _plain(layer: KANLinear, arities: tuple[int, ...], dtype: torch.dtype) -> Pl
     spline_weight, base_weight = layer.edge_weights()
     return Plain(
         numbers(layer.grid),
-        numbers(spline_weight.permute(1, 2, 0)),
-        None if base_weight is None else numbers(base_weight.T),
+        numbers(spline_weight.permute(1, 2, 0)) if splines else None,
+        numbers(base_weight.T) if splines and base_weight is not None else None,
         numbers(torch.zeros(layer.out_features) if layer.bias is None else layer.bias),
         layer.spline_order,
-        layer.base,
+        layer.base if isinstance(layer.base, str) and splines else "zero",
         layer.extrapolation,
         arities,
+        tuple(_symbolic(layer, numbers)) if layer.symbolic is not None else (),
     )
+
+
+def _symbolic(layer: KANLinear, numbers: Callable[[Tensor], npt.NDArray]) -> Iterator[Symbolic]:
+    import sympy
+
+    assert layer.symbolic is not None
+    z, rows = sympy.Symbol("z"), numbers(layer.symbolic.affine)
+    for function, run in groupby(enumerate(layer.symbolic.items()), key=lambda item: item[1][1]):
+        edges = [(n, edge) for n, (edge, _, _) in run]
+        outputs, inputs = ([edge[side] for _, edge in edges] for side in (0, 1))
+        yield Symbolic(function.formula(z), outputs, inputs, rows[[n for n, _ in edges]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -13,17 +14,26 @@ from torch import nn
 from kan_fast._version import __version__
 from kan_fast.export._plain import Plain, plain_layers
 
+if TYPE_CHECKING:
+    import sympy
+
 EVALUATION = """\
 enum { ZERO, LINEAR, CLAMP };    /* extrapolation */
 enum { NONE, IDENTITY, SILU };   /* base function; NONE has no weights */
 
+typedef struct {  /* c f(a x + b) + d */
+  int output, input, function;
+  real a, b, c, d;
+} edge;
+
 typedef struct {
-  int inputs, outputs, spans, degree, extrapolation, base, products;
+  int inputs, outputs, spans, degree, extrapolation, base, products, edges;
   const real *knots;       /* inputs x (spans + 4 degree + 1); the grid range is 2 degree knots from either end */
-  const real *spline;      /* inputs x (spans + degree) x outputs */
+  const real *spline;      /* inputs x (spans + degree) x outputs; 0 without any */
   const real *base_weight; /* inputs x outputs, or 0 */
   const real *bias;        /* outputs */
   const int *arities;      /* products, or 0: how many of the last outputs each of them multiplies */
+  const edge *symbolic;    /* edges, or 0: functions that are added */
 } layer;
 
 /* The degree + 1 B-splines that can differ from 0 at x (Cox-de Boor); returns the number of the first. */
@@ -67,7 +77,7 @@ static int bsplines(const layer *l, const real *t, real x, real *b) {
 static void apply(const layer *l, const real *x, real *y) {
   const int k = l->degree, rows = l->spans + k, n = l->outputs;
   for (int o = 0; o < n; o++) y[o] = l->bias[o];
-  for (int i = 0; i < l->inputs; i++) {
+  for (int i = 0; l->spline && i < l->inputs; i++) {
     real b[MAX_DEGREE + 1];
     const int first = bsplines(l, l->knots + i * (l->spans + 4 * k + 1), x[i], b);
     const real *spline = l->spline + i * rows * n;
@@ -81,6 +91,8 @@ static void apply(const layer *l, const real *x, real *y) {
     const real value = l->base == SILU ? x[i] / (1 + EXP(-x[i])) : x[i];
     for (int o = 0; o < n; o++) y[o] += value * weight[o];
   }
+  for (const edge *e = l->symbolic; e < l->symbolic + l->edges; e++)
+    y[e->output] += e->c * function(e->function, e->a * x[e->input] + e->b) + e->d;
 
   real *product = y + n;
   for (int p = 0; p < l->products; p++) product -= l->arities[p];
@@ -113,6 +125,7 @@ def to_c(model: nn.Module, name: str = "kan", dtype: torch.dtype | None = None) 
         raise ValueError(f"name must be a C identifier that starts with a letter, got {name!r}")
     layers = plain_layers(model, dtype)
     double = layers[0].knots.dtype == np.float64
+    functions = list(dict.fromkeys(edges.formula for layer in layers for edges in layer.symbolic))
     real = "double" if double else "float"
     prototype = f"void {name}(const {real} *x, {real} *y)"
     width = [len(layers[0].knots), *(layer.width for layer in layers)]
@@ -128,8 +141,9 @@ def to_c(model: nn.Module, name: str = "kan", dtype: torch.dtype | None = None) 
             f"#define EXP {'exp' if double else 'expf'}",
             f"#define MAX_DEGREE {max(1, *(layer.degree for layer in layers))}",
             "",
+            *_functions(functions, not double),
             EVALUATION,
-            *(_arrays(number, layer) for number, layer in enumerate(layers)),
+            *(_arrays(number, layer, functions) for number, layer in enumerate(layers)),
             f"static const layer layers[{len(layers)}] = {{",
             *(f"  {_struct(number, layer)}," for number, layer in enumerate(layers)),
             "};",
@@ -157,30 +171,78 @@ def _calls(layers: list[Plain]) -> Iterator[str]:
         yield f"  for (int o = 0; o < {layers[-1].width}; o++) y[o] = {buffers[len(layers)]}[o];"
 
 
+def _functions(formulas: list[sympy.Expr], single: bool) -> Iterator[str]:
+    """The function that evaluates the formulas, which are of the symbol z, by their number."""
+    if not formulas:
+        yield "static real function(int number, real z) { return (void)number, z; }\n"
+        return
+    from kan_fast.symbolic.code import C_BESSEL, c_expression
+
+    cases = [f"    case {n}: return {c_expression(formula, single)};" for n, formula in enumerate(formulas)]
+    if any("bessel(" in case for case in cases):
+        yield C_BESSEL
+    yield "\n".join(
+        [
+            "static real function(int number, real z) {",
+            "  switch (number) {",
+            *cases,
+            "    default: return z;",
+            "  }",
+            "}\n",
+        ]
+    )
+
+
 def _struct(number: int, layer: Plain) -> str:
-    (inputs, rows, outputs), k = layer.spline.shape, layer.degree
+    inputs, outputs, k = len(layer.knots), len(layer.bias), layer.degree
     base = {"silu": "SILU", "identity": "IDENTITY", "zero": "NONE"}[layer.base]
-    weight = "0" if layer.base_weight is None else f"base_weight_{number}"
-    products = len(layer.arities)
-    arrays = f"knots_{number}, spline_{number}, {weight}, bias_{number}, {f'arities_{number}' if products else 0}"
-    return f"{{{inputs}, {outputs}, {rows - k}, {k}, {layer.extrapolation.upper()}, {base}, {products}, {arrays}}}"
+    products, edges = len(layer.arities), sum(len(edges.outputs) for edges in layer.symbolic)
+    fields = {
+        "knots": layer.spline is not None,
+        "spline": layer.spline is not None,
+        "base_weight": layer.base_weight is not None,
+        "bias": True,
+        "arities": products,
+        "symbolic": edges,
+    }
+    arrays = ", ".join(f"{field}_{number}" if there else "0" for field, there in fields.items())
+    spans = layer.knots.shape[1] - 1 - 2 * k
+    sizes = f"{inputs}, {outputs}, {spans}, {k}, {layer.extrapolation.upper()}, {base}, {products}, {edges}"
+    return f"{{{sizes}, {arrays}}}"
 
 
-def _arrays(number: int, layer: Plain) -> str:
+def _arrays(number: int, layer: Plain, functions: list[sympy.Expr]) -> str:
     """Definitions of the arrays. Knots get k more on either side, so that the recursion needs no special case there."""
     k, knots = layer.degree, layer.knots
     step = (knots[:, -1:] - knots[:, :1]) / (knots.shape[1] - 1)
     more = step * np.arange(1, k + 1, dtype=knots.dtype)
     padded = np.concatenate([knots[:, :1] - more[:, ::-1], knots, knots[:, -1:] + more], 1)
-    arrays = {"knots": padded, "spline": layer.spline, "base_weight": layer.base_weight, "bias": layer.bias}
+    arrays = {
+        "knots": None if layer.spline is None else padded,
+        "spline": layer.spline,
+        "base_weight": layer.base_weight,
+        "bias": layer.bias,
+    }
     definitions = [_array(f"{field}_{number}", array) for field, array in arrays.items() if array is not None]
     if layer.arities:
         definitions.append(f"static const int arities_{number}[] = {{{', '.join(map(str, layer.arities))}}};\n")
+    if layer.symbolic:
+        rows = [
+            f"  {{{output}, {input_}, {functions.index(edges.formula)}, {_numbers(affine)}}}"
+            for edges in layer.symbolic
+            for output, input_, affine in zip(edges.outputs, edges.inputs, edges.affine, strict=True)
+        ]
+        body = ",\n".join(rows)
+        definitions.append(f"static const edge symbolic_{number}[] = {{\n{body}\n}};\n")
     return "\n".join(definitions)
 
 
 def _array(name: str, array: npt.NDArray) -> str:
-    suffix = "" if array.dtype == np.float64 else "f"
-    numbers = [f"{number}{suffix}" for number in array.ravel()]  # the shortest decimals that are exact
-    lines = ",\n".join("  " + ", ".join(numbers[i : i + 8]) for i in range(0, len(numbers), 8))
+    flat = array.ravel()
+    lines = ",\n".join("  " + _numbers(flat[i : i + 8]) for i in range(0, len(flat), 8))
     return f"static const real {name}[] = {{\n{lines}\n}};\n"
+
+
+def _numbers(row: npt.NDArray) -> str:
+    suffix = "" if row.dtype == np.float64 else "f"
+    return ", ".join(f"{number}{suffix}" for number in row)  # the shortest decimals that are exact

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,8 @@ from torch import nn
 
 from kan_fast._version import __version__
 from kan_fast.export import _numpy_kan
-from kan_fast.export._plain import Plain, plain_layers
+from kan_fast.export._plain import Plain, Symbolic, plain_layers
+from kan_fast.symbolic import _special
 
 
 def to_numpy(model: nn.Module, dtype: torch.dtype | None = None) -> Callable[[npt.ArrayLike], npt.NDArray]:
@@ -26,7 +28,7 @@ def to_numpy(model: nn.Module, dtype: torch.dtype | None = None) -> Callable[[np
     Raises:
         TypeError, ValueError: the model can't be exported; the message says why.
     """
-    return partial(_numpy_kan.network, layers=plain_layers(model, dtype))
+    return partial(_numpy_kan.network, layers=_layers(model, dtype))
 
 
 def to_numpy_source(model: nn.Module, name: str = "kan", dtype: torch.dtype | None = None) -> str:
@@ -42,8 +44,11 @@ def to_numpy_source(model: nn.Module, name: str = "kan", dtype: torch.dtype | No
     """
     if not name.isidentifier():
         raise ValueError(f"name must be a Python identifier, got {name!r}")
-    layers = plain_layers(model, dtype)
-    head = f"{inspect.getsource(_numpy_kan).rstrip()}\n\n\n# exported by kan_fast {__version__}\n"
+    layers = _layers(model, dtype)
+    head = inspect.getsource(_numpy_kan).rstrip()
+    if any(layer.symbolic for layer in layers):
+        head = f"{head}\n\n\n{inspect.getsource(_special).rstrip()}"
+    head = f"{head}\n\n\n# exported by kan_fast {__version__}\n"
     body = "".join(map(_layer_source, layers))
     inputs, outputs = len(layers[0].knots), layers[-1].width
     return (
@@ -52,9 +57,41 @@ def to_numpy_source(model: nn.Module, name: str = "kan", dtype: torch.dtype | No
     )
 
 
+class _Expression:
+    """A function of z from its text, which is its representation; can be pickled."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __call__(self, z: npt.NDArray) -> npt.NDArray:
+        return eval(self.text, vars(_special) | {"z": z})
+
+    def __repr__(self) -> str:
+        return f"lambda z: {self.text}"
+
+
+def _layers(model: nn.Module, dtype: torch.dtype | None) -> list[Plain]:
+    """The layers as `_numpy_kan` takes them."""
+    layers = plain_layers(model, dtype)
+    return [layer._replace(symbolic=tuple(map(_executable, layer.symbolic))) for layer in layers]
+
+
+def _executable(edges: Symbolic) -> Any:
+    from kan_fast.symbolic.code import numpy_expression
+
+    return (_Expression(numpy_expression(edges.formula)), *edges[1:])
+
+
 def _layer_source(layer: Plain) -> str:
-    fields = [_array_source(f) if isinstance(f, np.ndarray) else repr(f) for f in layer]
-    return "    (\n" + "".join(f"        {field},\n" for field in fields) + "    ),\n"
+    return "    (\n" + "".join(f"        {_source(field)},\n" for field in layer) + "    ),\n"
+
+
+def _source(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return _array_source(value)
+    if isinstance(value, tuple):
+        return f"({''.join(f'{_source(item)}, ' for item in value)})"
+    return repr(value)
 
 
 def _array_source(array: npt.NDArray) -> str:

@@ -56,6 +56,20 @@ def constants() -> KAN:
     return model
 
 
+def functions() -> KAN:
+    """Splines and symbolic edges beside each other, sums and a product, with affine factors."""
+    model = build([2, [2, 1], 1], torch.float64, grid=5, k=3, noise_scale=1.0, affine_trainable=True)
+    edges = [(0, 0, 0, "sin"), (0, 1, 0, "x^3"), (0, 0, 2, "gaussian"), (0, 1, 3, "exp"), (1, 0, 0, "arctan")]
+    for level, i, o, name in [*edges, (1, 2, 0, "x^0.5"), (0, 1, 1, "0")]:
+        model.fix_symbolic(level, i, o, name, fit_params_bool=False, log_history=False)
+        model.symbolic_fun[level].affine.data[o, i] += 0.3 * torch.rand(4)
+    model.symbolic_fun[1].affine.data[0, 2, 1] += 100  # keeps the root real
+    for parameters in (model.node_scale, model.subnode_bias, model.subnode_scale):
+        for parameter in parameters:
+            parameter.data += 0.3 * torch.randn_like(parameter)
+    return model
+
+
 def fewer_inputs() -> KAN:
     """Reads columns 2 and 0 of its data, in this order."""
     model = build([3, 4, 1], grid=5, k=3, noise_scale=1.0)
@@ -101,5 +115,5 @@ def record(model: KAN) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    cases = (plain, adaptive, masked, affine, double, constants, fewer_inputs, products)
+    cases = (plain, adaptive, masked, affine, double, constants, functions, fewer_inputs, products)
     torch.save({case.__name__: record(case()) for case in cases}, Path(__file__).with_name("pykan.pt"))

@@ -1,0 +1,180 @@
+"""Formulas as source code: C99, numpy and LaTeX."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy.typing as npt
+import sympy
+from sympy.codegen.ast import float32, real
+from sympy.printing.c import C99CodePrinter
+from sympy.printing.codeprinter import PrintMethodNotImplementedError
+from sympy.printing.numpy import NumPyPrinter
+
+from kan_fast.symbolic import _special
+
+C_BESSEL = """\
+static double bessel(int order, double x) { /* of the first kind: Bessel's integral by the trapezoidal rule */
+  const double pi = 3.14159265358979324;
+  const int points = 32 + (int)fmin(fabs(x), 1e6);
+  double sum = 0;
+  if (!(fabs(x) < HUGE_VAL)) return x == x ? 0 : x;
+  for (int p = 0; p < points; p++) sum += cos(order * (p + 0.5) * pi / points - x * sin((p + 0.5) * pi / points));
+  return sum / points;
+}
+"""
+
+
+class _C(C99CodePrinter):
+    def _print_besselj(self, expression: Any) -> str:
+        return f"bessel({expression.order}, {self._print(expression.argument)})"
+
+
+class _NumPy(NumPyPrinter):
+    def _print_Float(self, number: Any) -> str:
+        return repr(float(number))
+
+    def _print_erf(self, expression: Any) -> str:
+        return f"erf({self._print(expression.args[0])})"
+
+    def _print_besselj(self, expression: Any) -> str:
+        return f"bessel({expression.order}, {self._print(expression.argument)})"
+
+
+def c_expression(expression: sympy.Expr, single: bool = False) -> str:
+    """An expression in C99 with math.h; J_n is `bessel(n, x)` (see `C_BESSEL`).
+
+    Args:
+        expression: of symbols whose names are C expressions.
+        single: whether to compute in float, not double.
+
+    Raises:
+        ValueError: it has a function that C doesn't know.
+    """
+    settings = {"type_aliases": {real: float32}} if single else {}
+    numbers = {n: sympy.Float(n, 17) for n in expression.atoms(sympy.NumberSymbol)}  # M_PI is not in C99
+    return _printed(_C(settings), expression.xreplace(numbers), "C")
+
+
+def numpy_expression(expression: sympy.Expr) -> str:
+    """An expression in Python with numpy as np; erf and J_n, `bessel(n, x)`, are those of `_special.py`.
+
+    Raises:
+        ValueError: it has a function that numpy doesn't know.
+    """
+    return _printed(_NumPy(), expression, "numpy").replace("numpy.", "np.")
+
+
+def c_source(formulas: Sequence[sympy.Expr], symbols: Sequence[sympy.Symbol], name: str = "formula") -> str:
+    """Source of `void name(const double *x, double *y)` in C99, which needs nothing but math.h.
+
+    Args:
+        formulas: what y holds: `model.symbolic_formula()` gives them and the symbols.
+        symbols: what x holds.
+        name: name of the function; all else in the file is static.
+
+    Raises:
+        ValueError: a function in the formulas has no formula itself or is unknown in C; a symbol is missing in
+            `symbols`; or `name` is no identifier.
+    """
+    if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII):
+        raise ValueError(f"name must be a C identifier that starts with a letter, got {name!r}")
+    steps, results = _steps(formulas, symbols)
+    body = [f"  const double {step} = {c_expression(value)};" for step, value in steps]
+    body += [f"  y[{k}] = {c_expression(result)};" for k, result in enumerate(results)]
+    prototype = f"void {name}(const double *x, double *y)"
+    about = f"/* x: {_ascii(symbols)}; y: {len(formulas)} numbers. C99; link with -lm. */"
+    helper = [C_BESSEL] if any("bessel(" in line for line in body) else []
+    return "\n".join([about, f"{prototype};", "", "#include <math.h>", "", *helper, f"{prototype} {{", *body, "}", ""])
+
+
+def numpy_source(formulas: Sequence[sympy.Expr], symbols: Sequence[sympy.Symbol], name: str = "formula") -> str:
+    """A Python module with a function of one array, `(..., len(symbols))` to `(..., len(formulas))`; it needs numpy.
+
+    Args:
+        formulas: see `c_source`.
+        symbols: see `c_source`.
+        name: name of the function.
+
+    Raises:
+        ValueError: as `c_source`.
+    """
+    if not name.isidentifier():
+        raise ValueError(f"name must be a Python identifier, got {name!r}")
+    steps, results = _steps(formulas, symbols)
+    lines = [f"{step} = {numpy_expression(value)}" for step, value in steps]
+    lines.append(f"y = [{', '.join(map(numpy_expression, results))}]")
+    head = inspect.getsource(_special) if re.search(r"\b(erf|bessel)\(", "".join(lines)) else "import numpy as np\n"
+    inner = "".join(f"        {line}\n" for line in lines)
+    return (
+        f"{head}\n\ndef {name}(x):\n"
+        f'    """{_ascii(symbols)}: (..., {len(symbols)}) to (..., {len(formulas)})."""\n'
+        "    x = np.moveaxis(np.asarray(x, dtype=float), -1, 0)\n"
+        f"    if len(x) != {len(symbols)}:\n"
+        f'        raise ValueError(f"expected last dimension {len(symbols)}, got {{len(x)}}")\n'
+        '    with np.errstate(all="ignore"):\n'
+        f"{inner}"
+        "    return np.stack([np.broadcast_to(part, x.shape[1:]) for part in y], -1)\n"
+    )
+
+
+def numpy_function(
+    formulas: Sequence[sympy.Expr], symbols: Sequence[sympy.Symbol]
+) -> Callable[[npt.ArrayLike], npt.NDArray]:
+    """The function that `numpy_source` writes; NaN or infinite where the formulas are, without warnings."""
+    scope: dict[str, Any] = {}
+    exec(numpy_source(formulas, symbols), scope)
+    return scope["formula"]
+
+
+def latex(formulas: Sequence[sympy.Expr], names: Sequence[str] | None = None) -> str:
+    r"""Equations for LaTeX, in an `align*` environment (amsmath) if there are several.
+
+    Args:
+        formulas: see `c_source`.
+        names: the left-hand sides, in LaTeX; None for y, or y_1, y_2, ...
+    """
+    several = len(formulas) > 1
+    names = [f"y_{{{k + 1}}}" if several else "y" for k in range(len(formulas))] if names is None else names
+    if len(names) != len(formulas):
+        raise ValueError(f"names must have an entry for each of {len(formulas)} formulas, got {len(names)}")
+    lines = [f"{name} {'&' if several else ''}= {sympy.latex(f)}" for name, f in zip(names, formulas, strict=True)]
+    body = " \\\\\n".join(lines)
+    return f"\\begin{{align*}}\n{body}\n\\end{{align*}}" if several else body
+
+
+def _steps(formulas: Sequence[sympy.Expr], symbols: Sequence[sympy.Symbol]) -> tuple[Any, list[sympy.Expr]]:
+    """What formulas have in common, each as (name, value), and what remains of them; symbols become x[0], x[1], ..."""
+    if not all(isinstance(symbol, sympy.Symbol) for symbol in symbols):
+        raise ValueError(f"symbols must be sympy symbols, got {list(symbols)}")
+    missing = set().union(*(formula.free_symbols for formula in formulas)) - set(symbols)
+    if missing:
+        raise ValueError(f"the formulas have symbols that are not among {list(symbols)}: {sorted(map(str, missing))}")
+    entries = {symbol: sympy.Symbol(f"x[{i}]") for i, symbol in enumerate(symbols)}
+    return sympy.cse([formula.xreplace(entries) for formula in formulas], sympy.numbered_symbols("t"), order="none")
+
+
+def _ascii(symbols: Sequence[sympy.Symbol]) -> str:
+    return re.sub(r"[^\w ,.^+-]", "_", ", ".join(map(str, symbols)), flags=re.ASCII)
+
+
+def _printed(printer: Any, expression: sympy.Expr, language: str) -> str:
+    try:
+        return printer.doprint(expression)
+    except PrintMethodNotImplementedError as error:
+        unknown = sorted({str(f.func) for f in expression.atoms(sympy.Function) if _unknown(printer, f)})
+        raise ValueError(
+            f"{', '.join(unknown) or expression} can't be written in {language}; give a function of your own a formula "
+            "in functions that sympy knows: add_symbolic(name, fun, expression='sin(z)/z')"
+        ) from error
+
+
+def _unknown(printer: Any, function: sympy.Expr) -> bool:
+    try:
+        printer.doprint(function.func(*(sympy.Symbol("x") if not a.is_number else a for a in function.args)))
+    except PrintMethodNotImplementedError:
+        return True
+    return False

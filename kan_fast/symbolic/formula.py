@@ -1,0 +1,131 @@
+"""`KAN.symbolic_formula`: what a network computes whose edges are all symbolic."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    import sympy
+
+    from kan_fast.linear import KANLinear
+    from kan_fast.network import KAN
+    from kan_fast.nodes import Nodes
+    from kan_fast.symbolic.normal import Combination
+
+    Scales = Sequence[Sequence[float] | torch.Tensor]
+
+_RECOGNISED = 1e-3  # tolerance of constants that are recognised, unless one is given
+_SHOWN = 8  # edges that an error names
+
+
+def symbolic_formula(
+    model: KAN,
+    var: Sequence[str | sympy.Expr] | None = None,
+    *,
+    digits: int | None = None,
+    constants: bool | float = False,
+    simplify: bool = False,
+    normalizer: Scales | None = None,
+    output_normalizer: Scales | None = None,
+) -> tuple[list[sympy.Expr], list[sympy.Expr]]:
+    """The formulas of a network all of whose edges are symbolic, in a normal form (`kan_fast.symbolic.normal`).
+
+    They evaluate to the network's outputs, to rounding, unless `digits` or `constants` change their numbers.
+
+    Args:
+        model: the network; `model.symbolic_formula(...)` gives it.
+        var: a name, symbol or expression for every input; None for x_1, x_2, ..., the columns that the network was
+            trained with: what `prune_input` has removed keeps its number.
+        digits: decimal places to round numbers to; what becomes 0 is dropped. None for all digits.
+        constants: whether to replace numbers by fractions, roots, and multiples of pi and e that are close, or how
+            close: True is 1e-3. See `kan_fast.symbolic.constants.recognised`.
+        simplify: whether to try sympy's expand and simplify, and take what is shortest; may take long.
+        normalizer: `(mean, std)` of the inputs, if the network was trained with `(x - mean) / std`; the formulas then
+            take x itself.
+        output_normalizer: likewise of the outputs; the formulas then give `y * std + mean`.
+
+    Returns:
+        The formulas, one for each output, and the symbols of the inputs.
+
+    Raises:
+        ValueError: some edges are splines, or sizes don't fit.
+    """
+    import sympy
+
+    from kan_fast.symbolic.constants import recognised, rounded
+    from kan_fast.symbolic.normal import Combination
+    from kan_fast.symbolic.simplify import shortest
+
+    splines = spline_edges(model)
+    if splines:
+        more = "" if len(splines) <= _SHOWN else f" and {len(splines) - _SHOWN} more"
+        raise ValueError(
+            f"a formula needs symbolic edges: (layer, input, output) {', '.join(map(str, splines[:_SHOWN]))}{more} are "
+            "splines; fix them with fix_symbolic or auto_symbolic, or prune them"
+        )
+    names = [f"x_{i + 1}" for i in model.input_id] if var is None else list(var)
+    if len(names) != model.width_in[0]:
+        raise ValueError(
+            f"var must have an entry for each of the {model.width_in[0]} inputs, got {len(names)}: {names}"
+        )
+    symbols = [sympy.Symbol(name) if isinstance(name, str) else name for name in names]
+    level = [Combination.of(symbol) for symbol in symbols]
+    if normalizer is not None:
+        pairs = zip(level, *scales("normalizer", normalizer, len(level)), strict=True)
+        level = [node.plus(-mean).times(1 / std) for node, mean, std in pairs]
+    for layer, nodes in zip(model.layers, model.nodes, strict=True):
+        level = _nodes(nodes, _layer(layer, level))
+    if output_normalizer is not None:
+        pairs = zip(level, *scales("output_normalizer", output_normalizer, len(level)), strict=True)
+        level = [node.times(std).plus(mean) for node, mean, std in pairs]
+    formulas = [node.expression() for node in level]
+    if simplify:
+        formulas = [shortest(formula) for formula in formulas]
+    if constants:
+        formulas = [recognised(formula, _RECOGNISED if constants is True else constants) for formula in formulas]
+    if digits is not None:
+        formulas = [rounded(formula, digits) for formula in formulas]
+    return formulas, symbols
+
+
+def spline_edges(model: KAN) -> list[tuple[int, int, int]]:
+    """Edges (layer, input, output) that are splines, neither symbolic nor masked."""
+    found = []
+    for number, layer in enumerate(model.layers):
+        splines = layer.present if layer.spline_mask is None else layer.spline_mask
+        found += [(number, i, o) for o, i in splines.nonzero().tolist()]
+    return found
+
+
+def _layer(layer: KANLinear, inputs: Sequence[Combination]) -> list[Combination]:
+    """The outputs of a layer: for each, its bias and its edges."""
+    from kan_fast.symbolic.normal import Combination, applied, total
+
+    biases = [0.0] * layer.out_features if layer.bias is None else layer.bias.tolist()
+    parts = [[Combination(bias)] for bias in biases]
+    for (output, input_), function, (a, b, c, d) in [] if layer.symbolic is None else layer.symbolic.items():
+        parts[output].append(applied(function, inputs[input_].times(a).plus(b), c, d))
+    return [total(combinations) for combinations in parts]
+
+
+def _nodes(nodes: Nodes, subnodes: Sequence[Combination]) -> list[Combination]:
+    """The nodes of a level: sums as they are, and products."""
+    from kan_fast.symbolic.normal import product
+
+    factors = groupby(range(nodes.sums, len(subnodes)), key=lambda subnode: nodes.owner[subnode])
+    return [*subnodes[: nodes.sums], *(product(subnodes[n] for n in numbers) for _, numbers in factors)]
+
+
+def scales(name: str, given: Any, count: int) -> tuple[list[float], list[float]]:
+    """Means and standard deviations as lists of floats."""
+    mean, std = (torch.as_tensor(part, dtype=torch.float64).reshape(-1) for part in given)
+    mean, std = mean.expand(count) if len(mean) == 1 else mean, std.expand(count) if len(std) == 1 else std
+    if len(mean) != count or len(std) != count or not (std > 0).all():
+        raise ValueError(
+            f"{name} must be (mean, std) with a number for each of {count} columns and std > 0, got {given!r}"
+        )
+    return mean.tolist(), std.tolist()

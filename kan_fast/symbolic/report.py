@@ -1,0 +1,218 @@
+"""`KAN.formula_report`: how good formulas are on held-out data, beside the network, and what each function costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from kan_fast import flow
+from kan_fast.linear import KANLinear
+from kan_fast.symbolic.formula import scales, spline_edges, symbolic_formula
+
+if TYPE_CHECKING:
+    import sympy
+
+    from kan_fast.network import KAN
+
+_SHOWN = 10  # edges that are printed
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How well an output is predicted; over the samples where the prediction is finite.
+
+    Attributes:
+        rmse: root of the mean squared error; NaN if no prediction is finite.
+        r2: coefficient of determination, at most 1; NaN if the labels are constant.
+        broken: number of samples where the prediction is NaN or infinite.
+    """
+
+    rmse: float
+    r2: float
+    broken: int
+
+
+@dataclass(frozen=True)
+class Output:
+    """An output of the network; without a formula if some edge is a spline."""
+
+    model: Accuracy
+    formula: Accuracy | None = None
+    expression: sympy.Expr | None = None
+
+    @property
+    def complexity(self) -> int | None:
+        """Number of operations in the formula."""
+        return None if self.expression is None else int(self.expression.count_ops())
+
+
+@dataclass(frozen=True)
+class Edge:
+    """A symbolic edge.
+
+    Attributes:
+        layer: its number; `input` and `output` are nodes that it connects.
+        function: its name in the library.
+        cost: RMSE of the network (over all outputs) less that of the network with this edge as the spline that it was
+            before it was fixed; the other edges stay as they are.
+        broken: number of samples for which its argument is finite and its value is not.
+    """
+
+    layer: int
+    input: int
+    output: int
+    function: str
+    cost: float
+    broken: int
+
+
+@dataclass(frozen=True)
+class FormulaReport:
+    """Accuracy of formulas; print it to read it.
+
+    Attributes:
+        samples: number of samples.
+        outputs: one entry for each output.
+        edges: symbolic edges, those that cost most first.
+        splines: edges (layer, input, output) that are splines.
+    """
+
+    samples: int
+    outputs: list[Output]
+    edges: list[Edge]
+    splines: list[tuple[int, int, int]]
+
+    def __str__(self) -> str:
+        return "\n".join([*self._outputs(), *self._edges(), *self._warnings()])
+
+    def _outputs(self) -> list[str]:
+        head = ["output", "formula RMSE", "R2", "model RMSE", "R2", "complexity"]
+        rows = [
+            [str(k), *_cells(o.formula), *_cells(o.model), "-" if o.complexity is None else str(o.complexity)]
+            for k, o in enumerate(self.outputs)
+        ]
+        formulas = [f"  y_{k} = {o.expression}" for k, o in enumerate(self.outputs) if o.expression is not None]
+        return [f"{self.samples} samples", *_table([head, *rows]), *formulas]
+
+    def _edges(self) -> list[str]:
+        if not self.edges:
+            return []
+        head = ["(layer, input, output)", "function", "cost in RMSE"]
+        rows = [[str((e.layer, e.input, e.output)), e.function, f"{e.cost:.3g}"] for e in self.edges[:_SHOWN]]
+        more = len(self.edges) - len(rows)
+        return ["edges that lose most", *_table([head, *rows]), *([f"  and {more} more"] if more else [])]
+
+    def _warnings(self) -> list[str]:
+        lines = []
+        for k, output in enumerate(self.outputs):
+            worst = output.model if output.formula is None else output.formula
+            if worst.broken:
+                lines.append(f"output {k} is NaN or infinite for {worst.broken} of {self.samples} samples")
+        for e in self.edges:
+            if e.broken:
+                lines.append(f"  edge {(e.layer, e.input, e.output)}, {e.function}, for {e.broken} of them")
+        if self.splines:
+            lines.append(f"no formula: {len(self.splines)} edges are splines")
+        return lines
+
+
+@torch.no_grad()
+def formula_report(model: KAN, test_input: Tensor, test_label: Tensor, **options: Any) -> FormulaReport:
+    """How good the formulas are, beside the network itself, and which symbolic edges cost most.
+
+    Without options that change numbers (`digits`, `constants`) the formulas are as good as the network. Predictions
+    that are NaN or infinite, from a pole or outside of a domain, are counted, with the edges that they come from.
+
+    Args:
+        model: the network; `model.formula_report(...)` gives it. If some edges are splines, there is no formula.
+        test_input: samples `(n, in)`, best those that the network was not trained on.
+        test_label: `(n, out)`.
+        options: those of `symbolic_formula`; with a normalizer, data are those that the formulas take and give.
+
+    Raises:
+        ValueError: shapes don't fit, or a function of one's own has no formula.
+    """
+    like = model.layers[0].spline_weight
+    x, label = (torch.as_tensor(t).to(like.device, torch.float64) for t in (test_input, test_label))
+    if x.dim() != 2 or x.shape[1] != model.width_in[0] or label.shape != (len(x), model.width_in[-1]) or not len(x):
+        raise ValueError(
+            f"expected inputs (n, {model.width_in[0]}) and labels (n, {model.width_in[-1]}), got "
+            f"{tuple(x.shape)} and {tuple(label.shape)}"
+        )
+    splines, formulas = spline_edges(model), None
+    if not splines:
+        from kan_fast.symbolic.code import numpy_function
+
+        formulas, symbols = symbolic_formula(model, **options)
+        values = torch.from_numpy(numpy_function(formulas, symbols)(x.cpu().numpy())).to(x.device)
+    start = _scaled("normalizer", options, x, back=False).to(like.dtype)
+    output, inputs = flow.record(model, model.layers, start)
+    prediction = _scaled("output_normalizer", options, output.double(), back=True)
+    outputs = [
+        Output(_accuracy(prediction[:, k], label[:, k]))
+        if formulas is None
+        else Output(_accuracy(prediction[:, k], label[:, k]), _accuracy(values[:, k], label[:, k]), formulas[k])
+        for k in range(label.shape[1])
+    ]
+
+    def error(output: Tensor) -> float:
+        squares = (_scaled("output_normalizer", options, output.double(), back=True) - label).square()
+        return squares[squares.isfinite()].mean().sqrt().item()
+
+    edges = []
+    for number, layer in enumerate(model.layers):
+        rest = _tail(model, number)
+        for name, (o, i), broken, y in _as_splines(layer, inputs[number]):
+            edges.append(Edge(number, i, o, name, error(output) - error(rest(y)), broken))
+    return FormulaReport(len(x), outputs, sorted(edges, key=lambda edge: -edge.cost), splines)
+
+
+def _as_splines(layer: KANLinear, x: Tensor) -> Any:
+    """For every symbolic edge: function, (output, input), samples it breaks, the layer's output without it as such."""
+    if layer.symbolic is None:
+        return
+    y, terms = layer(x), layer.symbolic.terms(x)
+    for (edge, function, _), term in zip(layer.symbolic.items(), terms, strict=True):
+        o, i = edge
+        alone = layer.subset([o], [i])
+        alone.unfix(0, 0)
+        alone.bias, alone.mask = None, None
+        changed = y.clone()
+        changed[:, o] += alone(x[:, [i]])[:, 0] - term.to(y.dtype)
+        yield function.name, edge, int((x[:, i].isfinite() & ~term.isfinite()).sum()), changed
+
+
+def _tail(model: KAN, number: int) -> nn.Sequential:
+    """What follows the layer of this number."""
+    parts: list[nn.Module] = [model.nodes[number]]
+    for layer, nodes in zip(model.layers[number + 1 :], model.nodes[number + 1 :], strict=True):
+        parts += [layer, nodes]
+    return nn.Sequential(*parts)
+
+
+def _scaled(name: str, options: dict[str, Any], x: Tensor, back: bool) -> Tensor:
+    """Columns in units of their mean and standard deviation, if a normalizer is given, or back from there."""
+    if options.get(name) is None:
+        return x
+    mean, std = (x.new_tensor(part) for part in scales(name, options[name], x.shape[1]))
+    return x * std + mean if back else (x - mean) / std
+
+
+def _accuracy(prediction: Tensor, label: Tensor) -> Accuracy:
+    finite = prediction.isfinite()
+    prediction, label = prediction[finite], label[finite]
+    squares = (prediction - label).square().mean()
+    r2 = 1 - squares / (label - label.mean()).square().mean()
+    return Accuracy(squares.sqrt().item(), r2.item() if r2.isfinite() else float("nan"), int((~finite).sum()))
+
+
+def _cells(accuracy: Accuracy | None) -> list[str]:
+    return ["-", "-"] if accuracy is None else [f"{accuracy.rmse:.4g}", f"{accuracy.r2:.6f}"]
+
+
+def _table(rows: list[list[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  " + "  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
