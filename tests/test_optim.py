@@ -132,6 +132,17 @@ def test_lbfgs_and_objectives_that_are_not_finite():
     assert x.isfinite().all() and (x < 3.5).all()
 
 
+def test_lbfgs_of_one_iteration_a_step_is_the_same_minimisation():
+    ends = []
+    for steps, iterations in ((12, 1), (1, 12)):
+        x = torch.full((10,), -1.2).requires_grad_()
+        optimizer = LBFGS([x], max_iter=iterations)
+        for _ in range(steps):
+            optimizer.step(closure_of(optimizer, lambda x=x: rosenbrock(x)))
+        ends.append(x.detach())
+    torch.testing.assert_close(*ends)
+
+
 def test_lbfgs_resumes_to_the_bit():
     def run(steps, x, state=None):
         optimizer = LBFGS([x], history_size=3, max_iter=5)

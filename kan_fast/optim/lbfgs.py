@@ -130,7 +130,9 @@ class _Memory:
         self.size = size
         if state:
             self.rows, self.slots, self.added = state["rows"], state["slots"], state["added"]
-            self.inverse, self.yy, self.curvature = (np.array(state[name]) for name in ("inverse", "yy", "curvature"))
+            square = (len(self.slots),) * 2  # which an empty list does not tell
+            self.inverse, self.yy = (np.array(state[name]).reshape(square) for name in ("inverse", "yy"))
+            self.curvature = np.array(state["curvature"])
         else:
             self.rows = like.new_zeros(2 * size + 1, len(like))  # s, y and the gradient
             self.clear()

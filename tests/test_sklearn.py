@@ -1,0 +1,164 @@
+"""The scikit-learn estimators: scikit-learn's own checks, and what they promise beyond them."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("sklearn")
+
+from sklearn.base import clone
+from sklearn.datasets import load_iris, make_moons
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from kan_fast.sklearn import KANClassifier, KANRegressor
+
+
+@parametrize_with_checks([KANRegressor((5,), steps=40), KANClassifier((5,), steps=40)])
+def test_scikit_learn_checks(estimator, check):
+    check(estimator)
+
+
+def table(n=400, noise=0.0, seed=0):
+    """Three columns in different units, the last of them without effect."""
+    random = np.random.default_rng(seed)
+    x = random.uniform(-1, 1, (n, 3))
+    y = np.sin(3 * x[:, 0]) + 0.5 * x[:, 1] ** 2 + noise * random.normal(size=n)
+    return x * [100, 1, 1e-3] + [0, 50, 0], 20 * y - 7
+
+
+@pytest.mark.parametrize(("opt", "steps", "r2"), [("Adam", 300, 0.99), ("LBFGS", 10, 0.999), ("LM", 15, 0.9999)])
+def test_regression_generalises_in_any_units(opt, steps, r2):
+    x, y = table()
+    model = KANRegressor((5,), opt=opt, steps=steps, random_state=0).fit(x, y)
+    assert model.score(*table(seed=1)) > r2
+    assert next(model.model_.parameters()).dtype == (torch.float32 if opt == "Adam" else torch.float64)
+
+
+def test_importances_rank_the_features():
+    x, y = table()
+    importances = KANRegressor((5,), steps=300, random_state=0).fit(x, y).feature_importances_
+    assert importances.sum() == pytest.approx(1)
+    assert importances[0] > 2 * importances[1] > 4 * importances[2]
+
+
+def test_units_change_nothing_but_units():
+    x, y = table(200)
+    model = KANRegressor((3,), steps=50, random_state=3)
+    plain = model.fit(x, y).predict(x)
+    scaled = clone(model).fit(4 * x, 2 * y).predict(4 * x)  # powers of two are exact
+    np.testing.assert_array_equal(scaled, 2 * plain)
+
+
+def test_several_targets_are_as_good_as_one():
+    x, y = table(300)
+    both = KANRegressor((6,), steps=300, random_state=0).fit(x, np.stack([y, 1e4 * x[:, 0]], 1))
+    assert both.predict(x).shape == (300, 2)
+    assert both.score(x, np.stack([y, 1e4 * x[:, 0]], 1)) > 0.98
+    assert both.fit(x, y[:, None]).predict(x).shape == (300, 1)
+
+
+def test_the_best_state_on_held_out_samples_is_kept():
+    x, y = table(80, noise=1.0)
+    model = KANRegressor((20,), grid=20, steps=400, validation_fraction=0.25, weight_decay=0, random_state=0)
+    losses = np.array(model.fit(x, y).validation_losses_)
+    assert losses.argmin() < len(losses) - 5, "overfits by the end"
+    early = clone(model).set_params(patience=5).fit(x, y)
+    assert early.validation_losses_ == list(losses[: len(early.validation_losses_)])
+    assert len(early.validation_losses_) < len(losses)
+    assert KANRegressor((20,), grid=20, steps=400, validation_fraction=0, random_state=0).fit(x, y).score(
+        *table(400, noise=1.0, seed=1)
+    ) < model.score(*table(400, noise=1.0, seed=1))
+
+
+def test_classes_are_told_apart_and_probabilities_are_those_of_the_scores():
+    x, y = make_moons(500, noise=0.15, random_state=0)
+    names = np.array(["upper", "lower"])
+    model = KANClassifier((5,), steps=200, random_state=0).fit(x, names[y])
+    assert model.classes_.tolist() == ["lower", "upper"]
+    x, y = make_moons(500, noise=0.15, random_state=1)
+    assert model.score(x, names[y]) > 0.95
+    odds, probability = model.decision_function(x), model.predict_proba(x)
+    np.testing.assert_allclose(probability.sum(1), 1, atol=1e-15)
+    np.testing.assert_allclose(np.log(probability[:, 1] / probability[:, 0]), odds, rtol=1e-6, atol=1e-6)
+
+    x, y = load_iris(return_X_y=True)
+    model = KANClassifier((5,), steps=200, random_state=0).fit(x, y)
+    assert model.score(x, y) > 0.95
+    np.testing.assert_array_equal(model.predict(x), model.predict_proba(x).argmax(1))
+    assert model.predict_proba(x).shape == (150, 3)
+
+
+def test_absolute_errors_are_robust_against_outliers():
+    x, y = table(400)
+    wrong = y.copy()
+    wrong[::20] += 2000
+    scores = [
+        KANRegressor((5,), loss=loss, steps=300, random_state=0).fit(x, wrong).score(*table(seed=1))
+        for loss in ("squared_error", "absolute_error")
+    ]
+    assert scores[1] > 0.9 > scores[0]
+
+
+def test_pipelines_searches_copies_and_pickles():
+    x, y = make_moons(120, noise=0.1, random_state=0)
+    pipeline = make_pipeline(StandardScaler(), KANClassifier(steps=30, random_state=0))
+    search = GridSearchCV(pipeline, {"kanclassifier__grid": [2, 4], "kanclassifier__hidden": [(), (3,)]}, cv=2)
+    search.fit(x, y)
+    assert search.best_score_ > 0.8
+    best = search.best_estimator_[-1]
+    assert best.model_.grid == search.best_params_["kanclassifier__grid"]
+    assert clone(best).get_params() == best.get_params()
+    loaded = pickle.loads(pickle.dumps(search.best_estimator_))
+    np.testing.assert_array_equal(loaded.predict_proba(x), search.predict_proba(x))
+
+
+def test_a_random_state_determines_everything_and_the_global_generators_stay():
+    x, y = table(100)
+    before = np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
+    first, second = (KANRegressor(steps=20, batch_size=16, random_state=5).fit(x, y).predict(x) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    assert (np.random.get_state()[1] == before[0]).all()  # noqa: NPY002
+    assert torch.equal(torch.get_rng_state(), before[1])
+    other = KANRegressor(steps=20, batch_size=16, random_state=6).fit(x, y).predict(x)
+    assert (first != other).any()
+
+
+def test_constant_columns_and_targets():
+    x, y = table(50)
+    x[:, 1] = 0.1
+    assert np.isfinite(KANRegressor(steps=20).fit(x, y).predict(x)).all()
+    constant = KANRegressor(steps=20, random_state=0).fit(x, np.full(50, 1e6)).predict(x)
+    np.testing.assert_allclose(constant, 1e6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "message"),
+    [
+        (KANRegressor(loss="log_loss"), "unknown loss 'log_loss'; allowed: squared_error, absolute_error, huber"),
+        (KANRegressor(opt="LM", batch_size=10), "leave out batch_size"),
+        (KANRegressor(opt="LM", loss="huber"), "LM minimises the mean squared error alone"),
+        (KANRegressor(opt="SGD"), "unknown optimiser 'SGD'"),
+        (KANRegressor(validation_fraction=1.0), "less than 1"),
+        (KANRegressor(dtype="float16"), "dtype must be one of float32, float64 or None"),
+        (KANRegressor(weight_decay=-1), "weight_decay must be finite and at least 0"),
+        (KANRegressor(steps=0), "steps must be at least 1"),
+        (KANRegressor(hidden=(0,)), "each of them at least 1"),
+    ],
+    ids=lambda value: str(value) if isinstance(value, str) else "",
+)
+def test_bad_options(estimator, message):
+    x, y = table(30)
+    with pytest.raises(ValueError, match=message):
+        estimator.fit(x, y)
+
+
+def test_samples_beyond_the_range_of_the_dtype_are_refused():
+    x, y = table(30)
+    model = KANRegressor(steps=5).fit(x, y)
+    with pytest.raises(ValueError, match="too far from the training samples"):
+        model.predict(np.full((1, 3), 1e100))
