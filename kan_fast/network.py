@@ -15,6 +15,7 @@ from kan_fast.functional import Base
 from kan_fast.linear import KANLinear
 from kan_fast.nodes import Nodes, levels
 from kan_fast.options import integer
+from kan_fast.symbolic import snapping
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -221,6 +222,11 @@ class KAN(nn.Module):
     prune_node = pruning.prune_node
     prune_edge = pruning.prune_edge
     prune_input = pruning.prune_input
+    suggest_symbolic = snapping.suggest_symbolic
+    fix_symbolic = snapping.fix_symbolic
+    unfix_symbolic = snapping.unfix_symbolic
+    unfix_symbolic_all = snapping.unfix_symbolic_all
+    auto_symbolic = snapping.auto_symbolic
 
     def train(self, mode: bool | training.Dataset = True, *args: Any, **options: Any) -> Any:
         """`train(True)` and `train(False)` set the mode, as in nn.Module; `train(dataset, ...)` is `fit(dataset, ...)`.

@@ -1,0 +1,1 @@
+"""Symbolic regression with KANs: functions for edges, formulas for networks."""

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from kan_fast.functions import Function
-from kan_fast.symbolic.starts import POINTS, Starts, grid
+from kan_fast.symbolic.starts import POINTS, grid
 
-ROUNDS = ((6, 48, 5), (1, 96, 8))  # starts of every fit that are left, samples, steps
-FINALISTS, FINAL_STEPS = 5, 7  # functions of every curve that are fitted to all samples
+STARTS = 6  # for every fit
+ROUNDS = ((48, 5), (96, 8))  # samples and steps; the best start alone goes on with more samples
+FINALISTS, FINAL_STEPS = 5, 7  # functions of every curve that go on with all samples
 LEAST = 8  # samples: four parameters, and some that test them
 CHUNK = 1 << 19  # numbers in a temporary
+NEAR = 0.02  # of the interval of arguments
+MODERATE = 4  # decades by which c may change for the sake of b = 0
 
 
 class Fits(NamedTuple):
@@ -23,7 +25,7 @@ class Fits(NamedTuple):
 
     affine: Tensor  # (curves, functions, 4): a, b, c, d of c f(a x + b) + d
     r2: Tensor  # (curves, functions), on the samples that were fitted, at most 1
-    r2_held_out: Tensor  # (curves, functions), on the others
+    r2_held_out: Tensor  # (curves, functions), on the others; r2 if there are none
 
 
 def held_out(samples: int, share: float) -> Tensor:
@@ -35,11 +37,11 @@ def held_out(samples: int, share: float) -> Tensor:
 
 
 @torch.no_grad()
-def fit_functions(x: Tensor, y: Tensor, functions: Sequence[Function], test: Tensor) -> Fits:
+def fit_functions(x: Tensor, y: Tensor, functions: Sequence[Function], test: Tensor, rounding: float = 2.3e-16) -> Fits:
     """Fit every function to every curve by least squares.
 
-    c and d follow from a and b in closed form (variable projection, Golub and Pereyra 1973). a and b start from the best
-    places on a coarse grid, which one matrix product compares with all curves, and go on in Levenberg-Marquardt
+    c and d follow from a and b in closed form (variable projection, Golub and Pereyra 1973). a and b start from the
+    best places on a coarse grid, which one matrix product compares with all curves, and go on in Levenberg-Marquardt
     steps, with a few samples first. Arguments stay in the domain on all samples, and on one side of a pole.
 
     Args:
@@ -47,6 +49,8 @@ def fit_functions(x: Tensor, y: Tensor, functions: Sequence[Function], test: Ten
         y: values `(n, curves)`, finite.
         functions: what to fit.
         test: bool `(n,)`, samples that are not fitted but compared with the fit.
+        rounding: relative error of the numbers with which the formula is to be computed; R2 counts what becomes of it
+            where c f is much larger than what it adds up to.
 
     Returns:
         Affine parameters and R2 = 1 - (mean squared error) / (variance of y), float64. R2 is 1 where y is constant.
@@ -56,10 +60,8 @@ def fit_functions(x: Tensor, y: Tensor, functions: Sequence[Function], test: Ten
     """
     x, y, test = x.double(), y.double(), test.to(x.device)
     _check(x, y, test)
-    size = max(1, CHUNK // (len(functions) * max(ROUNDS[0][0] * ROUNDS[0][1], len(x) // 4)))
-    parts = [
-        _fit(xs, ys, functions, test) for xs, ys in zip(x.T.split(size), y.T.split(size), strict=True)
-    ]
+    size = max(1, CHUNK // (len(functions) * max(STARTS * ROUNDS[0][0], len(x) // 4)))
+    parts = [_fit(xs, ys, functions, test, rounding) for xs, ys in zip(x.T.split(size), y.T.split(size), strict=True)]
     return Fits(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
 
@@ -79,11 +81,11 @@ def _check(x: Tensor, y: Tensor, test: Tensor) -> None:
             raise ValueError(f"NaN or infinity in {name} of curve {curve}; fits need finite samples")
 
 
-def _fit(x: Tensor, y: Tensor, functions: Sequence[Function], test: Tensor) -> Fits:
+def _fit(x: Tensor, y: Tensor, functions: Sequence[Function], test: Tensor, rounding: float) -> Fits:
     """`fit_functions` of x, y `(curves, n)`, with everything in memory."""
     low, high = x.amin(1, keepdim=True), x.amax(1, keepdim=True)
     half = torch.where(high > low, (high - low) / 2, 1)
-    u = (x - (low + high) / 2) / half
+    u = ((x - (low + high) / 2) / half).clamp(-1, 1)
     mean = y.mean(1, keepdim=True)
     deviation = (y - mean).square().mean(1, keepdim=True).sqrt()
     constant = deviation[:, 0] <= 8 * torch.finfo(y.dtype).eps * mean[:, 0].abs()
@@ -94,33 +96,38 @@ def _fit(x: Tensor, y: Tensor, functions: Sequence[Function], test: Tensor) -> F
     fit_u, order = u[:, ~test].sort(1)
     fit_v = v[:, ~test].gather(1, order)
     pairs = _starts(functions, fit_u, fit_v)
-    error = fit_u.new_empty(0)
-    for starts, samples, steps in ROUNDS:
-        if error.numel():
-            best = error.view(-1, ROUNDS[0][0]).topk(starts, largest=False).indices
-            pairs = pairs.select((best + torch.arange(len(best))[:, None] * ROUNDS[0][0]).flatten())
+    for samples, steps in ROUNDS:
         few = torch.linspace(0, fit_u.shape[1] - 1, min(samples, fit_u.shape[1]), device=x.device).round().long()
         pairs, error = _descend(pairs, fit_u[:, few], fit_v[:, few], steps)
+        error, best = error.view(len(functions) * curves, -1).min(1)
+        pairs = pairs.select(best + torch.arange(0, len(pairs.first), len(pairs.first) // len(best), device=x.device))
     error = error.view(len(functions), curves)
     top = error.argsort(0)[:FINALISTS]
     final = torch.zeros_like(error, dtype=torch.bool).scatter_(0, top, True).flatten()
     polished, _ = _descend(pairs.select(final), fit_u, fit_v, FINAL_STEPS)
     pairs.first[final], pairs.last[final] = polished.first, polished.last
 
+    a = (pairs.last - pairs.first) / 2 / half[pairs.curve, 0]
+    b = (pairs.last + pairs.first) / 2 - a * ((low + high) / 2)[pairs.curve, 0]
+    margin = 4 * rounding * (a.abs() * torch.maximum(low.abs(), high.abs())[pairs.curve, 0] + b.abs())
+    lowest, highest = torch.minimum(pairs.first, pairs.last), torch.maximum(pairs.first, pairs.last)
+    inward = (pairs.start + margin - lowest).clamp_min(0) - (highest + margin - pairs.end).clamp_min(0)
+    pairs, b = pairs._replace(first=pairs.first + inward, last=pairs.last + inward), b + inward
+
     f = pairs.evaluate(fit_u)[0]
     values, target = f - f.mean(1, keepdim=True), fit_v[pairs.curve]
     c = _amplitude(f, values, target - target.mean(1, keepdim=True))
     d = target.mean(1) - c * f.mean(1)
+    lost = (rounding * c * f.abs().amax(1)).square()
     r2 = [
-        _r2(pairs, part_u, part_v, c, d).view(len(functions), curves).T
+        _r2(pairs, part_u, part_v, c, d, lost).view(len(functions), curves).T
         for part_u, part_v in ((fit_u, fit_v), (u[:, test], v[:, test]))
+        if part_u.shape[1]
     ]
-    a = (pairs.last - pairs.first) / 2 / half[pairs.curve, 0]
-    b = (pairs.last + pairs.first) / 2 - a * ((low + high) / 2)[pairs.curve, 0]
     c, d = c * deviation[pairs.curve, 0], mean[pairs.curve, 0] + deviation[pairs.curve, 0] * d
     affine = torch.stack([a, b, c, d], 1).view(len(functions), curves, 4)
     affine = torch.stack([plain(*each) for each in zip(functions, affine, strict=True)], 1)
-    return Fits(affine, *r2)
+    return Fits(affine, r2[0], r2[-1])
 
 
 def plain(function: Function, affine: Tensor) -> Tensor:
@@ -143,15 +150,17 @@ def plain(function: Function, affine: Tensor) -> Tensor:
     if function.translates:
         origin = f(0 * one)
         factor = (f(b + one) - f(b)) / (f(one) - origin)
-        b, c, d = 0 * b, c * factor, d + c * (f(b) - factor * origin)
+        moderate = factor.abs().log10().abs() <= MODERATE
+        b, c, d = (
+            torch.where(moderate, new, old)
+            for new, old in ((0 * b, b), (c * factor, c), (d + c * (f(b) - factor * origin), d))
+        )
     return torch.stack([a, b, c, d], -1)
 
 
-def _r2(pairs: _Pairs, u: Tensor, v: Tensor, c: Tensor, d: Tensor) -> Tensor:
+def _r2(pairs: _Pairs, u: Tensor, v: Tensor, c: Tensor, d: Tensor, lost: Tensor) -> Tensor:
     """1 - mean squared error: v has the variance 1."""
-    if not u.shape[1]:
-        return torch.full_like(c, torch.nan)
-    error = (v[pairs.curve] - c[:, None] * pairs.evaluate(u)[0] - d[:, None]).square().mean(1)
+    error = (v[pairs.curve] - c[:, None] * pairs.evaluate(u)[0] - d[:, None]).square().mean(1) + lost
     return 1 - torch.where(error.isfinite(), error, torch.inf)
 
 
@@ -190,18 +199,6 @@ def _amplitude(f: Tensor, values: Tensor, target: Tensor) -> Tensor:
     return torch.where(power > rounding.square(), (values * target).mean(1) / power, 0 * power)
 
 
-@lru_cache(maxsize=256)
-def _table(function: Function) -> tuple[Starts, Tensor]:
-    """A function on its grid of starts, `(rows, columns, POINTS)`, with mean 0 and norm 1."""
-    starts = grid(function)
-    u = torch.linspace(-1, 1, POINTS, dtype=torch.float64)
-    z = ((1 - u) * starts.first[..., None] + (1 + u) * starts.last[..., None]) / 2
-    values = function.evaluate(z)
-    values = values - values.mean(-1, keepdim=True)
-    norm = values.norm(dim=-1, keepdim=True)
-    return starts, torch.where((norm > 0) & norm.isfinite(), values / norm, 0).float()
-
-
 def _starts(functions: Sequence[Function], u: Tensor, v: Tensor) -> _Pairs:
     """The best starts of every function for every curve `(curves, n)` in ascending u."""
     curves = len(u)
@@ -211,17 +208,17 @@ def _starts(functions: Sequence[Function], u: Tensor, v: Tensor) -> _Pairs:
     share = torch.where(u1 > u0, (at - u0) / (u1 - u0), 0).clamp(0, 1)
     shape = v0 + share * (v1 - v0)
     shape = (shape - shape.mean(1, keepdim=True)).float().T  # (POINTS, curves)
-    which = torch.arange(curves, device=u.device)[:, None].expand(curves, ROUNDS[0][0])
+    which = torch.arange(curves, device=u.device)[:, None].expand(curves, STARTS)
     found = []
     for number, function in enumerate(functions):
-        starts, table = _table(function)
-        likeness = (table.to(u.device).view(-1, POINTS) @ shape).square().view(*table.shape[:2], curves)
-        likeness, column = likeness.max(1)  # (rows, curves)
-        padded = torch.nn.functional.pad(likeness, (0, 0, 1, 1), value=-1)
-        peak = (likeness >= padded[:-2]) & (likeness >= padded[2:])
-        rows = torch.where(peak, 1 + likeness, likeness / (1 + likeness.amax(0))).T.topk(ROUNDS[0][0]).indices
+        first, last, start, end, curve, defined = (t.to(u.device) for t in grid(function))
+        likeness = (curve.view(-1, POINTS) @ shape).square().view(*defined.shape, curves)
+        likeness, column = likeness.masked_fill(~defined[..., None], -1).max(1)  # (rows, curves)
+        padded = torch.nn.functional.pad(likeness, (0, 0, 1, 1), value=-2)
+        peak = (likeness >= padded[:-2]) & (likeness >= padded[2:]) & (likeness >= 0)
+        rows = (likeness + peak * (1 + likeness.amax(0))).T.topk(STARTS).indices
         columns = column.T.gather(1, rows)
-        chosen = [t.to(u.device)[rows, columns] for t in starts[:2]] + [t.to(u.device)[rows] for t in starts[2:]]
+        chosen = (first[rows, columns], last[rows, columns], start[rows], end[rows])
         found.append([t.flatten() for t in (torch.full_like(which, number), which, *chosen)])
     return _Pairs(functions, *(torch.cat(tensors) for tensors in zip(*found, strict=True)))
 
@@ -252,10 +249,14 @@ def _descend(pairs: _Pairs, u: Tensor, v: Tensor, steps: int) -> tuple[_Pairs, T
     error, downhill, hessian = linearise(pairs)
     damping = torch.full_like(error, 1e-3)
     bounds = [torch.stack([bound, bound], 1) for bound in (pairs.start, pairs.end)]
-    for _ in range(steps):
+    for number in range(steps):
         point = torch.stack([pairs.first, pairs.last], 1)
         stuck = ((point <= bounds[0]) & (downhill < 0)) | ((point >= bounds[1]) & (downhill > 0))
         step = _solve(hessian.masked_fill(stuck[:, :, None] | stuck[:, None], 0), downhill * ~stuck, damping)
+        if number == 0:  # an end of the domain is often the place, where infinite slopes hinder the steps
+            near = NEAR * (point[:, :1] - point[:, 1:]).abs()
+            at_start, at_end = (torch.where((bound - point).abs() < near, bound - point, 0) for bound in bounds)
+            step = at_start + at_end
         trial = torch.minimum(torch.maximum(point + step, bounds[0]), bounds[1])
         tried = pairs._replace(first=trial[:, 0], last=trial[:, 1])
         new = linearise(tried)

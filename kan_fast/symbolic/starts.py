@@ -17,15 +17,17 @@ LEFT, RIGHT = 1e-3, 1e3  # ratios of distance to width, for arguments next to an
 
 
 class Starts(NamedTuple):
-    """Intervals of arguments `(first, last)` for the smallest and the largest x; those of one row resemble each other.
+    """Intervals of arguments, for the smallest and the largest x, and the curves there; those in a row are alike.
 
-    A part of the real line (start, end) goes with each row: the function is real and has no pole there.
+    A part of the real line (start, end) goes with each row, where the function is real and has no pole.
     """
 
     first: Tensor  # (rows, columns)
     last: Tensor  # (rows, columns)
     start: Tensor  # (rows,)
     end: Tensor  # (rows,)
+    curve: Tensor  # (rows, columns, POINTS), with mean 0 and norm 1, or 0 where the function is constant or undefined
+    defined: Tensor  # bool (rows, columns)
 
 
 def branches(function: Function) -> list[tuple[float, float]]:
@@ -39,26 +41,28 @@ def branches(function: Function) -> list[tuple[float, float]]:
     return parts[:1] if function.parity else parts
 
 
+@lru_cache(maxsize=256)
 def grid(function: Function) -> Starts:
-    """Intervals of arguments that any curve of the function nearly fits one of.
-
-    Whatever the samples, x is taken to reach from -1 to 1: the arguments are z = centre + width * x.
-    """
+    """Intervals such that any curve of the function resembles that of one of them."""
     parts = []
     for start, end in branches(function):
         if math.isfinite(start) and math.isfinite(end):
             first, last = _within(start, end)
         elif math.isfinite(start):
-            first, last = _beyond(function)
-            first, last = start + first, start + last
+            first, last = (start + z for z in _beyond(function))
         elif math.isfinite(end):
-            first, last = _beyond(function)
-            first, last = end - first, end - last
+            first, last = (end - z for z in _beyond(function))
         else:
             first, last = _anywhere(function)
         rows = first.new_ones(len(first))
-        parts.append(Starts(first, last, start * rows, end * rows))
-    return Starts(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+        parts.append((first, last, start * rows, end * rows))
+    first, last, start_, end_ = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    u = torch.linspace(-1, 1, POINTS, dtype=torch.float64)
+    curve = function.evaluate(((1 - u) * first[..., None] + (1 + u) * last[..., None]) / 2)
+    curve = curve - curve.mean(-1, keepdim=True)
+    norm = curve.norm(dim=-1, keepdim=True)
+    unit = torch.where(norm.isfinite() & (norm > 0), curve / norm, 0)
+    return Starts(first, last, start_, end_, unit.float(), norm.isfinite()[..., 0])
 
 
 def _within(start: float, end: float) -> tuple[Tensor, Tensor]:
