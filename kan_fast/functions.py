@@ -31,7 +31,9 @@ class Function:
         pole: the argument in the domain near which it grows without bound, if there is one.
         parity: 1 if even, -1 if odd, 0 if neither.
         period: length of its period, if it has one.
-        degree: n such that `f(k z) = k^n f(z)` for every k > 0, if there is one.
+        degree: n if `f(s z) = s^n f(z)` plus a constant for all s > 0, so that a scale of the argument tells nothing.
+        translates: whether `f(z + t)` is `f(z)` times a constant plus a constant for all t, so that an origin tells
+            nothing.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Function:
     parity: int = 0
     period: float | None = None
     degree: float | None = None
+    translates: bool = False
 
     def formula(self, argument: sympy.Expr) -> sympy.Expr:
         """`f(argument)` as a sympy expression."""
@@ -51,6 +54,13 @@ class Function:
         if callable(self.expression):
             return self.expression(argument)
         return sympy.sympify(self.expression, locals={"z": argument})
+
+
+def _bessel(z: Tensor, order: int) -> Tensor:
+    sine = torch.sin((torch.arange(16, dtype=z.dtype, device=z.device) + 0.5) * (math.pi / 32))
+    phase = z.clamp(-25, 25)[..., None] * sine
+    near = (sine * phase.sin() if order else phase.cos()).mean(-1)
+    return torch.where(z.abs() > 25, (torch.special.bessel_j0, torch.special.bessel_j1)[order](z), near)
 
 
 class _Bessel(torch.autograd.Function):
@@ -65,10 +75,7 @@ class _Bessel(torch.autograd.Function):
 
     @staticmethod
     def forward(z: Tensor, order: int) -> Tensor:
-        sine = torch.sin((torch.arange(16, dtype=z.dtype, device=z.device) + 0.5) * (math.pi / 32))
-        phase = z.clamp(-25, 25)[..., None] * sine
-        near = (sine * phase.sin() if order else phase.cos()).mean(-1)
-        return torch.where(z.abs() > 25, (torch.special.bessel_j0, torch.special.bessel_j1)[order](z), near)
+        return _bessel(z, order)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -78,10 +85,11 @@ class _Bessel(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (z,) = ctx.saved_tensors
+        function = _Bessel.apply if torch.is_grad_enabled() else _bessel  # the latter is faster
         if ctx.order == 0:
-            return -gradient * bessel_j1(z), None
+            return -gradient * function(z, 1), None
         at_zero = z == 0
-        slope = bessel_j0(z) - bessel_j1(z) / torch.where(at_zero, 1, z)
+        slope = function(z, 0) - function(z, 1) / torch.where(at_zero, 1, z)
         return gradient * torch.where(at_zero, 0.5, slope), None
 
 
@@ -109,6 +117,7 @@ def power(exponent: float) -> Function:
         pole=0.0 if n < 0 else None,
         parity=(-1) ** n if isinstance(n, int) else 0,
         degree=n,
+        translates=n == 1,
     )
 
 
@@ -129,13 +138,13 @@ _POWER = re.compile(r"(1/)?x\^(-?\d+(?:\.\d+)?)")
 LIBRARY: dict[str, Function] = {
     function.name: function
     for function in (
-        Function("0", lambda z: 0 * z, "0*z", 0, parity=1),
+        Function("0", lambda z: 0 * z, "0*z", 0, parity=1, degree=0),
         *(power(n) for n in (1, 2, 3, 4, 5, -1, -2, -3, -4, -5)),
         Function("sqrt", torch.sqrt, "sqrt(z)", 2, (0, math.inf), degree=0.5),
         power(1.5),
         Function("1/sqrt(x)", torch.rsqrt, "1/sqrt(z)", 3, (0, math.inf), pole=0, degree=-0.5),
-        Function("exp", torch.exp, "exp(z)", 2),
-        Function("log", torch.log, "log(z)", 2, (0, math.inf), pole=0),
+        Function("exp", torch.exp, "exp(z)", 2, translates=True),
+        Function("log", torch.log, "log(z)", 2, (0, math.inf), pole=0, degree=0),
         Function("abs", torch.abs, "Abs(z)", 3, parity=1, degree=1),
         Function("sgn", torch.sign, "sign(z)", 3, parity=-1, degree=0),
         Function("sin", torch.sin, "sin(z)", 2, parity=-1, period=2 * math.pi),

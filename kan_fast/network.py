@@ -15,7 +15,7 @@ from kan_fast.functional import Base
 from kan_fast.linear import KANLinear
 from kan_fast.nodes import Nodes, levels
 from kan_fast.options import integer, listed
-from kan_fast.symbolic import formula, report
+from kan_fast.symbolic import formula, report, snapping
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -223,6 +223,11 @@ class KAN(nn.Module):
     prune_node = pruning.prune_node
     prune_edge = pruning.prune_edge
     prune_input = pruning.prune_input
+    suggest_symbolic = snapping.suggest_symbolic
+    fix_symbolic = snapping.fix_symbolic
+    unfix_symbolic = snapping.unfix_symbolic
+    unfix_symbolic_all = snapping.unfix_symbolic_all
+    auto_symbolic = snapping.auto_symbolic
     symbolic_formula = formula.symbolic_formula
     formula_report = report.formula_report
 

@@ -101,13 +101,13 @@ def applied(function: Function, argument: Combination, c: float = 1.0, d: float 
             argument, c = argument.times(-1), c * function.parity
         elif function.expression in _SUM_OF_REFLECTED:
             argument, c, d = argument.times(-1), -c, d + c * _SUM_OF_REFLECTED[str(function.expression)]
-    if function.degree is not None and _usable(scale := abs(lead) ** function.degree):
+    if function.expression == "log(z)":
+        argument, d = argument.over(abs(lead)), d + c * math.log(abs(lead))
+    elif function.degree is not None and _usable(scale := abs(lead) ** function.degree):
         argument, c = argument.over(abs(lead)), c * scale
     formula = function.formula
     if function.expression == "exp(z)" and _usable(scale := _exp(argument.constant)):
         argument, c = argument.plus(-argument.constant), c * scale
-    elif function.expression == "log(z)":
-        argument, d = argument.over(abs(lead)), d + c * math.log(abs(lead))
     elif function.period is not None:
         period = function.period
         argument = argument.plus(-period * math.ceil(argument.constant / period - 0.5))
