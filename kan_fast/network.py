@@ -223,6 +223,8 @@ class KAN(nn.Module):
     prune_node = pruning.prune_node
     prune_edge = pruning.prune_edge
     prune_input = pruning.prune_input
+    remove_edge = pruning.remove_edge
+    remove_node = pruning.remove_node
     suggest_symbolic = snapping.suggest_symbolic
     fix_symbolic = snapping.fix_symbolic
     unfix_symbolic = snapping.unfix_symbolic

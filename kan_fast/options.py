@@ -21,6 +21,14 @@ def integer(name: str, value: Any, least: int | None = None) -> int:
     return number
 
 
+def below(name: str, value: Any, count: int) -> int:
+    """`value` as an int from 0 to count - 1; TypeError or ValueError if it isn't one."""
+    number = integer(name, value)
+    if not 0 <= number < count:
+        raise ValueError(f"{name} must be 0 to {count - 1}, got {value}")
+    return number
+
+
 def real(name: str, value: Any, *, positive: bool = False) -> float:
     """`value` as a float; TypeError if it isn't a number, ValueError unless it is finite and at least (above) 0."""
     if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):

@@ -1,4 +1,4 @@
-"""Pruning: smaller networks without the edges, nodes and inputs that explain little."""
+"""Pruning: smaller networks without the edges, nodes and inputs that explain little; and their removal in place."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from kan_fast import attribution, flow, training
-from kan_fast.options import integer, listed, real
+from kan_fast.options import below, integer, listed, real
 
 if TYPE_CHECKING:
+    from kan_fast.linear import KANLinear
     from kan_fast.network import KAN
     from kan_fast.nodes import Nodes
 
@@ -125,6 +126,59 @@ def prune_input(
         kept = _chosen(active_inputs, model.width_in[0], scores.feature.device, "active_inputs")
     keep = [torch.ones_like(score, dtype=torch.bool) for score in scores.edges]
     return _cut(model, keep, scores, samples, kept.nonzero().flatten().tolist())
+
+
+@torch.no_grad()
+def remove_edge(model: KAN, l: int, i: int, j: int) -> None:  # noqa: E741  # pykan's name
+    """Make an edge 0, in place: mask it (`KANLinear.mask`), also if it is symbolic. Sizes stay; see `prune_edge`.
+
+    Args:
+        model: the network; `model.remove_edge(...)` changes it.
+        l: layer of the edge, from 0.
+        i: node that it starts from.
+        j: subnode that it leads to.
+
+    Raises:
+        ValueError: there is no such edge.
+    """
+    layer = model.layers[below("l", l, len(model.layers))]
+    inputs, outputs = below("i", i, layer.in_features), below("j", j, layer.out_features)
+    edges = torch.zeros(layer.out_features, layer.in_features, dtype=torch.bool, device=layer.grid.device)
+    edges[outputs, inputs] = True
+    _remove(layer, edges)
+
+
+@torch.no_grad()
+def remove_node(model: KAN, l: int, i: int, mode: str = "all") -> None:  # noqa: E741  # pykan's name
+    """Make the edges of a node 0, in place, as `remove_edge`; `prune_node` gives a smaller network.
+
+    Args:
+        model: the network; `model.remove_node(...)` changes it.
+        l: level of the node, 0 for the inputs.
+        i: its number.
+        mode: "down" for the edges that lead to it, "up" for those that leave it, "all" for both.
+
+    Raises:
+        ValueError: there is no such node or mode.
+    """
+    level, node = below("l", l, len(model.width_in)), below("i", i, model.width_in[l])
+    if mode not in ("all", "up", "down"):
+        raise ValueError(f"mode must be 'all', 'up' or 'down', got {mode!r}")
+    if mode != "down" and level < len(model.layers):
+        edges = torch.zeros_like(model.layers[level].present)
+        edges[:, node] = True
+        _remove(model.layers[level], edges)
+    if mode != "up" and level:
+        edges = torch.zeros_like(model.layers[level - 1].present)
+        edges[[subnode for subnode, owner in enumerate(model.nodes[level - 1].owner) if owner == node]] = True
+        _remove(model.layers[level - 1], edges)
+
+
+def _remove(layer: KANLinear, edges: Tensor) -> None:
+    for output, input_ in [] if layer.symbolic is None else layer.symbolic.pairs:
+        if edges[output, input_]:
+            layer.unfix(output, input_)
+    layer.mask = ~edges if layer.mask is None else layer.mask & ~edges
 
 
 def _scores(model: KAN, x: Tensor | None, what: str) -> tuple[Tensor, attribution.Attribution]:

@@ -479,3 +479,40 @@ def test_networks_that_cannot_be_cut():
         model.prune(x=x)
     with pytest.raises(TypeError, match="Scaled computes something else"):
         Scaled([2, 4, 1]).prune(x=x)
+
+
+def test_remove_edge_makes_it_zero() -> None:
+    model, x = KAN([2, 3, 1], seed=0, dtype=torch.float64), torch.rand(7, 2, dtype=torch.float64)
+    model.layers[0].fix(1, 0, "sin", (1, 0, 5, 0))
+    for edge in ((0, 0, 1), (0, 1, 2)):
+        model.remove_edge(*edge)
+    layer = model.layers[0]
+    assert layer.symbolic is None
+    assert layer.mask.tolist() == [[True, True], [False, True], [True, False]]
+    alone = layer(torch.stack([x[:, 0], x[:, 1] + 0.1], 1)) - layer(x)
+    assert (alone[:, 2] == 0).all()
+    assert (alone[:, :2] != 0).all()
+
+
+@pytest.mark.parametrize(("mode", "before", "after"), [("all", 0, 0), ("down", 0, 2), ("up", 2, 0)])
+def test_remove_node(mode: str, before: int, after: int) -> None:
+    model = KAN([2, [1, 1], 2], seed=0)
+    model.remove_node(1, 1, mode)  # the product, with two subnodes
+    first, second = (layer.present for layer in model.layers)
+    assert first.tolist() == [[True, True], *[[before > 0] * 2] * 2]
+    assert second.tolist() == [[True, after > 0]] * 2
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m: m.remove_edge(2, 0, 0), "l must be 0 to 1, got 2"),
+        (lambda m: m.remove_edge(0, 2, 0), "i must be 0 to 1, got 2"),
+        (lambda m: m.remove_edge(0, 0, 3), "j must be 0 to 2, got 3"),
+        (lambda m: m.remove_node(3, 0), "l must be 0 to 2, got 3"),
+        (lambda m: m.remove_node(1, 0, "left"), "mode must be 'all', 'up' or 'down', got 'left'"),
+    ],
+)
+def test_remove_what_is_not_there(call, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        call(KAN([2, 3, 1], seed=0))

@@ -12,7 +12,7 @@ from torch import Tensor
 from kan_fast import flow
 from kan_fast.curves import edge_values
 from kan_fast.functions import Function, find, select
-from kan_fast.options import integer, real
+from kan_fast.options import below, integer, real
 from kan_fast.symbolic.fitting import Fits, fit_functions, held_out
 
 if TYPE_CHECKING:
@@ -289,12 +289,6 @@ def _inputs(model: KAN, x: Tensor | None, what: str, l: int) -> Tensor:  # noqa:
 
 
 def _check_edge(model: KAN, l: int, i: int, j: int) -> None:  # noqa: E741
-    depth = len(model.layers)
-    if not 0 <= integer("l", l) < depth:
-        raise ValueError(f"l must be a layer from 0 to {depth - 1}, got {l}")
-    layer = model.layers[l]
-    if not (0 <= integer("i", i) < layer.in_features and 0 <= integer("j", j) < layer.out_features):
-        raise ValueError(
-            f"layer {l} has the edges (i, j) from (0, 0) to {(layer.in_features - 1, layer.out_features - 1)}, got "
-            f"{(i, j)}"
-        )
+    layer = model.layers[below("l", l, len(model.layers))]
+    below("i", i, layer.in_features)
+    below("j", j, layer.out_features)
