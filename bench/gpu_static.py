@@ -51,6 +51,8 @@ class Launch:
     @property
     def name(self) -> str:
         name = self.kernel.__name__
+        if name == "forward_kernel" and self.arguments["v_ptr"] is not None:
+            return "forward_kernel (tangent)"
         if name == "grad_coef_kernel" and self.arguments["table_ptr"] is None:
             return "grad_coef_kernel (base)"
         if name == "edge_magnitude_kernel" and self.arguments["gm_ptr"] is not None:
@@ -134,6 +136,7 @@ def layer_launches(
     try:
         with recorded() as launches:
             launch.forward(x, None, *weights, tensor(n_out), grid, 0, spec)
+            launch.forward(x, x, *weights, None, grid, 1, spec)
             launch.backward(x, None, g, *weights, grid, 0, spec)
             launch.edge_magnitude(x, *weights, grid, spec)
             launch.edge_magnitude_backward(x, gm, *weights, grid, spec)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from kan_fast._triton.basis import ROWS, base_function, tile
+from kan_fast._triton.basis import ROWS, base_function, product, tile
 
 _ROWS = tl.constexpr(ROWS)
 
@@ -32,6 +32,7 @@ def forward_kernel(
     BASE: tl.constexpr,
     SILU: tl.constexpr,
     PRECISION: tl.constexpr,
+    SPLIT: tl.constexpr,  # spline rows as a sum of two numbers of the tensors' dtype
     BM: tl.constexpr,  # samples per tile
     BN: tl.constexpr,  # outputs per tile
     BK: tl.constexpr,  # columns per step: BK / ROWS inputs of the splines, BK of the base function
@@ -47,22 +48,23 @@ def forward_kernel(
 
     if spline_ptr is not None:
         BI: tl.constexpr = BK // _ROWS
+        row_dtype: tl.constexpr = compute if SPLIT else dtype
         k = tl.arange(0, BK)
         steps = tl.cdiv(n_in, BI) * BLOCKS
         start, stop = steps * split // splits, steps * (split + 1) // splits
         # the basis of step t + 1 is made while the matrix product of step t runs
         a = _spline_tile(
-            x_ptr, v_ptr, table_ptr, m, samples, start, n_in, compute, BLOCKS, ORDER, DEGREE, SIZE, DEPTH,
-            EXTRAPOLATION, BI,
+            x_ptr, v_ptr, table_ptr, m, samples, start, n_in, compute, row_dtype, BLOCKS, ORDER, DEGREE, SIZE,
+            DEPTH, EXTRAPOLATION, BI,
         )  # fmt: skip
         for t in range(start, stop):
             column = k + t // BLOCKS * BK
             weight = spline_ptr + (t % BLOCKS * n_out + n)[None, :] * (n_in * _ROWS) + column[:, None]
             w = tl.load(weight, mask=outputs[None, :] & (column < n_in * _ROWS)[:, None], other=0.0)
-            acc = tl.dot(a, w, acc, input_precision=PRECISION, out_dtype=compute)
+            acc = product(a, w, acc, PRECISION, SPLIT)
             a = _spline_tile(
-                x_ptr, v_ptr, table_ptr, m, samples, t + 1, n_in, compute, BLOCKS, ORDER, DEGREE, SIZE, DEPTH,
-                EXTRAPOLATION, BI,
+                x_ptr, v_ptr, table_ptr, m, samples, t + 1, n_in, compute, row_dtype, BLOCKS, ORDER, DEGREE,
+                SIZE, DEPTH, EXTRAPOLATION, BI,
             )  # fmt: skip
 
     if base_ptr is not None:
@@ -78,7 +80,7 @@ def forward_kernel(
             w = tl.load(
                 base_ptr + n[None, :] * n_in + i[:, None], mask=outputs[None, :] & (i < n_in)[:, None], other=0.0
             )
-            acc = tl.dot(row.to(dtype), w, acc, input_precision=PRECISION, out_dtype=compute)
+            acc = product(row, w, acc, PRECISION, False)
 
     if bias_ptr is not None:
         bias = tl.load(bias_ptr + n, mask=outputs, other=0.0).to(compute)
@@ -97,6 +99,7 @@ def _spline_tile(
     t,
     n_in,
     compute: tl.constexpr,
+    row_dtype: tl.constexpr,
     BLOCKS: tl.constexpr,
     ORDER: tl.constexpr,
     DEGREE: tl.constexpr,
@@ -112,6 +115,5 @@ def _spline_tile(
     if v_ptr is not None:
         v = tl.load(v_ptr + m[:, None] * n_in + i, mask=inside, other=0.0).to(compute)
     return tile(
-        x, v, table_ptr, tl.minimum(i, n_in - 1), t % BLOCKS, x_ptr.dtype.element_ty, ORDER, DEGREE, SIZE, DEPTH,
-        EXTRAPOLATION,
+        x, v, table_ptr, tl.minimum(i, n_in - 1), t % BLOCKS, row_dtype, ORDER, DEGREE, SIZE, DEPTH, EXTRAPOLATION
     )  # fmt: skip

@@ -52,10 +52,14 @@ def forward(
     batch = len(x)
     if batch * n_out == 0 or n_in == 0:
         return x.new_zeros(batch, n_out) if bias is None else bias.expand(batch, n_out).contiguous()
-    device = plan.device(x.device)
-    tile = plan.choose_tile("forward", plan.arithmetic(x.dtype), batch, n_out, device.capability)
-    packed = None if spline_weight is None else pack.pack(spline_weight.contiguous(), transposed=False)[0]
     constants = _constants(grid, order, spec)
+    # rows that are not fractions of 1 can be large and cancel: rounded to 16 bits they would leave few digits
+    steep = order > 0 or (spec.extrapolation == "linear" and constants["SIZE"] > 5)
+    split = x.dtype.itemsize == 2 and steep
+    kernel = "forward_split" if split else "forward"
+    device = plan.device(x.device)
+    tile = plan.choose_tile(kernel, plan.arithmetic(x.dtype), batch, n_out, device.capability)
+    packed = None if spline_weight is None else pack.pack(spline_weight.contiguous(), transposed=False)[0]
     programs = triton.cdiv(batch, tile.m) * triton.cdiv(n_out, tile.n)
     steps = triton.cdiv(n_in, tile.k) * (1 if packed is None else constants["BLOCKS"] * ROWS)
     splits = plan.choose_splits(programs, steps, device.processors)
@@ -63,7 +67,7 @@ def forward(
     forward_kernel[(programs, splits)](
         x.contiguous(), _contiguous(v), packed, _contiguous(base_weight), _contiguous(bias),
         None if packed is None else table.build(grid, order, spec), y, batch, n_in, n_out, splits,
-        **constants, **_options(tile, x.dtype),
+        SPLIT=split, **constants, **_options(tile, x.dtype),
     )  # fmt: skip
     return _finish(y, x)
 

@@ -28,6 +28,9 @@ TILES: dict[str, dict[str, tuple[Tile, ...]]] = {
         "ieee": (Tile(64, 64, 16, 4, 1),),
         "float64": (Tile(32, 64, 16, 4, 1),),
     },
+    "forward_split": {  # 16-bit numbers alone: twice the registers for a tile of the basis
+        "half": (Tile(64, 64, 32, 4, 2),),
+    },
     "grad_input": {
         "half": (Tile(128, 128, 64, 8, 3), Tile(64, 64, 64, 4, 2)),
         "tf32": (Tile(128, 128, 32, 8, 2), Tile(64, 64, 32, 4, 2)),
