@@ -76,7 +76,8 @@ def kan_linear(
     elif base == "zero":
         base_weight = None
     if not splines:
-        y = rows.new_zeros(len(rows), out_features) if bias is None else spread(bias, len(rows)).T.expand(len(rows), -1)
+        samples = rows.shape[0]
+        y = rows.new_zeros(samples, out_features) if bias is None else spread(bias, samples).T.expand(samples, -1)
     elif torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export():  # ONNX has no operators of ours
         y = reference.forward(rows, None, spline_weight, base_weight, bias, grid, 0, spec)
     else:

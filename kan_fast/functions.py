@@ -60,7 +60,7 @@ def _bessel(z: Tensor, order: int) -> Tensor:
     sine = torch.sin((torch.arange(16, dtype=z.dtype, device=z.device) + 0.5) * (math.pi / 32))
     phase = z.clamp(-25, 25)[..., None] * sine
     near = (sine * phase.sin() if order else phase.cos()).mean(-1)
-    return torch.where(z.abs() > 25, (torch.special.bessel_j0, torch.special.bessel_j1)[order](z), near)
+    return torch.where(z.abs() > 25, _hankel(z, order), near)
 
 
 class _Bessel(torch.autograd.Function):
@@ -68,7 +68,8 @@ class _Bessel(torch.autograd.Function):
 
     torch has no derivatives of them, and its values are wrong by up to 5e-7 around z = 5 in every dtype. Up to 25 these
     are means over the circle, cos(z sin t) and sin(t) sin(z sin t), which 16 points in a quadrant give to rounding
-    (the trapezoidal rule for Bessel's integral; the error is of the order of J_64); beyond it torch is exact.
+    (the trapezoidal rule for Bessel's integral; the error is of the order of J_64); beyond it Hankel's asymptotic
+    series does (DLMF 10.17.3).
     """
 
     generate_vmap_rule = True
@@ -91,6 +92,20 @@ class _Bessel(torch.autograd.Function):
         at_zero = z == 0
         slope = function(z, 0) - function(z, 1) / torch.where(at_zero, 1, z)
         return gradient * torch.where(at_zero, 0.5, slope), None
+
+
+def _hankel(z: Tensor, order: int) -> Tensor:
+    """Bessel functions for |z| > 25, by the first 18 terms of the series for large arguments."""
+    r = z.abs().clamp_min(25)
+    terms = [1.0]
+    for k in range(1, 18):
+        terms.append(terms[-1] * (4 * order**2 - (2 * k - 1) ** 2) / (8 * k))
+    even, odd = torch.zeros_like(r), torch.zeros_like(r)
+    for k in reversed(range(9)):  # Horner's scheme in -1 / r^2
+        even, odd = terms[2 * k] - even / r**2, terms[2 * k + 1] - odd / r**2
+    phase = r - (order / 2 + 0.25) * math.pi
+    value = torch.sqrt(2 / (math.pi * r)) * (even * phase.cos() - odd / r * phase.sin())
+    return value * z.sign() if order else value
 
 
 def bessel_j0(z: Tensor) -> Tensor:
@@ -146,7 +161,7 @@ LIBRARY: dict[str, Function] = {
         Function("exp", torch.exp, "exp(z)", 2, translates=True),
         Function("log", torch.log, "log(z)", 2, (0, math.inf), pole=0, degree=0),
         Function("abs", torch.abs, "Abs(z)", 3, parity=1, degree=1),
-        Function("sgn", torch.sign, "sign(z)", 3, parity=-1, degree=0),
+        Function("sgn", lambda z: torch.where(z.isnan(), z, torch.sign(z)), "sign(z)", 3, parity=-1, degree=0),
         Function("sin", torch.sin, "sin(z)", 2, parity=-1, period=2 * math.pi),
         Function("cos", torch.cos, "cos(z)", 2, parity=1, period=2 * math.pi),
         Function("tan", torch.tan, "tan(z)", 3, pole=math.pi / 2, parity=-1, period=math.pi),

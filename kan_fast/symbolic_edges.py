@@ -70,7 +70,7 @@ class SymbolicEdges(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`(batch, in)` to `(batch, out)`; 16-bit numbers are computed in float32."""
         terms = self.terms(x)
-        total = terms.new_zeros(self.shape[0], len(x))
+        total = terms.new_zeros(self.shape[0], x.shape[0])
         return total.index_add(0, self.edges[:, 0], terms).T.to(x.dtype)
 
     def terms(self, x: Tensor) -> Tensor:

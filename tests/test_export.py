@@ -15,6 +15,7 @@ from torch import nn
 
 from kan_fast import KANLinear
 from kan_fast.export import decompositions, to_c, to_numpy, to_numpy_source
+from kan_fast.functions import LIBRARY, add_symbolic
 from kan_fast.network import KAN
 from kan_fast.nodes import Nodes
 
@@ -112,6 +113,36 @@ def test_c_with_masks_and_products(last, tmp_path):
     assert_close(library(x.numpy()), model, x, 1e-12)
 
 
+FUNCTIONS = ["sin", "x^2", "sgn", "J0", "erf", "exp", "log", "gaussian", "x^0.3", "sigmoid", "J1"]
+
+
+def functions(base="silu", whole=False):
+    """Splines, symbolic edges and masked ones, with products; a second layer without splines, or no splines at all."""
+    model = KAN([3, [2, 3], 3], grid=4, mult_arity=[2, [2, 2, 3], 3], base=base).double().eval()
+    model.layers[0].mask = torch.rand(9, 3) < 0.7
+    for layer, step in zip(model.layers, (1 if whole else 2, 1), strict=True):
+        edges = [(o, i) for o in range(layer.out_features) for i in range(layer.in_features)][::step]
+        affine = torch.rand(len(edges), 4, dtype=torch.float64) + torch.tensor([-0.5, 0.1, 0, 0])
+        affine[:, 1] += affine[:, 0].abs() * 3  # arguments above 0
+        layer.fix_many(edges, [FUNCTIONS[n % len(FUNCTIONS)] for n in range(len(edges))], affine)
+    for o in range(3):  # what reaches the second layer has both signs
+        for i in range(5):
+            layer.fix(o, i, ["tanh", "sin", "x^2", "arctan"][(o + i) % 4], (1.0, 0.1, 1.0, 0.0))
+    return model
+
+
+@needs_gcc
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("real", [ctypes.c_double, ctypes.c_float])
+def test_c_with_functions(whole, real, tmp_path):
+    model, double = functions(whole=whole), real is ctypes.c_double
+    x = 2 * torch.rand(200, 3, dtype=torch.float64) - 1
+    source = to_c(model, dtype=torch.float64 if double else torch.float32)
+    assert ("spline_0" in source) != whole and "spline_1" not in source
+    library = Library(source, tmp_path, "kan", real, 3)
+    assert_close(library(x.numpy().astype(np.float64 if double else np.float32)), model, x, 1e-12 if double else 1e-5)
+
+
 @needs_gcc
 def test_c_without_bias_and_the_dtype_of_choice(tmp_path):
     model = nn.Sequential(KANLinear(3, 2, bias=False), nn.Dropout(0.5)).eval()
@@ -150,6 +181,37 @@ def test_numpy_with_masks_and_products(last, tmp_path):
     scope: dict = {"__name__": "module"}
     exec(to_numpy_source(model), scope)
     assert np.array_equal(scope["kan"](x.numpy()), y)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_numpy_with_functions(whole, tmp_path):
+    model = functions(torch.sin if whole else "silu", whole)  # splines that are not there have no base function
+    x = 2 * torch.rand(200, 3, dtype=torch.float64) - 1
+    function = to_numpy(model)
+    y = function(x.numpy())
+    assert_close(y, model, x, 1e-12)
+    assert np.array_equal(pickle.loads(pickle.dumps(function))(x.numpy()), y)
+    (tmp_path / "model.py").write_text(to_numpy_source(model))
+    np.save(tmp_path / "x.npy", x)
+    code = (
+        "import sys; sys.modules['torch'] = sys.modules['kan_fast'] = sys.modules['sympy'] = None\n"
+        "import numpy as np, model; np.save('y.npy', model.kan(np.load('x.npy')))"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=60)
+    assert np.array_equal(np.load(tmp_path / "y.npy"), y)
+    assert to_numpy(model, torch.float32)(x.numpy()).dtype == np.float32
+
+
+@pytest.mark.parametrize("export", [to_c, to_numpy, to_numpy_source])
+def test_a_function_without_a_formula_is_refused(export):
+    add_symbolic("mine", torch.sin)
+    try:
+        layer = KANLinear(1, 1)
+        layer.fix(0, 0, "mine")
+        with pytest.raises(ValueError, match=r"mine can't be written in .*add_symbolic\(name, fun, expression="):
+            export(layer)
+    finally:
+        del LIBRARY["mine"]
 
 
 def test_nodes_in_a_sequential():
@@ -238,6 +300,8 @@ def test_onnx(tmp_path):
         KANLinear(4, 4, spline_order=0, base="zero", extrapolation="clamp"),
         KANLinear(4, 2, spline_order=1, bias=False, base=torch.tanh),
     ).eval()
+    model[1].fix_many([(1, 2), (3, 0), (0, 0)], ["sin", "J0", "erf"])
+    model[3].fix_many([(o, i) for o in range(2) for i in range(4)], ["x^2", "tanh", "gaussian", "sgn"] * 2)
     model[0].update_grid(torch.randn(100, 3))
     model[1].mask = torch.rand(4, 5) < 0.7
     program = torch.onnx.export(
@@ -263,6 +327,7 @@ def test_onnx(tmp_path):
 def test_exported_program_in_aten_alone():
     model, x = KAN([3, [3, 2], 2]).eval(), torch.randn(7, 3)
     model.layers[1].mask = torch.rand(2, 5) < 0.7
+    model.layers[0].fix_many([(0, 0), (1, 2)], ["sin", "J1"])
     program = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
     assert "kan_fast" in program.graph_module.code
     program = program.run_decompositions(decompositions())

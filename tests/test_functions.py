@@ -1,5 +1,7 @@
 """The library of functions: numbers and formulas agree, derivatives are right, names are found."""
 
+import math
+
 import numpy as np
 import pytest
 import sympy
@@ -63,6 +65,7 @@ def test_symmetry_and_domain(name):
     start, end = function.domain
     outside = torch.tensor([start - 0.1, end + 0.1], dtype=torch.float64)
     assert not function.evaluate(outside[outside.isfinite()]).isfinite().any()
+    assert function.evaluate(torch.tensor(math.nan)).isnan()
 
 
 @pytest.mark.parametrize("order", [0, 1])

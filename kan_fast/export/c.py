@@ -176,11 +176,10 @@ def _functions(formulas: list[sympy.Expr], single: bool) -> Iterator[str]:
     if not formulas:
         yield "static real function(int number, real z) { return (void)number, z; }\n"
         return
-    from kan_fast.symbolic.code import C_BESSEL, c_expression
+    from kan_fast.symbolic.code import c_expression, c_helpers
 
     cases = [f"    case {n}: return {c_expression(formula, single)};" for n, formula in enumerate(formulas)]
-    if any("bessel(" in case for case in cases):
-        yield C_BESSEL
+    yield from c_helpers(cases)
     yield "\n".join(
         [
             "static real function(int number, real z) {",

@@ -16,19 +16,34 @@ from sympy.printing.numpy import NumPyPrinter
 
 from kan_fast.symbolic import _special
 
+C_SIGN = """\
+static double sign(double x) { return x > 0 ? 1 : x < 0 ? -1 : x; }
+"""
 C_BESSEL = """\
-static double bessel(int order, double x) { /* of the first kind: Bessel's integral by the trapezoidal rule */
-  const double pi = 3.14159265358979324;
-  const int points = 32 + (int)fmin(fabs(x), 1e6);
-  double sum = 0;
-  if (!(fabs(x) < HUGE_VAL)) return x == x ? 0 : x;
-  for (int p = 0; p < points; p++) sum += cos(order * (p + 0.5) * pi / points - x * sin((p + 0.5) * pi / points));
-  return sum / points;
+static double bessel(int order, double x) { /* of the first kind, orders 0 and 1 */
+  const double pi = 3.14159265358979324, r = fabs(x);
+  if (r <= 25) { /* Bessel's integral by the trapezoidal rule */
+    double sum = 0;
+    for (int p = 0; p < 64; p++) sum += cos(order * (p + 0.5) * pi / 64 - x * sin((p + 0.5) * pi / 64));
+    return sum / 64;
+  }
+  double even = 0, odd = 0, term = 1; /* Hankel's series for large arguments */
+  for (int k = 0; k < 18; k++) {
+    if (k % 2) odd += k % 4 == 1 ? term : -term;
+    else even += k % 4 == 0 ? term : -term;
+    term *= (4 * order * order - (2.0 * k + 1) * (2.0 * k + 1)) / (8 * (k + 1) * r);
+  }
+  const double phase = r - (order / 2.0 + 0.25) * pi;
+  const double value = sqrt(2 / (pi * r)) * (even * cos(phase) - odd * sin(phase));
+  return order == 1 && x < 0 ? -value : value;
 }
 """
 
 
 class _C(C99CodePrinter):
+    def _print_sign(self, expression: Any) -> str:
+        return f"sign({self._print(expression.args[0])})"
+
     def _print_besselj(self, expression: Any) -> str:
         return f"bessel({expression.order}, {self._print(expression.argument)})"
 
@@ -45,7 +60,7 @@ class _NumPy(NumPyPrinter):
 
 
 def c_expression(expression: sympy.Expr, single: bool = False) -> str:
-    """An expression in C99 with math.h; J_n is `bessel(n, x)` (see `C_BESSEL`).
+    """An expression in C99 with math.h and `c_helpers`.
 
     Args:
         expression: of symbols whose names are C expressions.
@@ -57,6 +72,13 @@ def c_expression(expression: sympy.Expr, single: bool = False) -> str:
     settings = {"type_aliases": {real: float32}} if single else {}
     numbers = {n: sympy.Float(n, 17) for n in expression.atoms(sympy.NumberSymbol)}  # M_PI is not in C99
     return _printed(_C(settings), expression.xreplace(numbers), "C")
+
+
+def c_helpers(lines: Sequence[str]) -> list[str]:
+    """Definitions of what `c_expression` uses and math.h lacks, as far as the lines have it."""
+    return [
+        helper for name, helper in (("sign(", C_SIGN), ("bessel(", C_BESSEL)) if any(name in line for line in lines)
+    ]
 
 
 def numpy_expression(expression: sympy.Expr) -> str:
@@ -87,8 +109,8 @@ def c_source(formulas: Sequence[sympy.Expr], symbols: Sequence[sympy.Symbol], na
     body += [f"  y[{k}] = {c_expression(result)};" for k, result in enumerate(results)]
     prototype = f"void {name}(const double *x, double *y)"
     about = f"/* x: {_ascii(symbols)}; y: {len(formulas)} numbers. C99; link with -lm. */"
-    helper = [C_BESSEL] if any("bessel(" in line for line in body) else []
-    return "\n".join([about, f"{prototype};", "", "#include <math.h>", "", *helper, f"{prototype} {{", *body, "}", ""])
+    head = [about, f"{prototype};", "", "#include <math.h>", "", *c_helpers(body)]
+    return "\n".join([*head, f"{prototype} {{", *body, "}", ""])
 
 
 def numpy_source(formulas: Sequence[sympy.Expr], symbols: Sequence[sympy.Symbol], name: str = "formula") -> str:

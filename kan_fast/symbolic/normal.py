@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import sympy
@@ -11,6 +11,7 @@ import torch
 
 from kan_fast.functions import Function
 
+_LARGE = 230.0  # logarithm of numbers that are left where they are, since they might overflow
 _SUM_OF_REFLECTED = {"acos(z)": math.pi, "1/(1 + exp(-z))": 1.0}  # f(z) + f(-z)
 _COFUNCTION = {"sin(z)": sympy.cos, "cos(z)": sympy.sin}
 
@@ -92,7 +93,7 @@ def applied(function: Function, argument: Combination, c: float = 1.0, d: float 
     """
     if c == 0:
         return Combination(d)
-    if not argument.terms:
+    if not argument.terms or not math.isfinite(argument.constant):
         value = function.evaluate(torch.tensor(argument.constant, dtype=torch.float64)).item()
         return Combination(c * value + d)
     lead = argument.leading
@@ -103,11 +104,16 @@ def applied(function: Function, argument: Combination, c: float = 1.0, d: float 
             argument, c, d = argument.times(-1), -c, d + c * _SUM_OF_REFLECTED[str(function.expression)]
     if function.expression == "log(z)":
         argument, d = argument.over(abs(lead)), d + c * math.log(abs(lead))
-    elif function.degree is not None and _usable(scale := abs(lead) ** function.degree):
-        argument, c = argument.over(abs(lead)), c * scale
-    formula = function.formula
-    if function.expression == "exp(z)" and _usable(scale := _exp(argument.constant)):
-        argument, c = argument.plus(-argument.constant), c * scale
+    elif function.degree is not None and abs(function.degree * math.log(abs(lead))) < _LARGE:
+        argument, c = argument.over(abs(lead)), c * abs(lead) ** function.degree
+    formula: Callable[[sympy.Expr], sympy.Expr] = function.formula
+    exact = sympy.Integer(0)
+    if function.expression == "exp(z)":
+        power = argument.constant + math.log(abs(c))
+        if max(abs(power), abs(argument.constant)) < _LARGE:
+            argument, c = argument.plus(-argument.constant), math.copysign(math.exp(power), c)
+        else:  # sympy would move the number out itself if it were a Float
+            exact, argument = sympy.Rational(argument.constant), argument.plus(-argument.constant)
     elif function.period is not None:
         period = function.period
         argument = argument.plus(-period * math.ceil(argument.constant / period - 0.5))
@@ -118,12 +124,4 @@ def applied(function: Function, argument: Combination, c: float = 1.0, d: float 
                 c = -c
             if quarter in (1, -1):
                 formula = _COFUNCTION[str(function.expression)]
-    return total([Combination.of(formula(argument.expression())).times(c), Combination(d)])
-
-
-def _exp(x: float) -> float:
-    return math.exp(x) if x < 700 else math.inf
-
-
-def _usable(scale: float) -> bool:
-    return 1e-100 < scale < 1e100
+    return total([Combination.of(formula(argument.expression() + exact)).times(c), Combination(d)])
