@@ -37,7 +37,14 @@ def extend(inner: Tensor, degree: int) -> Tensor:
 
 
 def grid_from_samples(
-    x: Tensor, grid: Tensor, degree: int, *, eps: float = 0.02, margin: float = 0.0, group: ProcessGroup | None = None
+    x: Tensor,
+    grid: Tensor,
+    degree: int,
+    *,
+    eps: float = 0.02,
+    margin: float = 0.0,
+    trim: float = 0.0,
+    group: ProcessGroup | None = None,
 ) -> Tensor:
     """Knots that follow the samples: `eps * uniform + (1 - eps) * quantiles` of each column.
 
@@ -47,20 +54,27 @@ def grid_from_samples(
         degree: k.
         eps: share of the uniform grid, 0 to 1; 1 gives equally spaced knots over the range of the samples.
         margin: added on either side of the range, in units of its length.
+        trim: share of the samples at either end that the range leaves out, 0 to below 0.5; none of a column that would
+            be constant without them.
         group: processes whose samples count together; None for this one alone.
 
     Returns:
         `(in, G + 2k + 1)`, strictly increasing; the same in every process.
 
     Raises:
-        ValueError: eps or margin out of range, or samples too large for the dtype of the grid.
+        ValueError: eps, margin or trim out of range, or samples too large for the dtype of the grid.
     """
-    eps, margin = real("eps", eps), real("margin", margin)
+    eps, margin, trim = real("eps", eps), real("margin", margin), real("trim", trim)
     if eps > 1:
         raise ValueError(f"eps must be between 0 (quantiles) and 1 (uniform), got {eps}")
+    if trim >= 0.5:
+        raise ValueError(f"trim must be below 0.5, a share of the samples at either end, got {trim}")
     size = grid.shape[1] - 2 * degree - 1
     share = torch.linspace(0, 1, size + 1, dtype=torch.float64, device=x.device)
-    quantiles = _quantiles(x.detach(), share, group).T  # (in, G + 1)
+    quantiles = _quantiles(x.detach(), trim + (1 - 2 * trim) * share, group).T  # (in, G + 1)
+    if trim:
+        constant = quantiles[:, :1] == quantiles[:, -1:]
+        quantiles = torch.where(constant, _quantiles(x.detach(), share, group).T, quantiles)
     start, end = quantiles[:, :1], quantiles[:, -1:]
     length = end - start
     uniform = start - margin * length + (1 + 2 * margin) * length * share

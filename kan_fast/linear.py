@@ -295,7 +295,13 @@ class KANLinear(nn.Module):
 
     @torch.no_grad()
     def update_grid(
-        self, x: Tensor, *, eps: float | None = None, margin: float = 0.0, group: ProcessGroup | None = None
+        self,
+        x: Tensor,
+        *,
+        eps: float | None = None,
+        margin: float = 0.0,
+        trim: float = 0.0,
+        group: ProcessGroup | None = None,
     ) -> None:
         """Move the knots to where the samples are; the layer's function on their range is preserved.
 
@@ -310,6 +316,8 @@ class KANLinear(nn.Module):
             x: samples `(..., in_features)`, finite.
             eps: share of the uniform grid, 0 to 1; None takes `grid_eps`.
             margin: added on either side of the samples' range, in units of its length.
+            trim: share of the samples at either end of each column that the range leaves out, 0 to below 0.5, so that a
+                few outliers do not stretch the spans; beyond it is `extrapolation`.
             group: processes whose samples count together. None for all, as elsewhere in torch, if torch.distributed is
                 initialised; tensor parallelism and pipelines need a group of the processes that have different samples.
 
@@ -338,7 +346,7 @@ class KANLinear(nn.Module):
         if bad:
             raise ValueError("update_grid needs finite samples, got NaN or infinity; clean the data first")
         eps = self.grid_eps if eps is None else eps
-        new = grids.grid_from_samples(x, grid, self.spline_order, eps=eps, margin=margin, group=group)
+        new = grids.grid_from_samples(x, grid, self.spline_order, eps=eps, margin=margin, trim=trim, group=group)
         matrix = grids.transfer(grid, new, self.spline_order, self.extrapolation)
         moved = torch.einsum("irs,ois->oir", matrix, weight.to(matrix.dtype))
         kept = (new == grid).all(1)[:, None]  # columns whose knots stay keep their coefficients to the bit

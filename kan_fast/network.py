@@ -158,6 +158,7 @@ class KAN(nn.Module):
         *,
         eps: float | None = None,
         margin: float = 0.0,
+        trim: float = 0.0,
         group: ProcessGroup | None = None,
         layers: Collection[KANLinear] | None = None,
     ) -> None:
@@ -170,6 +171,7 @@ class KAN(nn.Module):
             x: input samples `(..., width_in[0])`, finite.
             eps: share of the uniform grid, 0 to 1; None takes `grid_eps`.
             margin: added on either side of the samples' range, in units of its length.
+            trim: share of the samples at either end that the range leaves out; see `KANLinear.update_grid`.
             group: processes whose samples count together; see `KANLinear.update_grid`.
             layers: those of the network's layers to change; None for all.
 
@@ -185,7 +187,7 @@ class KAN(nn.Module):
         before = [t.clone() for t in tensors]
         try:
             for layer in chosen:
-                layer.update_grid(reached[layer], eps=eps, margin=margin, group=group)
+                layer.update_grid(reached[layer], eps=eps, margin=margin, trim=trim, group=group)
         except BaseException:
             for t, old in zip(tensors, before, strict=True):
                 t.copy_(old)

@@ -29,10 +29,18 @@ class GridSchedule:
         every: that number of steps itself, if not None.
         start: first step in which they may move.
         stop: first step in which they may not any more.
+        trim: share of the samples at either end that grids need not reach.
     """
 
     def __init__(
-        self, grids: Sequence[int] | None, update: bool, number: int, every: int | None, start: int, stop: int
+        self,
+        grids: Sequence[int] | None,
+        update: bool,
+        number: int,
+        every: int | None,
+        start: int,
+        stop: int,
+        trim: float = 0.0,
     ) -> None:
         self.sizes = (
             [None] if grids is None else [integer("a size in grids", size, 1) for size in listed("grids", grids)]
@@ -42,6 +50,7 @@ class GridSchedule:
         stop = integer("stop_grid_update_step", stop)
         rule = max(1, stop // integer("grid_update_num", number, 1))
         self.every = rule if every is None else integer("update_grid_every", every, 1)
+        self.trim = trim
         self.steps = range(max(0, integer("start_grid_update_step", start)), stop if update else 0)
 
     def refine(self, model: KAN, optimizer: Optimizer, stage: int) -> bool:
@@ -58,7 +67,7 @@ class GridSchedule:
         movable = [layer for layer in model.layers if layer.spline_weight.requires_grad and layer.has_splines()]
         if movable and step in self.steps and step % self.every == 0:
             finest = max(layer.grid_size for layer in movable)
-            model.update_grid(samples(), layers=movable, margin=MARGIN / finest)
+            model.update_grid(samples(), layers=movable, margin=MARGIN / finest, trim=self.trim)
             forget_splines(optimizer, model)
 
 

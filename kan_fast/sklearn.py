@@ -29,7 +29,8 @@ Array = npt.NDArray[Any]
 
 _EPOCHS, _FEWEST_STEPS = 100, 500  # of Adam, unless the user says how many steps
 _BATCH = 256
-_INTERVAL = 10  # steps between comparisons, if an epoch has fewer
+_TRIM = 0.003  # share of the samples beyond either end of the grids: tables have outliers
+_DECAY = 300  # weight decay times the number of samples: a prior counts as much as some number of them
 _LINE_SEARCH_STEPS = 30  # of LBFGS and LM
 
 
@@ -46,11 +47,11 @@ class _Estimator(BaseEstimator):
         steps: number of steps; None for 100 epochs of Adam, at least 500 steps, and for 30 steps of the others.
         batch_size: samples per step of Adam; None for 256.
         learning_rate: None for 0.03 with Adam and 1 with LBFGS.
-        weight_decay: of Adam, at least 0.
+        weight_decay: of Adam, at least 0; None for 300 divided by the number of samples.
         lamb: weight of the sparsity terms, see `KAN.fit`.
         validation_fraction: share of the samples that are held out to choose the best state, 0 (none) to below 1.
-        patience: number of comparisons (one after each epoch, or 10 steps where an epoch is shorter) without a smaller
-            validation loss that ends training; None for no such end.
+        patience: epochs (steps, but with Adam) without a smaller validation loss after which training ends; None for
+            no such end.
         dtype: "float32" or "float64"; None for the former with Adam and the latter with the others.
         device: device of the network, such as "cuda".
         random_state: seed of the split, the initial parameters and the batches.
@@ -61,7 +62,7 @@ class _Estimator(BaseEstimator):
         x_mean_, x_scale_: what inputs are standardised by, `(n_features_in_,)`.
         feature_importances_: shares of the features in the scores of KAN 2.0 (see `KAN.attribute`).
         history_: what `KAN.fit` returned.
-        validation_losses_: one of each comparison.
+        validation_losses_: one of each epoch (step, but with Adam).
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class _Estimator(BaseEstimator):
         steps: int | None = None,
         batch_size: int | None = None,
         learning_rate: float | None = None,
-        weight_decay: float = 0.1,
+        weight_decay: float | None = None,
         lamb: float = 0.0,
         validation_fraction: float = 0.1,
         patience: int | None = None,
@@ -121,13 +122,13 @@ class _Estimator(BaseEstimator):
         )
         inputs = self._scaled(x)
         target = label.to(inputs.device, inputs.dtype if label.is_floating_point() else label.dtype)
-        steps, interval, options = self._schedule(len(learn))
+        steps, epoch, options = self._schedule(len(learn))
         stopping = EarlyStopping(steps if self.patience is None else self.patience)
         self.validation_losses_: list[float] = []
 
         @torch.no_grad()
         def compare(step: int, entry: Mapping[str, float]) -> bool:
-            if (step + 1) % interval or not len(held_out):
+            if (step + 1) % epoch or not len(held_out):
                 return False
             self.validation_losses_.append(loss(self.model_(inputs[held_out]), target[held_out]).item())
             return stopping.stops(self.model_, self.validation_losses_[-1])
@@ -158,7 +159,7 @@ class _Estimator(BaseEstimator):
         return tuple(train_test_split(rows, test_size=held_out, random_state=random, stratify=classes))
 
     def _schedule(self, count: int) -> tuple[int, int, dict[str, Any]]:
-        """Steps, steps between comparisons, and the options of `KAN.fit` that belong to the optimiser."""
+        """Steps, steps per epoch, and the options of `KAN.fit` that belong to the optimiser."""
         if self.opt != "Adam":
             steps = _LINE_SEARCH_STEPS if self.steps is None else integer("steps", self.steps, 1)
             if self.batch_size is not None:
@@ -168,10 +169,10 @@ class _Estimator(BaseEstimator):
         epoch = math.ceil(count / batch)
         steps = max(_EPOCHS * epoch, _FEWEST_STEPS) if self.steps is None else integer("steps", self.steps, 1)
         rate = real("learning_rate", 0.03 if self.learning_rate is None else self.learning_rate, positive=True)
-        decay = real("weight_decay", self.weight_decay)
+        decay = real("weight_decay", _DECAY / count if self.weight_decay is None else self.weight_decay)
         adam = torch.optim.AdamW(self.model_.parameters(), rate, weight_decay=decay, fused=True)
-        options = {"opt": adam, "batch": batch, "scheduler": CosineAnnealingLR(adam, steps)}
-        return steps, max(epoch, _INTERVAL), options
+        options = {"grid_trim": _TRIM, "opt": adam, "batch": batch, "scheduler": CosineAnnealingLR(adam, steps)}
+        return steps, epoch, options
 
     def _dtype(self) -> torch.dtype:
         """Single precision for Adam, double for the line searches of the others."""

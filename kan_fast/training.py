@@ -58,6 +58,7 @@ def fit(
     start_grid_update_step: int = -1,
     stop_grid_update_step: int = 50,
     update_grid_every: int | None = None,
+    grid_trim: float = 0.0,
     stop_update_at: int | None = None,
     continual: bool = False,
     loss_fn: Loss | None = None,
@@ -119,6 +120,8 @@ def fit(
         start_grid_update_step: no update before this step.
         stop_grid_update_step: no update from this step on.
         update_grid_every: the number of steps between updates itself, instead of pykan's rule.
+        grid_trim: share of the samples at either end of each column that updated grids leave out, 0 to below 0.5: a few
+            outliers in a table then do not stretch the spans of all the others.
         stop_update_at: the same as `stop_grid_update_step`.
         continual: train on data of a part of the domain and leave what was learnt elsewhere as it is: grids stay, and
             only splines are trained, not the base weights and biases, which act everywhere.
@@ -162,7 +165,13 @@ def fit(
     steps, log = integer("steps", steps, 0), integer("log", log, 1)
     stop = stop_grid_update_step if stop_update_at is None else stop_update_at
     schedule = GridSchedule(
-        grids, update_grid and not continual, grid_update_num, update_grid_every, start_grid_update_step, stop
+        grids,
+        update_grid and not continual,
+        grid_update_num,
+        update_grid_every,
+        start_grid_update_step,
+        stop,
+        grid_trim,
     )
     if continual and grids is not None:
         raise ValueError("continual training keeps the grid; leave out grids and refine the network before it")

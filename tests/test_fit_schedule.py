@@ -78,6 +78,13 @@ def test_updated_grids_reach_beyond_the_samples_but_not_far(dataset):
     torch.testing.assert_close(end, most + margin, atol=1e-5, rtol=0)
 
 
+def test_updated_grids_can_leave_out_outliers(dataset):
+    model = small()
+    dataset["train_input"][0] = 1e4
+    fit(model, dataset, "Adam", 1, grid_trim=0.02)
+    assert model.layers[0].grid.abs().max() < 5
+
+
 def test_the_error_falls_with_the_fourth_power_of_the_grid():
     x, test = torch.rand(1000, 1) * 2 - 1, torch.rand(500, 1) * 2 - 1
     data = {"train_input": x, "train_label": (3 * x).sin(), "test_input": test, "test_label": (3 * test).sin()}
@@ -342,6 +349,7 @@ def test_continual_training_moves_neither_grids_nor_what_acts_everywhere(dataset
         (dict(grids=[3], continual=True), ValueError, "continual training keeps the grid"),
         (dict(patience=0), ValueError, "patience must be at least 1"),
         (dict(save_every=0), ValueError, "save_every must be at least 1"),
+        (dict(grid_trim=0.5), ValueError, "trim must be below 0.5"),
         (dict(update_grid_every=0), ValueError, "update_grid_every must be at least 1"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",

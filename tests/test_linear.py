@@ -223,6 +223,18 @@ def test_update_grid_survives_degenerate_samples(column: list[float], eps: float
     assert layer(x).isfinite().all()
 
 
+def test_update_grid_can_leave_out_outliers() -> None:
+    layer = KANLinear(3, 2, grid_size=4).double()
+    x = torch.rand(1000, 3, dtype=torch.float64)
+    x[:5, 0], x[5:10, 0] = 1e6, -1e6
+    x[5:, 1] = 0  # constant but for five samples
+    layer.update_grid(x, eps=0.0, trim=0.01)
+    start, end = layer.grid[:, 3], layer.grid[:, -4]
+    expected = torch.from_numpy(np.quantile(x.numpy(), [0.01, 0.99], axis=0))
+    expected[:, 1] = torch.tensor([x[:, 1].min(), x[:, 1].max()])
+    torch.testing.assert_close(torch.stack([start, end]), expected, atol=1e-5, rtol=0)
+
+
 def test_update_grid_refuses_bad_samples() -> None:
     layer = KANLinear(2, 3)
     with pytest.raises(ValueError, match="at least one sample"):
@@ -235,7 +247,7 @@ def test_update_grid_refuses_bad_samples() -> None:
         with pytest.raises(TypeError, match="expected samples"):
             layer.update_grid(samples)
     x = torch.rand(9, 2)
-    for options in ({"eps": 7.0}, {"eps": float("nan")}, {"margin": -0.1}, {"margin": float("nan")}):
+    for options in ({"eps": 7.0}, {"eps": float("nan")}, {"margin": -0.1}, {"margin": float("nan")}, {"trim": 0.5}):
         with pytest.raises(ValueError, match=f"{next(iter(options))} must be"):
             layer.update_grid(x, **options)
     nn.utils.prune.identity(layer, "spline_weight")

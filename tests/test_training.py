@@ -306,7 +306,7 @@ def test_lamb_makes_the_network_sparser(dataset):
 
 def test_grid_updates_come_when_pykan_does_them(dataset, monkeypatch):
     steps = []
-    monkeypatch.setattr(KAN, "update_grid", lambda self, x, layers, margin: steps.append(len(history)))
+    monkeypatch.setattr(KAN, "update_grid", lambda self, x, layers, margin, trim: steps.append(len(history)))
 
     def run(**options):
         steps.clear()
