@@ -351,3 +351,14 @@ def test_residuals_that_mix_samples_are_refused():
 def test_models_that_levenberg_marquardt_cannot_train(model, message):
     with pytest.raises(ValueError, match=message):
         LevenbergMarquardt(model)
+
+
+def test_levenberg_marquardt_may_start_where_nothing_is_to_be_gained():
+    """Gradients there are rounding errors, which differ by how they are computed."""
+    x = torch.rand(800, 2, dtype=torch.float64)
+    model = KAN([2, 1], seed=0, dtype=torch.float64)
+    model.layers[0].fix_many([(0, 0), (0, 1)], ["0", "0"])
+    for _ in range(30):
+        y = torch.randn(800, 1, dtype=torch.float64)
+        y -= y.mean()
+        LevenbergMarquardt(model).step(lambda y=y: model(x) - y)
