@@ -73,6 +73,8 @@ def test_bessel_is_exact_where_torch_is_not(order):
     z = torch.linspace(-60, 60, 5001, dtype=torch.float64)
     function = (functions.bessel_j0, functions.bessel_j1)[order]
     np.testing.assert_allclose(function(z).numpy(), jv(order, z.numpy()), rtol=0, atol=1e-14)
+    far = z[z.abs() > 25]
+    np.testing.assert_allclose(functions._hankel(far, order).numpy(), jv(order, far.numpy()), rtol=0, atol=1e-14)
 
 
 def test_bessel_at_zero():
