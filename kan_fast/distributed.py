@@ -100,6 +100,10 @@ class _ParallelKAN(ParallelStyle):
     def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
         if not isinstance(module, KANLinear):
             raise TypeError(f"{type(self).__name__} shards a KANLinear, got {type(module).__name__}")
+        if module.symbolic is not None:
+            raise ValueError(
+                f"{type(self).__name__} can't shard a layer with symbolic edges; leave the layer out of the plan"
+            )
         return distribute_module(module, device_mesh, self._shard, self._input, self._output)  # type: ignore[arg-type]
 
     def _shard(self, _: str, layer: nn.Module, mesh: DeviceMesh) -> None:

@@ -16,7 +16,7 @@ from kan_fast import dispatch, functional, grids, processes
 from kan_fast.functional import Base
 from kan_fast.functions import Function
 from kan_fast.options import integer, real
-from kan_fast.symbolic_edges import SymbolicEdges, decode_names
+from kan_fast.symbolic_edges import SymbolicEdges
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -97,7 +97,6 @@ class KANLinear(nn.Module):
         self.register_buffer("grid", knots.to(functional.grid_dtype(knots.dtype)))
         self.register_buffer("mask", None)
         self.symbolic: SymbolicEdges | None = None
-        self._seen: tuple[Tensor | None, int, bool] = (None, 0, True)  # mask, its version, whether splines are left
         _check_distinct_knots(self.grid_range, self.grid_size, spline_order, self.grid.dtype)
         self.reset_parameters()
 
@@ -168,18 +167,7 @@ class KANLinear(nn.Module):
 
     def has_splines(self) -> bool:
         """Whether some edge is a spline; without one, splines are not evaluated."""
-        if self.symbolic is None:
-            return True
-        if self.mask is None:
-            return len(self.symbolic.names) < self.out_features * self.in_features
-        mask, version, known = self._seen
-        if torch.compiler.is_compiling() or self.mask.is_meta or torch._C._are_functorch_transforms_active():
-            return known or mask is not self.mask  # evaluating splines of weight 0 is never wrong
-        now = 0 if self.mask.is_inference() else self.mask._version
-        if mask is not self.mask or version != now:
-            known = bool((self.mask & ~self.symbolic.where).any())
-            self._seen = self.mask, now, known
-        return known
+        return self.symbolic is None or self.symbolic.leaves_some(self.mask)
 
     def unused_parameters(self) -> list[nn.Parameter]:
         """Parameters without effect: those of the splines if no edge is one."""
@@ -211,10 +199,8 @@ class KANLinear(nn.Module):
         self, edges: Sequence[tuple[int, int]], functions: Sequence[str | Function], affine: Tensor | None = None
     ) -> None:
         """`fix` for several edges (output, input) at once, with affine parameters `(n, 4)`; None for x itself."""
-        new = [(integer("output", o, 0), integer("input", i, 0)) for o, i in edges]
-        like = self.spline_weight
-        if hasattr(like, "to_local"):
-            raise ValueError("fix needs parameters that are not sharded; fix first, then shard")
+        self._check_unsharded("fix")
+        new, like = [(integer("output", o, 0), integer("input", i, 0)) for o, i in edges], self.spline_weight
         values = like.new_tensor([[1.0, 0, 1, 0]]).expand(len(new), 4) if affine is None else affine.detach().to(like)
         if not values.isfinite().all():
             raise ValueError(f"affine parameters must be finite, got {values.tolist()}")
@@ -228,6 +214,7 @@ class KANLinear(nn.Module):
         Raises:
             ValueError: the edge is not symbolic.
         """
+        self._check_unsharded("unfix")
         pairs = [] if self.symbolic is None else self.symbolic.pairs
         if self.symbolic is None or (output, input) not in pairs:
             raise ValueError(f"the edge to output {output} from input {input} is not symbolic; these are: {pairs}")
@@ -412,7 +399,6 @@ class KANLinear(nn.Module):
         if self.symbolic is not None:
             del self.symbolic  # a None that replaces a module would stay a child
         self.symbolic = edges.train(self.training) if edges is not None and edges.names else None
-        self._seen = (None, 0, True)
         self.has_splines()
 
     @property
@@ -429,6 +415,10 @@ class KANLinear(nn.Module):
                 f"{what} can't move curves whose spline_weight is computed from other parameters (pruning, weight "
                 "norm, parametrisation); make it a plain parameter first"
             )
+
+    def _check_unsharded(self, what: str) -> None:
+        if hasattr(self.spline_weight, "to_local"):
+            raise ValueError(f"{what} can't change the edges of sharded layers; {what} first, then shard")
 
     def _mean_squares(self) -> tuple[float, float]:
         """`E[x^2]` and `E[base(x)^2]` for normal x with the mean and variance of the uniform on the grid range.
@@ -511,12 +501,10 @@ class KANLinear(nn.Module):
             if prefix.removesuffix("symbolic.") + "spline_weight" in state_dict:
                 self._set_symbolic(None)
             return
-        pairs, functions = [(o, i) for o, i in edges.tolist()], decode_names(names)
-        if self.symbolic is not None and (pairs, functions) == (self.symbolic.pairs, self.symbolic.names):
-            return
         try:
-            shape = self.out_features, self.in_features
-            self._set_symbolic(SymbolicEdges(shape, pairs, functions, self.spline_weight.new_zeros(len(pairs), 4)))
+            if self.symbolic is None or not self.symbolic.are(edges, names):
+                shape = self.out_features, self.in_features
+                self._set_symbolic(SymbolicEdges.blank(shape, edges, names, self.spline_weight))
         except ValueError as error:
             error_msgs.append(f"{prefix.rstrip('.')}: the state has edges that can't be made here: {error}")
 

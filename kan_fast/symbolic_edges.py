@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -65,7 +66,34 @@ class SymbolicEdges(nn.Module):
         pairs = torch.tensor([edges[n] for n in order], dtype=torch.long, device=affine.device)
         self.register_buffer("edges", pairs.reshape(-1, 2))
         self.register_buffer("where", self.place(torch.ones_like(self.edges[:, 0])) > 0, persistent=False)
+        self._seen: tuple[Tensor | None, int, bool] = (None, 0, True)  # for `leaves_some`: mask, its version, answer
         self._group()
+
+    @staticmethod
+    def blank(shape: tuple[int, int], edges: Tensor, names: Tensor, like: Tensor) -> SymbolicEdges:
+        """Edges to load a state into that has these `edges` and extra state, with parameters like `like`."""
+        pairs = [(output, input_) for output, input_ in edges.tolist()]
+        return SymbolicEdges(shape, pairs, saved_names(names), like.new_zeros(len(pairs), 4))
+
+    def are(self, edges: Tensor, names: Tensor) -> bool:
+        """Whether a state that has these `edges` and extra state is of these edges and functions."""
+        return saved_names(names) == self.names and edges.tolist() == self.edges.tolist()
+
+    def leaves_some(self, mask: Tensor | None) -> bool:
+        """Whether some edge of the layer is not among these and has True in the mask `(out, in)`; None is all True.
+
+        True where that can't be known: in traces and transforms of a mask that was not seen before.
+        """
+        if mask is None:
+            return len(self.names) < self.shape[0] * self.shape[1]
+        seen, version, known = self._seen
+        if torch.compiler.is_compiling() or mask.is_meta or torch._C._are_functorch_transforms_active():
+            return known or mask is not seen
+        now = 0 if mask.is_inference() else mask._version
+        if mask is not seen or version != now:
+            known = bool((mask & ~self.where).any())
+            self._seen = mask, now, known
+        return known
 
     def forward(self, x: Tensor) -> Tensor:
         """`(batch, in)` to `(batch, out)`; 16-bit numbers are computed in float32."""
@@ -128,13 +156,14 @@ class SymbolicEdges(nn.Module):
         return ", ".join(f"{f.name} x {n}" for f, n in zip(self._functions, self._counts, strict=True))
 
     def get_extra_state(self) -> Tensor:
-        """The names as bytes, since formats such as safetensors hold tensors alone."""
-        return torch.tensor(list(json.dumps(self.names).encode()), dtype=torch.uint8)
+        """Names and values of the functions as bytes, since formats such as safetensors hold tensors alone."""
+        text = json.dumps({"names": self.names, "values": {f.name: _values(f) for f in self._functions}})
+        return torch.tensor(list(text.encode()), dtype=torch.uint8)
 
     def set_extra_state(self, state: Tensor) -> None:
         """Check that the functions of a state are those that are here; `KANLinear` makes the edges of a state."""
-        if decode_names(state) != self.names:
-            raise ValueError(f"the state is of edges with the functions {decode_names(state)}, these have {self.names}")
+        if saved_names(state) != self.names:
+            raise ValueError(f"the state is of edges with the functions {saved_names(state)}, these have {self.names}")
 
     def _group(self) -> None:
         groups = [(find(name), len(list(run))) for name, run in groupby(self.names)]
@@ -142,16 +171,34 @@ class SymbolicEdges(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """Functions of the library are saved by name: many have no pickle."""
-        return {key: value for key, value in self.__dict__.items() if key not in ("_functions", "_counts")}
+        state = {key: value for key, value in self.__dict__.items() if key not in ("_functions", "_counts")}
+        return state | {"saved": self.get_extra_state()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        saved_names(state.pop("saved"))
         super().__setstate__(state)
         self._group()
 
 
-def decode_names(state: Tensor) -> list[str]:
-    """The names of functions in a saved state."""
-    return json.loads(bytes(state.tolist()))
+def saved_names(state: Tensor) -> list[str]:
+    """The names of functions in a saved state.
+
+    Raises:
+        ValueError: the library has no function of such a name, or one with other values.
+    """
+    saved = json.loads(bytes(state.tolist()))
+    for name, values in saved["values"].items():
+        if not np.allclose(_values(find(name)), values, rtol=1e-5, atol=1e-8, equal_nan=True):
+            raise ValueError(
+                f"the function {name!r} of the library is not the one that was saved; add that one with add_symbolic"
+            )
+    return saved["names"]
+
+
+def _values(function: Function) -> list[float]:
+    """By which a function is recognised, whatever its name."""
+    with torch.no_grad():
+        return function.evaluate(torch.tensor([-0.7, 0.4, 1.3], dtype=torch.float64)).tolist()
 
 
 def _name(function: str | Function) -> str:

@@ -320,6 +320,21 @@ def test_state_with_a_function_that_is_not_there(library):
         loaded(model, KAN([2, [1, 1], 1]))
 
 
+def test_another_function_of_the_same_name_is_noticed(library):
+    add_symbolic("mine", torch.sin)
+    model = network()
+    model.layers[1].fix(0, 1, "mine")
+    file = io.BytesIO()
+    torch.save(model.state_dict(), file)
+    text = pickle.dumps(model)
+    add_symbolic("mine", torch.cos)
+    file.seek(0)
+    with pytest.raises(RuntimeError, match="the function 'mine' of the library is not the one that was saved"):
+        KAN([2, [1, 1], 1]).load_state_dict(torch.load(file, weights_only=True))
+    with pytest.raises(ValueError, match="is not the one that was saved"):
+        pickle.loads(text)
+
+
 def test_state_into_edges_alone():
     edges = mixed().symbolic
     other = SymbolicEdges((3, 2), EDGES, ["cos"] * 5, AFFINE)
