@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from kan_fast import attribution, flow, multistart, processes, pruning, training
+from kan_fast import attribution, flow, multistart, processes, pruning, storage, training
 from kan_fast.functional import Base
 from kan_fast.linear import KANLinear
 from kan_fast.nodes import Nodes, levels
@@ -219,6 +219,8 @@ class KAN(nn.Module):
         return [layer.coverage(samples) for layer, samples in zip(self.layers, inputs, strict=True)]
 
     fit = training.fit
+    saveckpt = storage.save
+    loadckpt = classmethod(storage.load)
     multistart = multistart.multistart
     attribute = attribution.attribute
     prune = pruning.prune

@@ -1,0 +1,63 @@
+"""What pykan's scripts import: data sets and rounding."""
+
+import pytest
+import sympy
+import torch
+
+from kan_fast.utils import SYMBOLIC_LIB, add_symbolic, create_dataset, create_dataset_from_data, ex_round
+
+
+def test_samples_are_those_of_a_seeded_global_generator():
+    """pykan seeds it and draws column after column, training data before test data."""
+    random = torch.get_rng_state()
+    data = create_dataset(lambda x: x[:, 0] * x[:, 1], ranges=[[0, 1], [-2, 2]], train_num=7, test_num=3, seed=5)
+    assert torch.equal(torch.get_rng_state(), random)
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        columns = [torch.rand(7), torch.rand(3), torch.rand(7) * 4 - 2, torch.rand(3) * 4 - 2]
+    assert torch.equal(data["train_input"], torch.stack(columns[::2], 1))
+    assert torch.equal(data["test_input"], torch.stack(columns[1::2], 1))
+    assert torch.equal(data["test_label"], (columns[1] * columns[3])[:, None])
+
+
+def test_rows_normalisation_and_dtype():
+    torch.set_default_dtype(torch.float64)
+    data = create_dataset(lambda x: x[0] + x[1], f_mode="row", normalize_input=True, normalize_label=True)
+    for name in ("train_input", "train_label"):
+        torch.testing.assert_close(data[name].mean(0), torch.zeros(data[name].shape[1]), atol=1e-12, rtol=0)
+        torch.testing.assert_close(data[name].std(0), torch.ones(data[name].shape[1]))
+    assert data["test_label"].dtype == torch.float64
+
+
+def test_data_that_exist():
+    x = torch.arange(10.0)[:, None]
+    data = create_dataset_from_data(x, 2 * x[:, 0], 0.7)
+    assert [len(data[name]) for name in ("train_input", "train_label", "test_input", "test_label")] == [7, 7, 3, 3]
+    assert sorted(torch.cat([data["train_input"], data["test_input"]])[:, 0].tolist()) == list(range(10))
+    assert torch.equal(data["test_label"], 2 * data["test_input"])
+
+
+def test_rounding():
+    x = sympy.Symbol("x_1")
+    assert ex_round(1.23456 * sympy.sin(2.00001 * x), 2) == 1.23 * sympy.sin(2 * x)
+
+
+def test_library():
+    assert "sin" in SYMBOLIC_LIB
+    assert callable(add_symbolic)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: create_dataset(torch.sin, f_mode="column"), "f_mode must be 'col' or 'row', got 'column'"),
+        (lambda: create_dataset(torch.sin, ranges=[1, 0]), "ranges must be"),
+        (lambda: create_dataset(lambda x: x.sum()), r"labels must have the shape \(1000,\)"),
+        (lambda: create_dataset(lambda x: 0 * x[:, 0], normalize_label=True), "constant"),
+        (lambda: create_dataset_from_data(torch.rand(3, 1), torch.rand(2)), "3 inputs have 2 labels"),
+        (lambda: create_dataset_from_data(torch.rand(3, 1), torch.rand(3), 2), "train_ratio"),
+    ],
+)
+def test_errors(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
