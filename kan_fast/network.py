@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from kan_fast import attribution, flow, multistart, processes, pruning, storage, training
+from kan_fast import attribution, flow, multistart, plots, processes, pruning, storage, training
 from kan_fast.functional import Base
 from kan_fast.linear import KANLinear
 from kan_fast.nodes import Nodes, levels
@@ -223,6 +223,8 @@ class KAN(nn.Module):
     loadckpt = classmethod(storage.load)
     multistart = multistart.multistart
     attribute = attribution.attribute
+    plot = plots.plot
+    plot_edge = plots.plot_edge
     prune = pruning.prune
     prune_node = pruning.prune_node
     prune_edge = pruning.prune_edge

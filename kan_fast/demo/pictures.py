@@ -4,23 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-COLORS = ("#0b6e99", "#d9730d", "#7a7a7a")
+from kan_fast.plots.canvas import COLORS, row_of_axes
 
 
 def curves(lines: Mapping[str, Sequence[float]], x_label: str, y_label: str, title: str, path: Path) -> None:
     """One line per entry against 1, 2, ..., named in a legend."""
     from matplotlib.ticker import MaxNLocator
 
-    figure, (axes,) = _canvas(1, (6, 3.8))
+    figure, (axes,) = row_of_axes(1, (6, 3.8))
     for color, (name, values) in zip(COLORS, lines.items(), strict=False):
         axes.plot(range(1, len(values) + 1), values, color=color, label=name, linewidth=1.8)
     axes.set(xlabel=x_label, ylabel=y_label)
@@ -33,7 +28,7 @@ def curves(lines: Mapping[str, Sequence[float]], x_label: str, y_label: str, tit
 
 def spread(scores: Mapping[str, Sequence[float]], x_label: str, title: str, path: Path) -> None:
     """Every score as a dot, and the mean of each entry as a bar through them."""
-    figure, (axes,) = _canvas(1, (6, 2.8))
+    figure, (axes,) = row_of_axes(1, (6, 2.8))
     for row, (color, values) in enumerate(zip(COLORS, scores.values(), strict=False)):
         axes.scatter(values, [row] * len(values), s=36, color=color, alpha=0.55, linewidths=0)
         axes.plot([sum(values) / len(values)] * 2, [row - 0.25, row + 0.25], color=color, linewidth=2.5)
@@ -46,7 +41,7 @@ def spread(scores: Mapping[str, Sequence[float]], x_label: str, title: str, path
 
 def boundaries(margins: Mapping[str, Callable[[Tensor], Tensor]], x: Tensor, y: Tensor, path: Path) -> None:
     """The plane, coloured by a margin that is 0 on the boundary, with points `(n, 2)` of classes 0 and 1."""
-    figure, panels = _canvas(len(margins), (5.4 * len(margins), 3.9))
+    figure, panels = row_of_axes(len(margins), (5.4 * len(margins), 3.9))
     low, high = x.min(0).values - 0.2, x.max(0).values + 0.2
     first, second = (torch.linspace(float(low[i]), float(high[i]), 300) for i in range(2))
     plane = torch.cartesian_prod(first, second)
@@ -60,15 +55,3 @@ def boundaries(margins: Mapping[str, Callable[[Tensor], Tensor]], x: Tensor, y: 
         axes.set(xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
         axes.set_title(title, fontsize=11)
     figure.savefig(path, dpi=150)
-
-
-def _canvas(panels: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)  # needs no display, and leaves the user's backend alone
-    axes = [figure.add_subplot(1, panels, i + 1) for i in range(panels)]
-    for a in axes:
-        a.spines[["top", "right"]].set_visible(False)
-    return figure, axes

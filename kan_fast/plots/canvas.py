@@ -1,0 +1,88 @@
+"""Figures that need no display: they leave matplotlib's backend, settings and open windows alone."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLORS = ("#0b6e99", "#d9730d", "#7a7a7a")  # told apart by the colour-blind
+
+
+class Picture(NamedTuple):
+    """A figure and what was drawn on: `figure, axes = ...`. Notebooks show it; `save` writes it."""
+
+    figure: Figure
+    axes: Any  # one Axes, or a list of them
+
+    def save(self, path: Any, dpi: float = 200) -> None:
+        """Write an image file; the ending of the path gives the format."""
+        self.figure.savefig(path, dpi=dpi, bbox_inches="tight")
+
+    def png(self, dpi: float = 150) -> bytes:
+        """The content of a PNG file."""
+        buffer = io.BytesIO()
+        self.figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight")
+        return buffer.getvalue()
+
+    def _repr_png_(self) -> bytes:
+        return self.png()
+
+
+def new_figure(size: tuple[float, float], layout: str | None = "constrained") -> Figure:
+    """A figure of this width and height in inches.
+
+    Raises:
+        ModuleNotFoundError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"pictures need {error.name}; install it with: pip install 'kan_fast[plot]'", name=error.name
+        ) from error
+    figure = Figure(figsize=size, layout=layout)  # type: ignore[arg-type]  # a name is allowed
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def row_of_axes(panels: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
+    """A new figure with axes side by side."""
+    figure = new_figure(size)
+    return figure, [plain(figure.add_subplot(1, panels, i + 1)) for i in range(panels)]
+
+
+def plain(axes: Axes) -> Axes:
+    """Axes without the lines at top and right."""
+    axes.spines[["top", "right"]].set_visible(False)
+    return axes
+
+
+def one_axes(ax: Axes | None, size: tuple[float, float]) -> Picture:
+    """The user's axes and their figure, or new ones."""
+    if ax is not None:
+        return Picture(ax.figure, ax)  # type: ignore[arg-type]  # or a SubFigure, which does as well
+    figure, (axes,) = row_of_axes(1, size)
+    return Picture(figure, axes)
+
+
+def names_of(given: Sequence[Any] | None, default: Sequence[str], what: str) -> list[str]:
+    """Names for labels: as given, sympy expressions as formulas, or the default.
+
+    Raises:
+        ValueError: their number is wrong.
+    """
+    if given is None:
+        return list(default)
+    if len(given) != len(default):
+        raise ValueError(f"{what} must have {len(default)} names, got {len(given)}: {list(given)}")
+    if all(isinstance(name, str) for name in given):
+        return list(given)
+    import sympy
+
+    return [name if isinstance(name, str) else f"${sympy.latex(name)}$" for name in given]

@@ -1,0 +1,48 @@
+"""What pictures show of the edges of a layer: their curves over the samples, and the functions of symbolic ones."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from kan_fast.curves import edge_values
+
+if TYPE_CHECKING:
+    from kan_fast.linear import KANLinear
+
+POINTS = 101  # of a curve
+DOTS = 100  # samples, at most
+
+
+class Sketch(NamedTuple):
+    """Curves of n edges, as numpy arrays."""
+
+    edges: list[tuple[int, int]]  # pairs (output, input)
+    names: list[str | None]  # of the functions of symbolic edges
+    x: npt.NDArray[Any]  # (POINTS, n), over the range of the samples
+    y: npt.NDArray[Any]  # (POINTS, n)
+    dots_x: npt.NDArray[Any]  # (at most DOTS, n), some of the samples
+    dots_y: npt.NDArray[Any]
+
+
+@torch.no_grad()
+def sketch(layer: KANLinear, reached: Tensor, edges: Tensor) -> Sketch:
+    """Curves of these edges, pairs (output, input) `(n, 2)`; `reached` are samples of the layer's inputs `(m, in)`."""
+    reached = reached.double()
+    low, high = reached.amin(0), reached.amax(0)
+    same = low == high
+    low, high = torch.where(same, low - 0.5, low), torch.where(same, high + 0.5, high)
+    share = torch.linspace(0, 1, POINTS, dtype=low.dtype, device=low.device)[:, None]
+    line = low + (high - low) * share
+    some = reached[torch.linspace(0, len(reached) - 1, min(DOTS, len(reached)), device=low.device).round().long()]
+    functions = {} if layer.symbolic is None else {pair: function.name for pair, function, _ in layer.symbolic.items()}
+    pairs = [(output, input_) for output, input_ in edges.tolist()]
+    arrays = [
+        array.cpu().numpy()
+        for samples in (line, some)
+        for array in (samples[:, edges[:, 1]], edge_values(layer, samples, edges))
+    ]
+    return Sketch(pairs, [functions.get(pair) for pair in pairs], *arrays)
