@@ -367,6 +367,10 @@ def test_efficient_kan_refusals():
         to_efficient_kan_state_dict(KANLinear(2, 2, extrapolation="linear"))
     with pytest.raises(ValueError, match=r"no multiplication nodes, this network has width \[2, \[1, 1\]\]"):
         to_efficient_kan_state_dict(KAN([2, [1, 1]]))
+    symbolic = KANLinear(2, 2)
+    symbolic.fix(0, 1, "sin")
+    with pytest.raises(ValueError, match=r"splines alone, this layer has symbolic edges: \[\(0, 1\)\]"):
+        to_efficient_kan_state_dict(symbolic)
     masked = KANLinear(2, 2)
     masked.mask = torch.eye(2, dtype=torch.bool)
     state = to_efficient_kan_state_dict(masked)

@@ -387,7 +387,7 @@ def test_report_of_a_symbolic_network():
     assert report.outputs[0].model.r2 == pytest.approx(1 - 0.01 / deviation)
     assert report.samples == 300 and len(report.edges) == 8 + 6 and not report.splines
     text = str(report)
-    assert "formula RMSE" in text and "y_1 = " in text and "edges that lose most" in text
+    assert "formula RMSE" in text and "y_1 = " in text and "what it cost to fix edges" in text
 
 
 def test_report_of_rounded_formulas():

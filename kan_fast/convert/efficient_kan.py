@@ -53,7 +53,8 @@ def to_efficient_kan_state_dict(module: KANLinear | KAN, *, standalone_scale: bo
         standalone_scale: whether their `enable_standalone_scale_spline` is on, as it is by default; the scaler is 1.
 
     Raises:
-        ValueError: a layer has a bias other than 0, or another extrapolation, or the network has products.
+        ValueError: a layer has a bias other than 0, another extrapolation or symbolic edges, or the network has
+            products.
     """
     if isinstance(module, KANLinear):
         return _state(module, standalone_scale)
@@ -91,6 +92,8 @@ def _state(layer: KANLinear, standalone_scale: bool) -> dict[str, Tensor]:
         raise ValueError("efficient-kan has no bias, this layer has one that is not 0; train a layer with bias=False")
     if layer.extrapolation != "zero":
         raise ValueError(f'efficient-kan has extrapolation "zero" only, this layer has "{layer.extrapolation}"')
+    if layer.symbolic is not None:
+        raise ValueError(f"efficient-kan has splines alone, this layer has symbolic edges: {layer.symbolic.pairs}")
     spline_weight, base_weight = layer.edge_weights()
     weight = spline_weight.detach().clone()
     base = torch.zeros_like(weight[..., 0]) if base_weight is None else base_weight.detach().clone()

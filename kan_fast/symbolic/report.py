@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from kan_fast import flow
-from kan_fast.linear import KANLinear
+from kan_fast.curves import edge_values
 from kan_fast.symbolic.formula import scales, spline_edges, symbolic_formula
 
 if TYPE_CHECKING:
     import sympy
 
+    from kan_fast.linear import KANLinear
     from kan_fast.network import KAN
 
 _SHOWN = 10  # edges that are printed
@@ -103,7 +107,7 @@ class FormulaReport:
         head = ["(layer, input, output)", "function", "cost in RMSE"]
         rows = [[str((e.layer, e.input, e.output)), e.function, f"{e.cost:.3g}"] for e in self.edges[:_SHOWN]]
         more = len(self.edges) - len(rows)
-        return ["edges that lose most", *_table([head, *rows]), *([f"  and {more} more"] if more else [])]
+        return ["what it cost to fix edges", *_table([head, *rows]), *([f"  and {more} more"] if more else [])]
 
     def _warnings(self) -> list[str]:
         lines = []
@@ -170,18 +174,19 @@ def formula_report(model: KAN, test_input: Tensor, test_label: Tensor, **options
     return FormulaReport(len(x), outputs, sorted(edges, key=lambda edge: -edge.cost), splines)
 
 
-def _as_splines(layer: KANLinear, x: Tensor) -> Any:
+def _as_splines(layer: KANLinear, x: Tensor) -> Iterator[tuple[str, tuple[int, int], int, Tensor]]:
     """For every symbolic edge: function, (output, input), samples it breaks, the layer's output without it as such."""
     if layer.symbolic is None:
         return
-    y, terms = layer(x), layer.symbolic.terms(x)
-    for (edge, function, _), term in zip(layer.symbolic.items(), terms, strict=True):
+    splines = copy.deepcopy(layer)
+    splines.mask = None
+    for edge in layer.symbolic.pairs:
+        splines.unfix(*edge)
+    y, terms, curves = layer(x), layer.symbolic.terms(x), edge_values(splines, x, layer.symbolic.edges).T
+    for (edge, function, _), term, curve in zip(layer.symbolic.items(), terms, curves, strict=True):
         o, i = edge
-        alone = layer.subset([o], [i])
-        alone.unfix(0, 0)
-        alone.bias, alone.mask = None, None
         changed = y.clone()
-        changed[:, o] += alone(x[:, [i]])[:, 0] - term.to(y.dtype)
+        changed[:, o] += (curve - term).to(y.dtype)
         yield function.name, edge, int((x[:, i].isfinite() & ~term.isfinite()).sum()), changed
 
 
@@ -210,7 +215,10 @@ def _accuracy(prediction: Tensor, label: Tensor) -> Accuracy:
 
 
 def _cells(accuracy: Accuracy | None) -> list[str]:
-    return ["-", "-"] if accuracy is None else [f"{accuracy.rmse:.4g}", f"{accuracy.r2:.6f}"]
+    if accuracy is None:
+        return ["-", "-"]
+    r2 = accuracy.r2 if math.isnan(accuracy.r2) else math.floor(accuracy.r2 * 1e6) / 1e6  # 1 is exact
+    return [f"{accuracy.rmse:.4g}", f"{r2:.6f}"]
 
 
 def _table(rows: list[list[str]]) -> list[str]:
