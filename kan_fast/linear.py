@@ -192,7 +192,8 @@ class KANLinear(nn.Module):
         Raises:
             ValueError: there is no such edge or function, or affine parameters are not four finite numbers.
         """
-        self.fix_many([(output, input)], [function], torch.as_tensor(affine)[None])
+        values = affine if isinstance(affine, Tensor) else torch.as_tensor(affine, dtype=torch.float64)
+        self.fix_many([(output, input)], [function], values[None])
 
     @torch.no_grad()
     def fix_many(

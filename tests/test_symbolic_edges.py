@@ -116,6 +116,13 @@ def test_fixing_again_replaces_and_unfixing_restores():
     assert torch.equal(layer(x), before)
 
 
+def test_parameters_are_taken_in_the_precision_of_the_layer():
+    torch.set_default_dtype(torch.float32)
+    layer = KANLinear(1, 1, dtype=torch.float64)
+    layer.fix(0, 0, "sin", (1.1, 0.1, 1 / 3, 1e300))
+    assert layer.symbolic.affine.tolist() == [[1.1, 0.1, 1 / 3, 1e300]]
+
+
 def test_a_masked_edge_can_be_fixed():
     layer = KANLinear(2, 1)
     layer.mask = torch.tensor([[False, True]])
