@@ -208,18 +208,23 @@ class KANLinear(nn.Module):
         added = SymbolicEdges((self.out_features, self.in_features), new, functions, values)
         self._set_symbolic(added if self.symbolic is None else self.symbolic.without(new).joined(added))
 
-    @torch.no_grad()
     def unfix(self, output: int, input: int) -> None:
         """Make a symbolic edge the spline again that it was.
 
         Raises:
             ValueError: the edge is not symbolic.
         """
+        self.unfix_many([(output, input)])
+
+    @torch.no_grad()
+    def unfix_many(self, edges: Sequence[tuple[int, int]]) -> None:
+        """`unfix` for several edges (output, input) at once."""
         self._check_unsharded("unfix")
         pairs = [] if self.symbolic is None else self.symbolic.pairs
-        if self.symbolic is None or (output, input) not in pairs:
+        for output, input in set(edges).difference(pairs):
             raise ValueError(f"the edge to output {output} from input {input} is not symbolic; these are: {pairs}")
-        self._set_symbolic(self.symbolic.without([(output, input)]))
+        if self.symbolic is not None:
+            self._set_symbolic(self.symbolic.without(edges))
 
     def edge_magnitude(self, x: Tensor) -> Tensor:
         """Mean absolute activation of every edge `(out, in)` over the samples x `(..., in)`; differentiable once."""

@@ -128,7 +128,8 @@ class SymbolicEdges(nn.Module):
 
     def without(self, edges: Sequence[tuple[int, int]]) -> SymbolicEdges:
         """The others alone."""
-        return self._take(self.shape, [(n, edge) for n, edge in enumerate(self.pairs) if edge not in set(edges)])
+        gone = set(edges)
+        return self._take(self.shape, [(n, edge) for n, edge in enumerate(self.pairs) if edge not in gone])
 
     def joined(self, other: SymbolicEdges) -> SymbolicEdges:
         """These and others of the same layer."""

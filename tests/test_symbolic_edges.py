@@ -116,6 +116,18 @@ def test_fixing_again_replaces_and_unfixing_restores():
     assert torch.equal(layer(x), before)
 
 
+def test_unfixing_many():
+    layer = mixed()
+    with pytest.raises(ValueError, match="from input 1 is not symbolic"):
+        layer.unfix_many([(2, 0), (1, 1)])
+    assert layer.symbolic.pairs == mixed().symbolic.pairs
+    layer.unfix_many([(2, 0), (0, 1), (2, 0)])
+    assert sorted(layer.symbolic.pairs) == [(0, 0), (1, 0), (2, 1)]
+    layer.unfix_many(layer.symbolic.pairs)
+    assert layer.symbolic is None
+    layer.unfix_many([])
+
+
 def test_parameters_are_taken_in_the_precision_of_the_layer():
     torch.set_default_dtype(torch.float32)
     layer = KANLinear(1, 1, dtype=torch.float64)
