@@ -482,6 +482,7 @@ class KANLinear(nn.Module):
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
+        self.has_splines()  # compiled code notices a new answer, not a new mask
         for option, mine in (("base", self._base_name), ("extrapolation", self.extrapolation)):
             saved = local_metadata.get(option, mine)
             if saved != mine:

@@ -483,3 +483,16 @@ def test_compile():
         model(x).sum().backward()
         torch.testing.assert_close(grads, [p.grad for p in model.parameters()])
         model.zero_grad()
+
+
+def test_compiled_layers_see_the_mask_of_a_state():
+    layer, x = KANLinear(2, 1), samples()
+    layer.fix(0, 0, "sin")
+    layer.mask = torch.tensor([[True, False]])
+    other = copy.deepcopy(layer)
+    other.mask = torch.tensor([[True, True]])
+    torch.compiler.reset()
+    compiled = torch.compile(layer, backend="eager")
+    assert torch.equal(compiled(x), layer(x))
+    layer.load_state_dict(other.state_dict())
+    assert torch.equal(compiled(x), other(x))
