@@ -322,6 +322,14 @@ def test_state_makes_the_symbolic_edges(assign):
     assert other.layers[0].symbolic is None
 
 
+@pytest.mark.parametrize("same", [False, True])
+def test_state_into_a_network_on_the_meta_device(same):
+    model, x = mixed(), samples()
+    other = copy.deepcopy(model).to("meta") if same else KANLinear(2, 3, device="meta")
+    other.load_state_dict(model.state_dict(), assign=True)
+    assert torch.equal(other(x), model(x))
+
+
 def test_state_of_the_same_edges_keeps_the_parameters():
     model, other = network(), network()
     parameter = other.layers[0].symbolic.affine
