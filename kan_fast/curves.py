@@ -29,8 +29,10 @@ def edge_values(layer: KANLinear, x: Tensor, edges: Tensor) -> Tensor:
     """
     x, grid = x.double(), layer.grid.double()
     spline_weight, base_weight = (None if w is None else w.double() for w in layer.edge_weights())
-    symbolic = None if layer.symbolic is None else layer.symbolic.place(torch.arange(1, 1 + len(layer.symbolic.names)))
-    terms = None if layer.symbolic is None else layer.symbolic.terms(x)
+    symbolic = terms = None
+    if layer.symbolic is not None:
+        symbolic = layer.symbolic.place(torch.arange(1, 1 + len(layer.symbolic.names), device=x.device))
+        terms = layer.symbolic.terms(x)
     assert spline_weight is not None
     parts = []
     for some in edges.split(max(1, CHUNK // (len(x) * spline_weight.shape[2]))):

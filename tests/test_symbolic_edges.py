@@ -12,6 +12,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from kan_fast import KAN, KANLinear, functional
 from kan_fast.attribution import edge_deviation
+from kan_fast.curves import edge_values
 from kan_fast.functions import LIBRARY, add_symbolic, find
 from kan_fast.optim import LevenbergMarquardt
 from kan_fast.optim.jacobian import Jacobian
@@ -114,6 +115,12 @@ def test_fixing_again_replaces_and_unfixing_restores():
     assert layer.symbolic.pairs == [(0, 1)]
     layer.unfix(0, 1)
     assert torch.equal(layer(x), before)
+
+
+def test_curves_are_on_the_device_of_the_layer():
+    x, edges = samples(), torch.tensor([(1, 1), (2, 0)])
+    assert edge_values(mixed(), x, edges).shape == (len(x), 2)
+    assert edge_values(mixed().to("meta"), x.to("meta"), edges.to("meta")).is_meta
 
 
 def test_unfixing_many():
