@@ -48,12 +48,12 @@ class Function:
     translates: bool = False
 
     def formula(self, argument: sympy.Expr) -> sympy.Expr:
-        """`f(argument)` as a sympy expression."""
+        """`f(argument)` as a sympy expression, for real numbers."""
         import sympy  # takes half a second, and few programs need formulas
 
-        if callable(self.expression):
-            return self.expression(argument)
-        return sympy.sympify(self.expression, locals={"z": argument})
+        given = self.expression
+        formula = given(argument) if callable(given) else sympy.sympify(given, locals={"z": argument})
+        return formula.replace(sympy.re, lambda z: z)  # sympy's |exp(x)| is exp(re(x))
 
 
 def _bessel(z: Tensor, order: int) -> Tensor:

@@ -192,7 +192,8 @@ class KANLinear(nn.Module):
         Raises:
             ValueError: there is no such edge or function, or affine parameters are not four finite numbers.
         """
-        self.fix_many([(output, input)], [function], torch.as_tensor(affine)[None])
+        values = affine if isinstance(affine, Tensor) else torch.as_tensor(affine, dtype=torch.float64)
+        self.fix_many([(output, input)], [function], values[None])
 
     @torch.no_grad()
     def fix_many(
@@ -207,18 +208,23 @@ class KANLinear(nn.Module):
         added = SymbolicEdges((self.out_features, self.in_features), new, functions, values)
         self._set_symbolic(added if self.symbolic is None else self.symbolic.without(new).joined(added))
 
-    @torch.no_grad()
     def unfix(self, output: int, input: int) -> None:
         """Make a symbolic edge the spline again that it was.
 
         Raises:
             ValueError: the edge is not symbolic.
         """
+        self.unfix_many([(output, input)])
+
+    @torch.no_grad()
+    def unfix_many(self, edges: Sequence[tuple[int, int]]) -> None:
+        """`unfix` for several edges (output, input) at once."""
         self._check_unsharded("unfix")
         pairs = [] if self.symbolic is None else self.symbolic.pairs
-        if self.symbolic is None or (output, input) not in pairs:
+        for output, input in set(edges).difference(pairs):
             raise ValueError(f"the edge to output {output} from input {input} is not symbolic; these are: {pairs}")
-        self._set_symbolic(self.symbolic.without([(output, input)]))
+        if self.symbolic is not None:
+            self._set_symbolic(self.symbolic.without(edges))
 
     def edge_magnitude(self, x: Tensor) -> Tensor:
         """Mean absolute activation of every edge `(out, in)` over the samples x `(..., in)`; differentiable once."""
@@ -476,6 +482,7 @@ class KANLinear(nn.Module):
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
+        self.has_splines()  # compiled code notices a new answer, not a new mask
         for option, mine in (("base", self._base_name), ("extrapolation", self.extrapolation)):
             saved = local_metadata.get(option, mine)
             if saved != mine:

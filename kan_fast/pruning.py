@@ -175,9 +175,8 @@ def remove_node(model: KAN, l: int, i: int, mode: str = "all") -> None:  # noqa:
 
 
 def _remove(layer: KANLinear, edges: Tensor) -> None:
-    for output, input_ in [] if layer.symbolic is None else layer.symbolic.pairs:
-        if edges[output, input_]:
-            layer.unfix(output, input_)
+    symbolic = [] if layer.symbolic is None else layer.symbolic.pairs
+    layer.unfix_many([edge for edge in symbolic if edges[edge]])
     layer.mask = ~edges if layer.mask is None else layer.mask & ~edges
 
 

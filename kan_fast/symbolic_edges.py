@@ -73,11 +73,13 @@ class SymbolicEdges(nn.Module):
     def blank(shape: tuple[int, int], edges: Tensor, names: Tensor, like: Tensor) -> SymbolicEdges:
         """Edges to load a state into that has these `edges` and extra state, with parameters like `like`."""
         pairs = [(output, input_) for output, input_ in edges.tolist()]
-        return SymbolicEdges(shape, pairs, saved_names(names), like.new_zeros(len(pairs), 4))
+        device = edges.device if like.is_meta else like.device  # `where` isn't in the state: it must be numbers
+        return SymbolicEdges(shape, pairs, saved_names(names), like.new_zeros(len(pairs), 4, device=device))
 
     def are(self, edges: Tensor, names: Tensor) -> bool:
         """Whether a state that has these `edges` and extra state is of these edges and functions."""
-        return saved_names(names) == self.names and edges.tolist() == self.edges.tolist()
+        here = not self.where.is_meta and edges.tolist() == self.edges.tolist()
+        return here and saved_names(names) == self.names
 
     def leaves_some(self, mask: Tensor | None) -> bool:
         """Whether some edge of the layer is not among these and has True in the mask `(out, in)`; None is all True.
@@ -128,7 +130,8 @@ class SymbolicEdges(nn.Module):
 
     def without(self, edges: Sequence[tuple[int, int]]) -> SymbolicEdges:
         """The others alone."""
-        return self._take(self.shape, [(n, edge) for n, edge in enumerate(self.pairs) if edge not in set(edges)])
+        gone = set(edges)
+        return self._take(self.shape, [(n, edge) for n, edge in enumerate(self.pairs) if edge not in gone])
 
     def joined(self, other: SymbolicEdges) -> SymbolicEdges:
         """These and others of the same layer."""

@@ -147,6 +147,18 @@ def test_a_network_without_edges():
     assert model.symbolic_formula()[0] == [sympy.Float(0.25)]
 
 
+@pytest.mark.parametrize("outer", ["abs", "x^2", "sgn"])
+def test_the_modulus_of_an_exponential_function_is_one_of_real_numbers(outer):
+    """sympy's |exp(x)| is exp(re(x)), which C doesn't know."""
+    model, points = KAN([1, 1, 1]), samples(columns=1)
+    model.layers[0].fix(0, 0, "exp")
+    model.layers[1].fix(0, 0, outer)
+    formulas, symbols = model.symbolic_formula()
+    assert not formulas[0].has(sympy.re)
+    assert "exp" in c_source(formulas, symbols)
+    np.testing.assert_allclose(numpy_function(formulas, symbols)(points.numpy()), model(points).detach().numpy())
+
+
 def test_normalizers():
     model, points = network(), samples()
     mean, std, scale = [0.3, -1], torch.tensor([2.0, 0.5]), (torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0]))

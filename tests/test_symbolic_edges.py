@@ -12,6 +12,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from kan_fast import KAN, KANLinear, functional
 from kan_fast.attribution import edge_deviation
+from kan_fast.curves import edge_values
 from kan_fast.functions import LIBRARY, add_symbolic, find
 from kan_fast.optim import LevenbergMarquardt
 from kan_fast.optim.jacobian import Jacobian
@@ -114,6 +115,31 @@ def test_fixing_again_replaces_and_unfixing_restores():
     assert layer.symbolic.pairs == [(0, 1)]
     layer.unfix(0, 1)
     assert torch.equal(layer(x), before)
+
+
+def test_curves_are_on_the_device_of_the_layer():
+    x, edges = samples(), torch.tensor([(1, 1), (2, 0)])
+    assert edge_values(mixed(), x, edges).shape == (len(x), 2)
+    assert edge_values(mixed().to("meta"), x.to("meta"), edges.to("meta")).is_meta
+
+
+def test_unfixing_many():
+    layer = mixed()
+    with pytest.raises(ValueError, match="from input 1 is not symbolic"):
+        layer.unfix_many([(2, 0), (1, 1)])
+    assert layer.symbolic.pairs == mixed().symbolic.pairs
+    layer.unfix_many([(2, 0), (0, 1), (2, 0)])
+    assert sorted(layer.symbolic.pairs) == [(0, 0), (1, 0), (2, 1)]
+    layer.unfix_many(layer.symbolic.pairs)
+    assert layer.symbolic is None
+    layer.unfix_many([])
+
+
+def test_parameters_are_taken_in_the_precision_of_the_layer():
+    torch.set_default_dtype(torch.float32)
+    layer = KANLinear(1, 1, dtype=torch.float64)
+    layer.fix(0, 0, "sin", (1.1, 0.1, 1 / 3, 1e300))
+    assert layer.symbolic.affine.tolist() == [[1.1, 0.1, 1 / 3, 1e300]]
 
 
 def test_a_masked_edge_can_be_fixed():
@@ -303,6 +329,14 @@ def test_state_makes_the_symbolic_edges(assign):
     assert other.layers[0].symbolic is None
 
 
+@pytest.mark.parametrize("same", [False, True])
+def test_state_into_a_network_on_the_meta_device(same):
+    model, x = mixed(), samples()
+    other = copy.deepcopy(model).to("meta") if same else KANLinear(2, 3, device="meta")
+    other.load_state_dict(model.state_dict(), assign=True)
+    assert torch.equal(other(x), model(x))
+
+
 def test_state_of_the_same_edges_keeps_the_parameters():
     model, other = network(), network()
     parameter = other.layers[0].symbolic.affine
@@ -464,3 +498,16 @@ def test_compile():
         model(x).sum().backward()
         torch.testing.assert_close(grads, [p.grad for p in model.parameters()])
         model.zero_grad()
+
+
+def test_compiled_layers_see_the_mask_of_a_state():
+    layer, x = KANLinear(2, 1), samples()
+    layer.fix(0, 0, "sin")
+    layer.mask = torch.tensor([[True, False]])
+    other = copy.deepcopy(layer)
+    other.mask = torch.tensor([[True, True]])
+    torch.compiler.reset()
+    compiled = torch.compile(layer, backend="eager")
+    assert torch.equal(compiled(x), layer(x))
+    layer.load_state_dict(other.state_dict())
+    assert torch.equal(compiled(x), other(x))

@@ -167,8 +167,7 @@ def unfix_symbolic(model: KAN, l: int, i: int, j: int) -> None:  # noqa: E741  #
 def unfix_symbolic_all(model: KAN) -> None:
     """Make all symbolic edges the splines again that they were."""
     for layer in model.layers:
-        for output, input_ in [] if layer.symbolic is None else layer.symbolic.pairs:
-            layer.unfix(output, input_)
+        layer.unfix_many([] if layer.symbolic is None else layer.symbolic.pairs)
 
 
 @torch.no_grad()
