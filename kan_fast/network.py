@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from kan_fast import attribution, flow, multistart, plots, processes, pruning, s
 from kan_fast.functional import Base
 from kan_fast.linear import KANLinear
 from kan_fast.nodes import Nodes, levels
-from kan_fast.options import integer, listed
+from kan_fast.options import integer, listed, real
 from kan_fast.symbolic import formula, report, snapping
 
 if TYPE_CHECKING:
@@ -40,6 +40,11 @@ class KAN(nn.Module):
         grid_range: interval `(start, end)` that the grids cover at first. Or such a pair for every input of the
             network; the grids of the other layers then cover [-1, 1].
         grid_eps: share of the uniform grid in `update_grid`, 0 to 1.
+        noise_scale: pykan's initial splines: weights are uniform within half of `noise_scale / grid` around 0. None for
+            those of `KANLinear.reset_parameters`.
+        sp_trainable: False freezes the biases, so that training moves curves where there are data alone. (pykan's name,
+            for scales of the splines, which there are none of here.)
+        sb_trainable: False freezes the base weights. (pykan's name.)
         backend: force a backend; None chooses.
         device: device of the parameters.
         dtype: dtype of the parameters.
@@ -71,6 +76,9 @@ class KAN(nn.Module):
         extrapolation: str = "zero",
         grid_range: Sequence[float] | Sequence[Sequence[float]] = (-1, 1),
         grid_eps: float = 0.02,
+        noise_scale: float | None = None,
+        sp_trainable: bool = True,
+        sb_trainable: bool = True,
         backend: str | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -112,6 +120,14 @@ class KAN(nn.Module):
                     strict=True,
                 )
             )
+            if noise_scale is not None:
+                bound = real("noise_scale", noise_scale) / (2 * self.grid)
+                for layer in self.layers:
+                    nn.init.uniform_(layer.spline_weight, -bound, bound)
+        for layer in self.layers:
+            for p, trainable in ((layer.bias, sp_trainable), (layer.base_weight, sb_trainable)):
+                if p is not None:
+                    p.requires_grad_(trainable)
         self.to(final)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -192,6 +208,20 @@ class KAN(nn.Module):
             for t, old in zip(tensors, before, strict=True):
                 t.copy_(old)
             raise
+
+    def update_grid_from_samples(self, x: Tensor) -> None:
+        """`update_grid(x)` and `get_act(x)`; pykan's name."""
+        self.update_grid(x)
+        self.get_act(x)
+
+    def get_act(self, x: Tensor | Mapping[str, Tensor]) -> None:
+        """Take these as `last_inputs`, as `fit` does; for loops of one's own. pykan's name.
+
+        Args:
+            x: samples `(..., width_in[0])`, or a dataset, whose "train_input" counts.
+        """
+        given = x["train_input"] if isinstance(x, Mapping) else x
+        self.last_inputs = flow.Samples(flow.samples(self, given, "get_act"))
 
     def refine(self, new_grid: int) -> KAN:
         """A new network on grids of `new_grid` spans with the same function; it shares no memory with this one.

@@ -35,6 +35,30 @@ def test_any_leading_dimensions(shape):
     assert KAN([2, 3, 4], grid=3)(torch.zeros(shape)).shape == (*shape[:-1], 4)
 
 
+def test_pykans_ways_to_initialise_and_to_freeze():
+    model = KAN([2, 3, 1], grid=4, noise_scale=0.8, sp_trainable=False, sb_trainable=False, seed=0)
+    for layer in model.layers:
+        assert layer.spline_weight.abs().max() <= 0.1
+        assert layer.spline_weight.std() > 0.03
+        trained = [layer.spline_weight.requires_grad, layer.base_weight.requires_grad, layer.bias.requires_grad]
+        assert trained == [True, False, False]
+    other = KAN([2, 3, 1], grid=4, noise_scale=0.8, base="zero", bias=False, sb_trainable=False, seed=0)
+    assert [name for name, p in other.named_parameters() if not p.requires_grad] == []
+    with pytest.raises(ValueError, match="noise_scale must be finite and at least 0"):
+        KAN([2, 1], noise_scale=-1)
+
+
+def test_samples_for_a_network_that_is_trained_by_hand(x):
+    model = KAN([2, 1], seed=0)
+    model.get_act({"train_input": x})
+    assert torch.equal(model.last_inputs.x, x)
+    model.update_grid_from_samples(x[:20])
+    assert torch.equal(model.last_inputs.x, x[:20])
+    expected = KAN([2, 1], seed=0)
+    expected.update_grid(x[:20])
+    assert same(model, expected)
+
+
 def test_forward_casts_to_the_dtype_of_the_network(x):
     model = KAN([2, 1], grid=3)
     assert model(x.double()).dtype == torch.float32

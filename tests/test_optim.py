@@ -143,6 +143,29 @@ def test_lbfgs_of_one_iteration_a_step_is_the_same_minimisation():
     torch.testing.assert_close(*ends)
 
 
+@pytest.mark.parametrize(
+    ("options", "iterations"),
+    [({}, 20), ({"tolerance_grad": 1e9}, 0), ({"tolerance_change": 1e9}, 1), ({"tolerance_grad": 1e-32}, 20)],
+    ids=str,
+)
+def test_tolerances_of_lbfgs_end_a_step(options, iterations):
+    ends = []
+    for given in (options, {"max_iter": max(1, iterations)}):
+        x = torch.full((10,), -1.2).requires_grad_()
+        optimizer = LBFGS([x], line_search_fn="strong_wolfe", **given)
+        optimizer.step(closure_of(optimizer, lambda x=x: rosenbrock(x)))
+        ends.append(x.detach())
+    torch.testing.assert_close(ends[0], ends[1] if iterations else torch.full((10,), -1.2), rtol=0, atol=0)
+
+
+def test_lbfgs_without_pairs_is_steepest_descent():
+    x = torch.full((10,), -1.2).requires_grad_()
+    optimizer = LBFGS([x], tolerance_ys=1e9)
+    for _ in range(3):
+        optimizer.step(closure_of(optimizer, lambda: rosenbrock(x)))
+    assert not optimizer.state[x]["slots"]
+
+
 def test_lbfgs_resumes_to_the_bit():
     def run(steps, x, state=None):
         optimizer = LBFGS([x], history_size=3, max_iter=5)
@@ -164,6 +187,8 @@ def test_lbfgs_resumes_to_the_bit():
         (lambda: LBFGS([torch.zeros(2), torch.zeros(2).float()]), "one dtype and device, got"),
         (lambda: LBFGS([{"params": [torch.zeros(1)]}, {"params": [torch.zeros(1)]}]), "one group of parameters, got 2"),
         (lambda: LBFGS([torch.zeros(1)], lr=0), "lr must be finite and greater than 0"),
+        (lambda: LBFGS([torch.zeros(1)], tolerance_grad=-1), "tolerance_grad must be finite and at least 0"),
+        (lambda: LBFGS([torch.zeros(1)], line_search_fn=None), "line_search_fn must be 'strong_wolfe', got None"),
         (lambda: LBFGS([torch.zeros(1)], history_size=0), "history_size must be at least 1"),
     ],
 )

@@ -215,8 +215,9 @@ def test_a_history():
 def test_fit_leaves_its_samples_for_plots_and_axes_can_be_given(tmp_path):
     x = samples(2)
     model = KAN([2, 1], seed=0)
-    with pytest.raises(ValueError, match=r"plot needs samples: pass x=\.\.\., or train with fit first"):
-        model.plot()
+    for _, axes in (model.plot(tick=True), KAN([2, 1], grid_range=(5, 6), seed=0).plot(tick=True)):
+        low, high = sorted({float(word) for word in words(axes) if word[-1].isdigit()})
+        assert (low, high) in ((-1, 1), (5, 6)), "without samples, points are spread over the grid"
     model.fit((x, x[:, :1]), steps=1, progress=False)
     figure = Figure()
     axes = figure.add_subplot()

@@ -48,6 +48,17 @@ def test_simplicity_decides_between_equals_alone():
     assert model.suggest_symbolic(0, 1, 0, lib=["x", "x^3"], weight_simple=0.9, x=x)[0].name == "x"
 
 
+def test_simplicity_is_no_substitute_for_a_fit():
+    """sin leaves less than a line by a factor that is worth less than its complexity, but much less in all."""
+    model = KAN([1, 1], grid=30, seed=0, dtype=torch.float64)
+    x = torch.linspace(-2, 2, 600, dtype=torch.float64)[:, None]
+    for cubic, best in ((0.2, "sin"), (0.3, "x")):
+        model.fit((x, torch.sin(2.5 * x) + 0.3 * x + cubic * x**3), opt="LM", steps=5, progress=False)
+        found = {s.name: 1 - s.r2_held_out for s in model.suggest_symbolic(0, 0, 0, lib=["x", "sin"])}
+        assert 1.5 < found["x"] / found["sin"] < 4
+        assert next(iter(found)) == best
+
+
 def test_the_table_can_be_read():
     model = spline_network()
     table = model.suggest_symbolic(0, 0, 0, topk=3, x=data())

@@ -29,6 +29,10 @@ class LBFGS(Optimizer):
         max_iter: iterations per `step`.
         max_eval: evaluations per `step` after which no further iteration begins; None for 5/4 of `max_iter`.
         history_size: pairs of changes that make up the Hessian; each takes the memory of two copies of the parameters.
+        tolerance_grad: a step ends when no component of the gradient is larger, at least 0.
+        tolerance_change: a step ends when no parameter has moved further in an iteration, at least 0.
+        tolerance_ys: pairs whose product is not larger are dropped, at least 0.
+        line_search_fn: "strong_wolfe", the one that there is. (This and the tolerances are options of torch and pykan.)
 
     Raises:
         ValueError: parameters of several groups, dtypes or devices, or an option out of range.
@@ -41,6 +45,11 @@ class LBFGS(Optimizer):
         max_iter: int = 20,
         max_eval: int | None = None,
         history_size: int = 20,
+        *,
+        tolerance_grad: float = 0.0,
+        tolerance_change: float = 0.0,
+        tolerance_ys: float = 0.0,
+        line_search_fn: str = "strong_wolfe",
     ) -> None:
         max_iter = integer("max_iter", max_iter, 1)
         defaults = {
@@ -48,7 +57,12 @@ class LBFGS(Optimizer):
             "max_iter": max_iter,
             "max_eval": max_iter * 5 // 4 if max_eval is None else integer("max_eval", max_eval, 1),
             "history_size": integer("history_size", history_size, 1),
+            "tolerance_grad": real("tolerance_grad", tolerance_grad),
+            "tolerance_change": real("tolerance_change", tolerance_change),
+            "tolerance_ys": real("tolerance_ys", tolerance_ys),
         }
+        if line_search_fn != "strong_wolfe":
+            raise ValueError(f"line_search_fn must be 'strong_wolfe', got {line_search_fn!r}")
         super().__init__(params, defaults)
         if len(self.param_groups) != 1:
             raise ValueError(f"LBFGS takes one group of parameters, got {len(self.param_groups)}")
@@ -90,7 +104,12 @@ class LBFGS(Optimizer):
             value, slope = torch.stack([loss.detach(), gradient.dot(direction)]).tolist()
             return Point(length, value, slope, gradient)
 
+        def within(tensor: Tensor, tolerance: float) -> bool:
+            return tolerance > 0 and tensor.abs().max().item() <= tolerance
+
         for _ in range(options["max_iter"]):
+            if within(gradient, options["tolerance_grad"]):
+                break
             direction, slope = memory.direction(gradient)
             if not slope < 0:
                 if not memory.count:
@@ -107,10 +126,11 @@ class LBFGS(Optimizer):
                 continue
             step = point.step * direction
             x = x + step
-            if point.slope - slope > 1e-3 * -slope:
+            bent = point.slope - slope  # y.s in units of the length
+            if bent > 1e-3 * -slope and point.step * bent > options["tolerance_ys"]:
                 memory.add(step, point.gradient - gradient)
             value, gradient = point.value, point.gradient
-            if evaluations >= options["max_eval"]:
+            if evaluations >= options["max_eval"] or within(step, options["tolerance_change"]):
                 break
         write(params, x)
         memory.save(self.state[params[0]])

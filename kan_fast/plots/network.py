@@ -25,6 +25,7 @@ METRICS = {  # pykan's names, here and in `fit`
     "forward_n": "edge_forward_spline_n",
     "forward_u": "edge_forward_spline_u",
 }
+SPREAD = 1000  # points that stand for samples where there are none
 
 
 @torch.no_grad()
@@ -64,14 +65,15 @@ def plot(
         out_vars: names of the outputs; None for y_1, y_2, ...
         title: above the picture.
         varscale: size of the names.
-        x: samples `(..., width_in[0])`, finite, at least two; None for the inputs that `fit` trained on last.
+        x: samples `(..., width_in[0])`, finite, at least two; None for the inputs that `fit` trained on last, or points
+            that are spread over the grids of the inputs if there was no training.
         ax: axes to draw a diagram on; None makes a figure.
 
     Returns:
         `(figure, axes)`; of a summary, a list of axes.
 
     Raises:
-        ValueError: there are no samples or they are not finite, or an option is not allowed.
+        ValueError: samples are not finite, or an option is not allowed.
         ModuleNotFoundError: matplotlib is not installed.
     """
     if metric not in METRICS:
@@ -83,7 +85,7 @@ def plot(
     out_names = names_of(
         out_vars, ["$y$"] if single else [f"$y_{{{o + 1}}}$" for o in range(model.width_in[-1])], "out_vars"
     )
-    reached = flow.record(model, model.layers, flow.samples(model, x, "plot"))[1]
+    reached = flow.record(model, model.layers, _samples(model, x))[1]
     for number, samples in enumerate(reached):
         if not samples.isfinite().all():
             raise flow.NotFinite(f"plot needs finite samples; NaN or infinity reaches layer {number}")
@@ -99,3 +101,12 @@ def plot(
         for layer, nodes, samples, pairs, score in zip(model.layers, model.nodes, reached, edges, scores, strict=True)
     ]
     return diagram(layers, in_names, out_names, tick=tick, sample=sample, ax=ax, **options)
+
+
+def _samples(model: KAN, x: Tensor | None) -> Tensor:
+    if x is not None or model.last_inputs.x is not None:
+        return flow.samples(model, x, "plot")
+    layer = model.layers[0]
+    start, end = layer.grid[:, layer.spline_order].cpu(), layer.grid[:, -1 - layer.spline_order].cpu()
+    share = torch.rand(SPREAD, layer.in_features, generator=torch.Generator().manual_seed(0), dtype=start.dtype)
+    return flow.samples(model, start + (end - start) * share, "plot")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SAMPLES = 1000  # at most, that curves are compared on
 CHUNK = 1 << 22  # numbers in a temporary
+MUCH = 1e3  # added to the cost of functions that explain much less than others
 FLOOR = 1e-13  # unexplained variance that counts as none
 
 Library = Iterable[str | Function] | None
@@ -222,12 +223,15 @@ def costs(fits: Fits, functions: Sequence[Function], weight_simple: float) -> Te
 
     `log2(1 - R2) + weight_simple / (1 - weight_simple) * complexity` with the R2 on held-out samples, which is pykan's
     weighting. Functions of which both scale and origin of the argument matter have a parameter more to fit with, and
-    cost one unit more: a parabola is also the top of a cosine. The function 0 is no choice but for a constant.
+    cost one unit more: a parabola is also the top of a cosine. What explains less than the best by more than a fifth of
+    `weight_simple` comes after all that don't, however simple. The function 0 is no choice but for a constant.
     """
     price = [f.complexity + (f.degree is None and not f.translates) for f in functions]
     complexity = torch.tensor(price, dtype=torch.float64, device=fits.r2.device)
     constant = torch.tensor([f.name == "0" for f in functions], device=fits.r2.device)
     cost = (1 - fits.r2_held_out).clamp_min(FLOOR).log2() + weight_simple / (1 - weight_simple) * complexity
+    r2 = fits.r2_held_out.clamp_min(0)
+    cost = cost + MUCH * (r2 < r2.amax(1, keepdim=True) - weight_simple / 5)
     return cost.masked_fill(constant & (fits.r2_held_out < 1), math.inf)
 
 
