@@ -66,7 +66,8 @@ class SymbolicEdges(nn.Module):
         pairs = torch.tensor([edges[n] for n in order], dtype=torch.long, device=affine.device)
         self.register_buffer("edges", pairs.reshape(-1, 2))
         self.register_buffer("where", self.place(torch.ones_like(self.edges[:, 0])) > 0, persistent=False)
-        self._seen: tuple[Tensor | None, int | None, bool] = (None, 0, True)  # for `leaves_some`: mask, its version, answer
+        # For `leaves_some`: mask, its version, answer.
+        self._seen: tuple[Tensor | None, int | None, bool] = (None, 0, True)
         self._group()
 
     @staticmethod
