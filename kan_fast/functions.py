@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from kan_fast.options import listed
+
 if TYPE_CHECKING:
     import sympy
 
@@ -242,11 +244,11 @@ def select(lib: Iterable[str | Function] | None) -> list[Function]:
     """The functions of these names, each once, in this order; None for the whole library.
 
     Raises:
-        TypeError, ValueError: `lib` is one name, empty, or has an unknown one.
+        TypeError, ValueError: `lib` is one name or no list, empty, or has an unknown name.
     """
     if isinstance(lib, str):
         raise TypeError(f"lib must be a list of names, got {lib!r}; write lib=[{lib!r}]")
-    functions = list(LIBRARY.values()) if lib is None else [find(name) for name in lib]
+    functions = list(LIBRARY.values()) if lib is None else [find(name) for name in listed("lib", lib)]
     if not functions:
         raise ValueError("lib must have at least one function")
     return list({function.name: function for function in functions}.values())

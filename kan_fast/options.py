@@ -55,7 +55,9 @@ def function(name: str, value: Any) -> Callable[..., Any] | None:
 
 def functions(name: str, value: Any) -> list[Callable[..., Any]]:
     """One function, or several, or None, as a list; TypeError if something in it is not callable."""
-    several = [] if value is None else list(value) if isinstance(value, Iterable) else [value]
+    if value is None:
+        return []
+    several = [value] if callable(value) or not isinstance(value, Iterable) else list(value)
     for one in several:
         if not callable(one):
             raise TypeError(f"{name} must be a function or a list of functions, got {one!r}")

@@ -66,7 +66,8 @@ class SymbolicEdges(nn.Module):
         pairs = torch.tensor([edges[n] for n in order], dtype=torch.long, device=affine.device)
         self.register_buffer("edges", pairs.reshape(-1, 2))
         self.register_buffer("where", self.place(torch.ones_like(self.edges[:, 0])) > 0, persistent=False)
-        self._seen: tuple[Tensor | None, int, bool] = (None, 0, True)  # for `leaves_some`: mask, its version, answer
+        # For `leaves_some`: mask, its version, answer.
+        self._seen: tuple[Tensor | None, int | None, bool] = (None, 0, True)
         self._group()
 
     @staticmethod
@@ -91,8 +92,8 @@ class SymbolicEdges(nn.Module):
         seen, version, known = self._seen
         if torch.compiler.is_compiling() or mask.is_meta or torch._C._are_functorch_transforms_active():
             return known or mask is not seen
-        now = 0 if mask.is_inference() else mask._version
-        if mask is not seen or version != now:
+        now = None if mask.is_inference() else mask._version  # inference tensors don't count their changes
+        if mask is not seen or now is None or version != now:
             known = bool((mask & ~self.where).any())
             self._seen = mask, now, known
         return known

@@ -125,6 +125,13 @@ def test_plain_parameters_are_of_the_same_curve(name):
         torch.testing.assert_close(after, before)
 
 
+@pytest.mark.parametrize("name", ["x", "exp", "sin", "1/x"])
+def test_no_plain_parameter_is_minus_zero(name):
+    for affine in ([-0.5, -0.25, 1, 0], [-0.5, -0.25, -0.0, 0], [0.5, -0.0, 1, -0.0]):
+        signs = torch.signbit(other := plain(find(name), torch.tensor(affine, dtype=torch.float64)))
+        assert not signs[other == 0].any()
+
+
 def test_a_constant_is_fitted_by_anything():
     x = torch.rand(SAMPLES, 1, dtype=torch.float64)
     fits = fit_functions(x, torch.full_like(x, 3.25), select(None), TEST)

@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from kan_fast import KAN, KANLinear, explain
+from kan_fast.options import functions
+from kan_fast.symbolic.formula import scales
 
 DATA = torch.rand(20, 2), torch.rand(20, 1)
 
@@ -38,6 +40,23 @@ CASES = {
         "active_neurons_id must be a list, got 1",
     ),
     "eps": (lambda: network().update_grid(DATA[0], eps="a"), "eps must be a number, got 'a'"),
+    "lib": (lambda: network().auto_symbolic(3, x=DATA[0]), "lib must be a list, got 3"),
+    "digits": (lambda: network().symbolic_formula(digits=2.5), "digits must be an int, got 2.5"),
+    "constants": (lambda: network().symbolic_formula(constants=-1), "constants must be finite and at least 0, got -1"),
+    "normalizer": (lambda: scales("normalizer", 3, 2), "normalizer must be a list, got 3"),
+    "normalizer of one part": (
+        lambda: scales("normalizer", [[1, 2]], 2),
+        r"must be \(mean, std\) with a finite number",
+    ),
+    "normalizer NaN": (lambda: scales("normalizer", (np.nan, 1), 2), r"must be \(mean, std\) with a finite number"),
+    "normalizer inf": (
+        lambda: scales("normalizer", (0, [1, np.inf]), 2),
+        r"must be \(mean, std\) with a finite number",
+    ),
+    "labels": (
+        lambda: network().formula_report(DATA[0], torch.full_like(DATA[1], torch.nan)),
+        "formula_report needs finite labels",
+    ),
     "margin": (lambda: network().update_grid(DATA[0], margin=-1), "margin must be finite and at least 0, got -1"),
 }
 
@@ -54,3 +73,10 @@ def test_numbers_of_numpy_are_numbers() -> None:
         np.int64(2), np.int32(3), grid_size=np.int64(4), spline_order=np.int64(2), grid_eps=np.float32(0.5)
     )
     assert layer(torch.rand(5, 2)).shape == (5, 3)
+
+
+def test_a_function_that_is_iterable_is_one_function() -> None:
+    module = torch.nn.Sequential(torch.nn.Identity())
+    assert functions("metrics", module) == [module]
+    assert functions("metrics", [module, abs]) == [module, abs]
+    assert functions("metrics", None) == []

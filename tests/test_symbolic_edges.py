@@ -500,6 +500,18 @@ def test_compile():
         model.zero_grad()
 
 
+def test_masks_that_are_changed_in_inference_mode():
+    layer, x = KANLinear(2, 1), samples()
+    layer.fix(0, 0, "sin")
+    with torch.inference_mode():
+        layer.mask = torch.tensor([[True, False]])
+        layer(x)
+        layer.mask[0, 1] = True
+        changed = layer(x)
+    layer.mask = torch.tensor([[True, True]])
+    assert torch.equal(changed, layer(x))
+
+
 def test_compiled_layers_see_the_mask_of_a_state():
     layer, x = KANLinear(2, 1), samples()
     layer.fix(0, 0, "sin")

@@ -155,7 +155,7 @@ def plain(function: Function, affine: Tensor) -> Tensor:
             torch.where(moderate, new, old)
             for new, old in ((0 * b, b), (c * factor, c), (d + c * (f(b) - factor * origin), d))
         )
-    return torch.stack([a, b, c, d], -1)
+    return torch.stack([a, b, c, d], -1) + 0.0  # -0 becomes 0
 
 
 def _r2(pairs: _Pairs, u: Tensor, v: Tensor, c: Tensor, d: Tensor, lost: Tensor) -> Tensor:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from kan_fast.options import integer, listed, real
+
 if TYPE_CHECKING:
     import sympy
 
@@ -52,7 +54,7 @@ def symbolic_formula(
         The formulas, one for each output, and the symbols of the inputs.
 
     Raises:
-        ValueError: some edges are splines, or sizes don't fit.
+        TypeError, ValueError: some edges are splines, sizes don't fit, or an option is out of range.
     """
     import sympy
 
@@ -60,6 +62,8 @@ def symbolic_formula(
     from kan_fast.symbolic.normal import Combination
     from kan_fast.symbolic.simplify import shortest
 
+    tolerance = _RECOGNISED if constants is True else real("constants", constants or 0)
+    places = None if digits is None else integer("digits", digits)
     splines = spline_edges(model)
     if splines:
         more = "" if len(splines) <= _SHOWN else f" and {len(splines) - _SHOWN} more"
@@ -85,10 +89,10 @@ def symbolic_formula(
     formulas = [node.expression() for node in level]
     if simplify:
         formulas = [shortest(formula) for formula in formulas]
-    if constants:
-        formulas = [recognised(formula, _RECOGNISED if constants is True else constants) for formula in formulas]
-    if digits is not None:
-        formulas = [rounded(formula, digits) for formula in formulas]
+    if tolerance:
+        formulas = [recognised(formula, tolerance) for formula in formulas]
+    if places is not None:
+        formulas = [rounded(formula, places) for formula in formulas]
     return formulas, symbols
 
 
@@ -122,10 +126,11 @@ def _nodes(nodes: Nodes, subnodes: Sequence[Combination]) -> list[Combination]:
 
 def scales(name: str, given: Any, count: int) -> tuple[list[float], list[float]]:
     """Means and standard deviations as lists of floats."""
-    mean, std = (torch.as_tensor(part, dtype=torch.float64).reshape(-1) for part in given)
-    mean, std = mean.expand(count) if len(mean) == 1 else mean, std.expand(count) if len(std) == 1 else std
-    if len(mean) != count or len(std) != count or not (std > 0).all():
+    parts = [torch.as_tensor(part, dtype=torch.float64).reshape(-1) for part in listed(name, given)]
+    parts = [part.expand(count) if len(part) == 1 else part for part in parts]
+    finite = all(len(part) == count and part.isfinite().all() for part in parts)
+    if len(parts) != 2 or not finite or not (parts[1] > 0).all():
         raise ValueError(
-            f"{name} must be (mean, std) with a number for each of {count} columns and std > 0, got {given!r}"
+            f"{name} must be (mean, std) with a finite number for each of {count} columns and std > 0, got {given!r}"
         )
-    return mean.tolist(), std.tolist()
+    return parts[0].tolist(), parts[1].tolist()

@@ -137,7 +137,7 @@ def formula_report(model: KAN, test_input: Tensor, test_label: Tensor, **options
         options: those of `symbolic_formula`; with a normalizer, data are those that the formulas take and give.
 
     Raises:
-        ValueError: shapes don't fit, or a function of one's own has no formula.
+        ValueError: shapes don't fit, labels are not finite, or a function of one's own has no formula.
     """
     like = model.layers[0].spline_weight
     x, label = (torch.as_tensor(t).to(like.device, torch.float64) for t in (test_input, test_label))
@@ -146,6 +146,8 @@ def formula_report(model: KAN, test_input: Tensor, test_label: Tensor, **options
             f"expected inputs (n, {model.width_in[0]}) and labels (n, {model.width_in[-1]}), got "
             f"{tuple(x.shape)} and {tuple(label.shape)}"
         )
+    if not label.isfinite().all():
+        raise ValueError("formula_report needs finite labels, got NaN or infinity; clean the data first")
     splines, formulas = spline_edges(model), None
     if not splines:
         from kan_fast.symbolic.code import numpy_function
