@@ -13,7 +13,7 @@ model = KAN(width=[1, 1], grid=200, k=3, noise_scale=0, sp_trainable=False, sb_t
 for phase in range(5):
     part = slice(100 * phase, 100 * (phase + 1))
     dataset = {"train_input": x[part], "train_label": y[part], "test_input": x[part], "test_label": y[part]}
-    model.fit(dataset, opt="LBFGS", steps=100, update_grid=False)
+    model.fit(dataset, opt="LBFGS", steps=50, update_grid=False)
 with torch.no_grad():
     rmse = (model(x) - y).square().mean().sqrt().item()
 print("error over all five peaks:", rmse)

@@ -7,7 +7,7 @@ from kan_fast.optim import LBFGS
 
 torch.set_default_dtype(torch.float64)
 
-model = KAN(width=[2, 2, 1], grid=5, k=3, seed=1)
+model = KAN(width=[2, 2, 1], grid=5, k=3, seed=2)
 axis = torch.linspace(-1, 1, 21)
 inside = torch.cartesian_prod(axis, axis)
 boundary = inside[(inside.abs() == 1).any(1)]
