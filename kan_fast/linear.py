@@ -237,6 +237,8 @@ class KANLinear(nn.Module):
 
     def spline_magnitude(self, x: Tensor) -> Tensor:
         """`edge_magnitude`, but 0 for symbolic edges."""
+        if not self.has_splines():
+            return self.spline_weight.new_zeros(self.spline_weight.shape[:2])
         return functional.edge_magnitude(x, *self.edge_weights(), self.grid, backend=self.backend, **self._options)
 
     @torch.no_grad()

@@ -100,6 +100,21 @@ def test_every_function_in_every_position(name, seed):
     assert not len(error) or np.quantile(error, 0.98) < 1e-9  # near poles and steps rounding counts
 
 
+def test_large_formulas():
+    """Beyond the size up to which sympy is asked for identities."""
+    model, points = KAN([3, 4, 3, 1]), samples(columns=3)
+    names, make = ["sin", "x^2", "exp", "tanh", "gaussian", "sqrt"], torch.Generator().manual_seed(0)
+    for layer in model.layers:
+        edges = [(o, i) for o in range(layer.out_features) for i in range(layer.in_features)]
+        affine = torch.rand(len(edges), 4, generator=make) * 0.4 + torch.tensor([0.1, 0.5, 0.1, 0])
+        layer.fix_many(edges, [names[n % len(names)] for n in range(len(edges))], affine)
+    formulas, symbols = model.symbolic_formula()
+    assert_same(numpy_function(formulas, symbols)(points.numpy()), model, points)
+    assert_same(by_lambdify(formulas, symbols, points.numpy()), model, points)
+    found = numpy_function(*model.symbolic_formula(digits=12))(points.numpy())
+    np.testing.assert_allclose(found, model(points).detach().numpy(), rtol=1e-9)
+
+
 def test_float32_networks():
     model, points = network().float(), samples().float()
     function = numpy_function(*model.symbolic_formula())
@@ -196,6 +211,22 @@ def test_affine_parts_are_merged():
     assert phi("arccos", -1, 0, 2) == -2.0 * sympy.acos(x) + 2 * math.pi
     assert phi("0", 1, 2, 3, 4) == sympy.Float(4)
     assert phi("sin", 0, 2, 3, 4) == pytest.approx(3 * math.sin(2) + 4)
+
+
+def test_constants_that_are_much_larger_stay():
+    """Else rounding to digits would lose what x does: 0.0009 (x + 33.3333)^2."""
+    assert phi("x^2", 0.03, 1) == (0.03 * x + 1.0) ** 2
+    assert phi("log", 0.03, -2, 3) == 3.0 * sympy.log(0.015 * x - 1.0) + 3 * math.log(2)
+    assert fixed("x^2", (0.03, 1.0, 1, 0)).symbolic_formula(digits=2)[0][0].subs("x_1", 10) == pytest.approx(1.3**2)
+    argument = Combination.of(0.001 * x + 2.0 * y)
+    assert applied(find("sqrt"), argument).expression() == math.sqrt(2) * sympy.sqrt(0.0005 * x + y)
+    factor = Combination.of(0.03 * x + 2)
+    assert product([factor, Combination.of(y)]).expression() == 2.0 * y * (0.015 * x + 1.0)
+
+
+def test_factors_of_exponentials_keep_their_digits():
+    formula = fixed("exp", (10.0, -14, 1, 0)).symbolic_formula(digits=3)[0][0]
+    assert float(formula.subs("x_1", 1.5)) == pytest.approx(math.exp(1), rel=1e-3)
 
 
 def test_what_would_overflow_is_left_alone():

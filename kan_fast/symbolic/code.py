@@ -41,6 +41,11 @@ static double bessel(int order, double x) { /* of the first kind, orders 0 and 1
 
 
 class _C(C99CodePrinter):
+    def _print_NumberSymbol(self, number: Any) -> str:
+        return self._print(sympy.Float(number, 17))
+
+    _print_Pi = _print_Exp1 = _print_NumberSymbol
+
     def _print_sign(self, expression: Any) -> str:
         return f"sign({self._print(expression.args[0])})"
 
@@ -69,9 +74,8 @@ def c_expression(expression: sympy.Expr, single: bool = False) -> str:
     Raises:
         ValueError: it has a function that C doesn't know.
     """
-    settings = {"type_aliases": {real: float32}} if single else {}
-    numbers = {n: sympy.Float(n, 17) for n in expression.atoms(sympy.NumberSymbol)}  # M_PI is not in C99
-    return _printed(_C(settings), expression.xreplace(numbers), "C")
+    settings: dict[str, Any] = {"type_aliases": {real: float32}} if single else {}
+    return _printed(_C(settings | {"math_macros": {}}), expression, "C")  # M_PI is not in C99
 
 
 def c_helpers(lines: Sequence[str]) -> list[str]:
@@ -176,7 +180,9 @@ def _steps(formulas: Sequence[sympy.Expr], symbols: Sequence[sympy.Symbol]) -> t
     if missing:
         raise ValueError(f"the formulas have symbols that are not among {list(symbols)}: {sorted(map(str, missing))}")
     entries = {symbol: sympy.Symbol(f"x[{i}]") for i, symbol in enumerate(symbols)}
-    return sympy.cse([formula.xreplace(entries) for formula in formulas], sympy.numbered_symbols("t"), order="none")
+    with sympy.evaluate(False):  # large functions take seconds to evaluate anew
+        renamed = [formula.xreplace(entries) for formula in formulas]
+        return sympy.cse(renamed, sympy.numbered_symbols("t"), order="none")
 
 
 def _ascii(symbols: Sequence[sympy.Symbol]) -> str:

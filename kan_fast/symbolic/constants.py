@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import cache
 
 import sympy
+
+from kan_fast.symbolic.build import replace_numbers
 
 _FACTORS = (  # and what a multiple of it costs
     (sympy.Integer(1), 1),
@@ -28,14 +31,20 @@ def recognised(expression: sympy.Expr, tolerance: float) -> sympy.Expr:
     The cheapest of those is taken whose error is at most `tolerance / cost`, relative to the number or, for numbers
     above 1, absolute. So 0.3333 is a third for the tolerance 1e-3, 0.3338 is not, and no number becomes 0.
     """
-    return expression.xreplace(
-        {number: _recognise(float(number), tolerance) for number in expression.atoms(sympy.Float)}
-    )
+    return replace_numbers(expression, lambda number: _recognise(number, tolerance))
 
 
 def rounded(expression: sympy.Expr, digits: int) -> sympy.Expr:
-    """With numbers rounded to so many decimal places; what becomes 0 goes."""
-    return expression.xreplace({number: _round(float(number), digits) for number in expression.atoms(sympy.Float)})
+    """With numbers rounded to so many decimal places; what becomes 0 goes.
+
+    The factor of an exponential function, as 8e-7 in 8e-7 exp(14 x), has at least so many significant digits: it may be
+    small for the only reason that sympy moves numbers out of the exponent.
+    """
+
+    def significant(value: float) -> sympy.Expr:
+        return _round(value, max(digits, digits - 1 - math.floor(math.log10(abs(value)))))
+
+    return replace_numbers(expression, lambda number: _round(number, digits), significant)
 
 
 def _round(value: float, digits: int) -> sympy.Expr:

@@ -10,7 +10,9 @@ import sympy
 import torch
 
 from kan_fast.functions import Function
+from kan_fast.symbolic.build import call
 
+_MUCH = 10.0
 _LARGE = 230.0  # logarithm of numbers that are left where they are, since they might overflow
 _SUM_OF_REFLECTED = {"acos(z)": math.pi, "1/(1 + exp(-z))": 1.0}  # f(z) + f(-z)
 _COFUNCTION = {"sin(z)": sympy.cos, "cos(z)": sympy.sin}
@@ -53,6 +55,16 @@ class Combination:
         """The coefficient of the expression that comes first in sympy's order."""
         return self.terms[min(self.terms, key=sympy.default_sort_key)]
 
+    @property
+    def scale(self) -> float:
+        """The first coefficient that is not much smaller than the largest number here, or else the constant.
+
+        Divided by it, no number is large, so that rounding others does little.
+        """
+        least = max(abs(self.constant), *map(abs, self.terms.values())) / _MUCH
+        ordered = (self.terms[expression] for expression in sorted(self.terms, key=sympy.default_sort_key))
+        return next((c for c in ordered if abs(c) >= least), self.constant)
+
     def expression(self) -> sympy.Expr:
         """As one sympy expression."""
         parts = [(int(c) if c in (1, -1) else sympy.Float(c)) * e for e, c in self.terms.items()]
@@ -74,8 +86,8 @@ def product(factors: Iterable[Combination]) -> Combination:
     coefficient, varying = 1.0, []
     for factor in factors:
         if factor.terms:
-            coefficient *= factor.leading
-            varying.append(factor.over(factor.leading))
+            coefficient *= factor.scale
+            varying.append(factor.over(factor.scale))
         else:
             coefficient *= factor.constant
     if len(varying) == 1:
@@ -96,16 +108,16 @@ def applied(function: Function, argument: Combination, c: float = 1.0, d: float 
     if not argument.terms or not math.isfinite(argument.constant):
         value = function.evaluate(torch.tensor(argument.constant, dtype=torch.float64)).item()
         return Combination(c * value + d)
-    lead = argument.leading
-    if lead < 0:
+    if argument.leading < 0:
         if function.parity:
             argument, c = argument.times(-1), c * function.parity
         elif function.expression in _SUM_OF_REFLECTED:
             argument, c, d = argument.times(-1), -c, d + c * _SUM_OF_REFLECTED[str(function.expression)]
+    scale = abs(argument.scale)
     if function.expression == "log(z)":
-        argument, d = argument.over(abs(lead)), d + c * math.log(abs(lead))
-    elif function.degree is not None and abs(function.degree * math.log(abs(lead))) < _LARGE:
-        argument, c = argument.over(abs(lead)), c * abs(lead) ** function.degree
+        argument, d = argument.over(scale), d + c * math.log(scale)
+    elif function.degree is not None and abs(function.degree * math.log(scale)) < _LARGE:
+        argument, c = argument.over(scale), c * scale**function.degree
     formula: Callable[[sympy.Expr], sympy.Expr] = function.formula
     exact = sympy.Integer(0)
     if function.expression == "exp(z)":
@@ -124,4 +136,4 @@ def applied(function: Function, argument: Combination, c: float = 1.0, d: float 
                 c = -c
             if quarter in (1, -1):
                 formula = _COFUNCTION[str(function.expression)]
-    return total([Combination.of(formula(argument.expression() + exact)).times(c), Combination(d)])
+    return total([Combination.of(call(formula, argument.expression() + exact)).times(c), Combination(d)])
