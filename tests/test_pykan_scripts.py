@@ -1,4 +1,4 @@
-"""pykan's scripts, with other imports and nothing else changed (examples/pykan), give what they give there or better."""
+"""pykan's scripts, where only the imports differ (examples/pykan), give what they give there or better."""
 
 import runpy
 from pathlib import Path
