@@ -150,8 +150,14 @@ def test_examples_run(example, options, expected, capsys):
     assert expected in capsys.readouterr().out
 
 
+def test_pictures_of_the_documentation_are_drawn(tmp_path):
+    runpy.run_path(str(EXAMPLES / "pictures.py"))["main"](tmp_path, steps=3, samples=100)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["digits.png", "hello_world.png"]
+    assert all(is_picture(path) for path in tmp_path.iterdir())
+
+
 def test_every_example_is_tested():
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == {"hello_world", "drop_in", "two_moons"}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {"hello_world", "drop_in", "two_moons", "pictures"}
 
 
 def test_the_package_runs_as_a_module():

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 CURVES = (2, 4)  # rows and columns of curves beside the scores of a layer
 WIDTH, HEIGHT = 10.0, 3.1  # of the row of a layer, when `scale` is 1
-NAMED = 12  # nodes whose names fit along an axis
+NAMED, LETTERS = 12, 48  # nodes whose names fit along an axis, and how long they may be in all along the lower one
 
 
 def summary(
@@ -82,6 +82,8 @@ def _scores(
     color = np.where(symbolic[..., None], to_rgb(SYMBOLIC), to_rgb(INK))
     axes.imshow(1 - share[..., None] * (1 - color), interpolation="nearest", aspect="auto", origin="lower")
     for axis, texts, word in ((axes.xaxis, names[0], "from"), (axes.yaxis, names[1], "to")):
-        ticks = np.unique(np.linspace(0, len(texts) - 1, min(len(texts), NAMED)).round().astype(int))
+        longest = max(3 if text.startswith("$") else len(text) for text in texts)
+        room = NAMED if word == "to" else max(2, min(NAMED, LETTERS // (longest + 1)))
+        ticks = np.unique(np.linspace(0, len(texts) - 1, min(len(texts), room)).round().astype(int))
         axis.set_ticks(ticks, [texts[tick] for tick in ticks], fontsize=0.8 * font)
         axis.set_label_text(word, fontsize=font)
