@@ -1,0 +1,211 @@
+"""From a trained network of splines to the formula it stands for: which edges it needs, and which functions they are."""
+
+from __future__ import annotations
+
+import copy
+import heapq
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from kan_fast import attribution, flow
+from kan_fast.curves import edge_values
+from kan_fast.functions import Function, find
+from kan_fast.optim import LevenbergMarquardt
+from kan_fast.symbolic.fitting import fit_functions, held_out
+from kan_fast.symbolic.snapping import costs
+
+if TYPE_CHECKING:
+    from kan_fast.network import KAN
+
+CHOICES = 4  # functions that an edge may have in a combination
+GAP = 8.0  # at most this much costlier than its best one, in bits
+COMBINATIONS, FINALISTS = 12, 3
+SIMPLICITY = 0.1  # bits of the squared error that a unit of complexity is worth in the choice among formulas
+
+Edge = tuple[int, int, int]  # layer, output, input
+
+
+class Data(NamedTuple):
+    """Samples, inputs `(n, in)` and outputs `(n, out)` of variance about 1 in float64, and those held out."""
+
+    x: Tensor
+    y: Tensor
+    test_x: Tensor
+    test_y: Tensor
+    floor: float  # mean squared error below which networks can't be told apart
+
+
+class Trial(NamedTuple):
+    """A network and how good it is."""
+
+    model: KAN
+    error: float  # mean squared error on the samples held out; infinite where it is undefined
+    cost: float  # log2 of it, and what the complexity of symbolic edges is worth
+
+
+def rate(model: KAN, data: Data) -> Trial:
+    """The error of a network on the samples held out, and its cost."""
+    with torch.no_grad():
+        error = (model(data.test_x) - data.test_y).square().mean().item()
+    if not math.isfinite(error):
+        return Trial(model, math.inf, math.inf)
+    return Trial(model, error, math.log2(max(error, data.floor)) + SIMPLICITY * _complexity(model))
+
+
+def _complexity(model: KAN) -> float:
+    functions = [f for layer in model.layers if layer.symbolic is not None for _, f, _ in layer.symbolic.items()]
+    return sum(f.complexity + (f.degree is None and not f.translates) for f in functions)
+
+
+def refit(model: KAN, data: Data, steps: int) -> Trial:
+    """Train in place with Levenberg-Marquardt steps, as long as they lead on."""
+    optimizer, last = LevenbergMarquardt(model), math.inf
+    for _ in range(steps):
+        error = optimizer.step(lambda: model(data.x) - data.y).item()
+        if not error < 0.999 * last or error < data.floor / 100:
+            break
+        last = error
+    return rate(model, data)
+
+
+# Which edges
+
+
+def thin(trial: Trial, data: Data) -> Trial:
+    """Leave out the splines without which the others can do, one after the other, those of the least score first.
+
+    Networks with products or several hidden nodes can write one function in many ways, x y as (x + a)(y + b) - a y -
+    b x - a b. Few edges make it one.
+    """
+    scores = attribution.attribute(trial.model, x=data.x).edges
+    edges = [(n, o, i) for n, layer in enumerate(trial.model.layers) for o, i in _splines(layer).tolist()]
+    for number, output, input_ in sorted(edges, key=lambda edge: scores[edge[0]][edge[1], edge[2]].item()):
+        model = copy.deepcopy(trial.model)
+        layer = model.layers[number]
+        mean = _values(model, data, number, torch.tensor([[output, input_]])).mean()
+        with torch.no_grad():
+            layer.mask = layer.present if layer.mask is None else layer.mask.clone()
+            layer.mask[output, input_] = False
+            if layer.bias is not None:
+                layer.bias[output] += mean
+        without = refit(model, data, 10)
+        if without.error <= max(1.1 * trial.error, min(4 * trial.error, 1e-5), data.floor):
+            trial = without
+    return rate(trial.model.prune_edge(0.0, x=data.x), data)
+
+
+# Which functions
+
+
+def snap(model: KAN, data: Data, functions: Sequence[Function]) -> Trial:
+    """The best network with functions of the library in place of the splines of this one."""
+    trials = []
+    for combination in _combinations(_choices(model, data, functions)):
+        trial = copy.deepcopy(model)
+        for number, layer in enumerate(trial.layers):
+            fixed = [(pair, name, affine) for (n, *pair), name, affine in combination if n == number]
+            if fixed:
+                pairs, names, affines = zip(*fixed, strict=True)
+                layer.fix_many(pairs, names, torch.stack(affines))
+        trials.append(refit(trial, data, 4))
+    trials.sort(key=lambda trial: trial.cost)
+    trials = [refit(trial.model, data, 30) for trial in trials[:FINALISTS] if trial.error < math.inf]
+    best = min(trials, key=lambda trial: trial.cost, default=Trial(model, math.inf, math.inf))
+    return simplify(best, data)
+
+
+Choice = tuple[float, tuple[Edge, str, Tensor]]  # cost; edge, function, affine parameters
+
+
+def _choices(model: KAN, data: Data, functions: Sequence[Function]) -> list[list[Choice]]:
+    """For every spline the functions that fit it best, the best first."""
+    choices = []
+    with torch.no_grad():
+        inputs = flow.record(model, model.layers, data.x)[1]
+    for number, (layer, x) in enumerate(zip(model.layers, inputs, strict=True)):
+        edges = _splines(layer)
+        if not len(edges):
+            continue
+        fits = fit_functions(x[:, edges[:, 1]], edge_values(layer, x, edges), functions, held_out(len(x), 0.2))
+        cost = costs(fits, functions, 0.5)
+        for (o, i), row, affine in zip(edges.tolist(), cost, fits.affine, strict=True):
+            order = row.argsort(stable=True)[:CHOICES].tolist()
+            choices.append(
+                [
+                    (row[f].item(), ((number, o, i), functions[f].name, affine[f]))
+                    for f in order
+                    if row[f] <= row[order[0]] + GAP
+                ]
+            )
+    return choices
+
+
+def _combinations(choices: Sequence[Sequence[Choice]]) -> Iterator[list[tuple[Edge, str, Tensor]]]:
+    """One choice for every edge, the cheapest combinations first."""
+    start = (0,) * len(choices)
+    queue, seen = [(0.0, start)], {start}
+    for _ in range(COMBINATIONS):
+        if not queue:
+            return
+        cost, picks = heapq.heappop(queue)
+        yield [some[pick][1] for some, pick in zip(choices, picks, strict=True)]
+        for edge, (some, pick) in enumerate(zip(choices, picks, strict=True)):
+            following = (*picks[:edge], pick + 1, *picks[edge + 1 :])
+            if pick + 1 < len(some) and following not in seen:
+                seen.add(following)
+                heapq.heappush(queue, (cost + some[pick + 1][0] - some[pick][0], following))
+
+
+def simplify(trial: Trial, data: Data) -> Trial:
+    """Make symbolic edges constants or straight lines where that pays."""
+    tried: set[tuple[Edge, str, str]] = set()
+    while True:
+        for edge, function in _symbolic(trial.model):
+            for name in ("0", "x"):
+                if (edge, function.name, name) in tried or find(name).complexity >= function.complexity:
+                    continue
+                tried.add((edge, function.name, name))
+                simpler = refit(_exchanged(trial.model, data, edge, find(name)), data, 20)
+                if simpler.cost < trial.cost:
+                    break
+            else:
+                continue
+            trial = simpler
+            break
+        else:
+            return trial
+
+
+def _exchanged(model: KAN, data: Data, edge: Edge, function: Function) -> KAN:
+    """A copy in which an edge is the function that fits what it was."""
+    number, output, input_ = edge
+    model = copy.deepcopy(model)
+    with torch.no_grad():
+        x = flow.record(model, model.layers, data.x)[1][number][:, [input_]]
+    y = _values(model, data, number, torch.tensor([[output, input_]]))
+    fits = fit_functions(x, y, [function], torch.zeros(len(x), dtype=torch.bool))
+    model.layers[number].fix(output, input_, function, fits.affine[0, 0])
+    return model
+
+
+def _symbolic(model: KAN) -> list[tuple[Edge, Function]]:
+    return [
+        ((number, *pair), function)
+        for number, layer in enumerate(model.layers)
+        if layer.symbolic is not None
+        for pair, function, _ in layer.symbolic.items()
+    ]
+
+
+def _splines(layer: nn.Module) -> Tensor:
+    """The edges (output, input) that are splines, `(n, 2)`."""
+    return (layer.present if layer.spline_mask is None else layer.spline_mask).nonzero()
+
+
+def _values(model: KAN, data: Data, number: int, edges: Tensor) -> Tensor:
+    with torch.no_grad():
+        return edge_values(model.layers[number], flow.record(model, model.layers, data.x)[1][number], edges)
