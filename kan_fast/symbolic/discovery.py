@@ -1,131 +1,185 @@
-"""`KAN.discover`: from data to a formula."""
+"""`KAN.discover`: from data to a formula, by networks of growing size."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
+from kan_fast import flow
+from kan_fast.data import Check
 from kan_fast.functions import Function, select
-from kan_fast.symbolic.fitting import held_out
-from kan_fast.symbolic.search import Data, Trial, rate, snap, thin
+from kan_fast.options import integer
+from kan_fast.symbolic.chains import chains
+from kan_fast.symbolic.fitting import held_out, plain
+from kan_fast.symbolic.search import Data, Trial, priced, rate, refit, snap, thin
 
 if TYPE_CHECKING:
     from kan_fast.network import KAN
 
-STARTS, STEPS = 4, 25
-GRIDS = (3, 6, 12, 24)
-PROMISING = 1e-3  # error of splines
+STARTS, STEPS = 4, 25  # of the first training
+GRIDS, FINE_STEPS = (3, 6, 12, 24), 12
+THINNED = 6  # the grid on which edges are left out
+PROMISING = 1e-3  # mean squared error of splines from which a formula is looked for at once
+LEAST = 40  # samples
+EXACT = 1e-20  # mean squared error, in units of the variance, that is rounding of float64
+CHAINS = 6
 
 
-def shapes(n: int) -> Iterator[tuple[list[Any], bool]]:
-    """Widths of networks in the order in which they are tried, and whether the last layer only adds."""
-    yield [n, 1], False
-    if n > 1:
-        yield [n, 1, 1], False
-        yield [n, [0, 1], 1], True
-        yield [n, [1, 1], 1], True
-        yield [n, 2, 1], False
-        yield [n, [0, 1], 1], False
-        yield [n, [0, 2], 1], True
-        yield [n, 3, 1], False
+class Shape(NamedTuple):
+    """A network that is tried."""
+
+    width: list[Any]
+    adds: bool = False  # whether the last layer only adds what comes before: products have no inverse then
 
 
-def train(cls: type[KAN], width: list[Any], adds: bool, data: Data, seed: int) -> Trial:
-    model = cls(width, grid=GRIDS[0], base="identity", extrapolation="linear", seed=seed, dtype=torch.float64)
+def shapes(inputs: int) -> list[list[Shape]]:
+    """Networks in the order in which they are tried. Those of one group are all tried before one is taken."""
+    if inputs == 1:
+        return [[Shape([1, 1])]]
+    return [
+        [Shape([inputs, 1])],
+        [Shape([inputs, 1, 1]), Shape([inputs, [0, 1], 1], adds=True)],
+        [Shape([inputs, [1, 1], 1], adds=True)],
+        [Shape([inputs, 2, 1])],
+        [Shape([inputs, [0, 1], 1])],
+        [Shape([inputs, [0, 2], 1], adds=True)],
+        [Shape([inputs, 3, 1])],
+    ]
+
+
+def discover(
+    cls: type[KAN],
+    dataset: Mapping[str, Any] | tuple[Any, Any],
+    *,
+    seed: int = 0,
+    lib: Iterable[str | Function] | None = None,
+    progress: bool = True,
+) -> KAN:
+    """Find a formula for data: the recipe `fit -> prune -> refine -> auto_symbolic -> fit` for networks of growing size.
+
+    ...
+    """
+    functions, seed = select(lib), integer("seed", seed, 0)
+    x, y = _samples(dataset)
+    scales = _Scales.of(x, y)
+    if not y.std() > 0:
+        return _finish(_constant(cls, x.shape[1]), scales, x)
+    data = scales.data(x, y)
+    found: list[Trial] = []
+    waiting: list[Trial] = []
+    for group in tqdm(shapes(x.shape[1]), disable=not progress):
+        for shape in group:
+            trial = _train(cls, shape, data, seed)
+            limit = min([PROMISING, *(formula.error for formula in found)])
+            if trial.error < 100 * limit:
+                trial = _refine(thin(_refine(trial, data, GRIDS[:2]), data), data, GRIDS[2:])
+            if trial.error < limit:
+                found += filter(None, [snap(trial.model, data, functions)])
+            else:
+                waiting.append(trial)
+        if x.shape[1] == 1 and not any(formula.error <= data.floor for formula in found):
+            found += _chains(cls, data, functions)
+        if any(formula.error <= data.floor for formula in found):
+            break
+    else:
+        least = min(trial.error for trial in waiting) if waiting else math.inf
+        for trial in [t for t in waiting if t.error <= 2 * least][:3]:
+            trial = _refine(thin(trial, data), data, GRIDS)
+            found += filter(None, [snap(trial.model, data, functions)])
+    data = priced(data, min(formula.error for formula in found))
+    best = min((rate(formula.model, data) for formula in found), key=lambda formula: formula.cost)
+    whole = Data(torch.cat([data.x, data.test_x]), torch.cat([data.y, data.test_y]), data.x, data.y, data.floor)
+    return _finish(refit(best.model, whole, 10).model, scales, x)
+
+
+def _train(cls: type[KAN], shape: Shape, data: Data, seed: int) -> Trial:
+    """The best of several starts on a coarse grid."""
+    model = cls(shape.width, grid=GRIDS[0], base="identity", extrapolation="linear", seed=seed, dtype=torch.float64)
     last = model.layers[-1]
-    if adds:
+    if shape.adds:
         last.fix_many([(0, i) for i in range(last.in_features)], ["x"] * last.in_features)
         last.symbolic.affine.requires_grad_(False)
-    model.multistart(
-        (data.x, data.y),
-        STARTS if len(width) > 2 else 1,
-        "LM",
-        STEPS,
-        seed=seed,
-        stop_grid_update_step=12,
-        progress=False,
-    )
-    if adds:
+    starts = STARTS if len(shape.width) > 2 else 1
+    options = {"seed": seed, "stop_grid_update_step": STEPS // 2, "progress": False}
+    model.multistart((data.x, data.y), starts, "LM", STEPS, **options)
+    if shape.adds:
         last.symbolic.affine.requires_grad_(True)
     return rate(model, data)
 
 
-def refine(best: Trial, data: Data) -> Trial:
-    for grid in GRIDS[1:]:
-        if best.error <= data.floor:
-            break
-        finer = best.model.refine(grid)
-        finer.fit((data.x, data.y), "LM", 12, stop_grid_update_step=6, progress=False)
+def _refine(trial: Trial, data: Data, grids: Sequence[int]) -> Trial:
+    """Go on on finer grids as long as that leads on."""
+    for grid in grids:
+        if grid <= trial.model.grid:
+            continue
+        finer = trial.model.refine(grid)
+        finer.fit((data.x, data.y), "LM", FINE_STEPS, stop_grid_update_step=FINE_STEPS // 2, progress=False)
         now = rate(finer, data)
-        if now.error > best.error:
+        if now.error > trial.error:
             break
-        best = now
-    return best
+        trial = now
+    return trial
 
 
-def show(t):
-    return (
-        [[(p, f.name, [round(v, 3) for v in a]) for p, f, a in l.symbolic.items()] for l in t.model.layers]
-        if t.error < math.inf
-        else ""
-    )
+def _chains(cls: type[KAN], data: Data, functions: Sequence[Function]) -> list[Trial]:
+    trials = []
+    for chain in chains(data.x[:, 0], data.y[:, 0], functions, CHAINS):
+        model = cls([1, 1, 1], grid=1, seed=0, dtype=torch.float64)
+        model.layers[0].fix(0, 0, chain.inner, chain.inner_affine)
+        model.layers[1].fix(0, 0, chain.outer, chain.outer_affine)
+        trials.append(refit(model, data, 30))
+    return trials
 
 
-def discover(
-    cls: type[KAN], dataset: Any, *, seed: int = 0, lib: Sequence[str | Function] | None = None, verbose=False
-) -> KAN:
-    functions = select(lib)
-    x, y = dataset
-    mean, std = y.mean(0), y.std(0)
-    low, high = x.amin(0), x.amax(0)
-    x, y = (x - (low + high) / 2) / ((high - low) / 2), (y - mean) / std
-    test = held_out(len(x), 0.2)
-    data = Data(x[~test], y[~test], x[test], y[test], 1e-20)
-    import time
+def _samples(dataset: Mapping[str, Any] | tuple[Any, Any]) -> tuple[Tensor, Tensor]:
+    """Inputs `(n, in)` and outputs `(n, 1)` of the training data, in float64."""
+    x, y = (dataset["train_input"], dataset["train_label"]) if isinstance(dataset, Mapping) else dataset
+    x, y = torch.as_tensor(x), torch.as_tensor(y)
+    if y.dim() == 2 and y.shape[1] != 1:
+        raise ValueError(
+            f"discover finds one formula, got labels {tuple(y.shape)}; call it for each column: "
+            "KAN.discover((x, y[:, [0]]))"
+        )
+    return Check(x.shape[-1], 1, torch.empty(0, dtype=torch.float64), classes=False)(x, y, "train")
 
-    best = None
-    waiting = []
-    for width, adds in shapes(x.shape[1]):
-        t0 = time.perf_counter()
-        coarse = train(cls, width, adds, data, seed)
-        t1 = time.perf_counter()
-        if verbose:
-            print(width, adds, "coarse %.1e" % coarse.error, "%.1fs" % (t1 - t0), end=" ")
-        limit = PROMISING
-        if best is not None:
-            limit = min(limit, best.error)
-        if coarse.error > 30 * limit:
-            waiting.append(coarse)
-            if verbose:
-                print()
-            continue
-        thinned = thin(coarse, data)
-        t2 = time.perf_counter()
-        spline = refine(thinned, data)
-        t3 = time.perf_counter()
-        if verbose:
-            print(
-                "thin %s %.1e" % ([l.present.sum().item() for l in spline.model.layers], thinned.error),
-                "%.1fs" % (t2 - t1),
-                "fine %d %.1e" % (spline.model.grid, spline.error),
-                "%.1fs" % (t3 - t2),
-                end=" ",
-            )
-        if spline.error > limit:
-            waiting.append(spline)
-            if verbose:
-                print()
-            continue
-        formula = snap(spline.model, data, functions)
-        t4 = time.perf_counter()
-        if verbose:
-            print("formula %.1e %.1f" % (formula.error, formula.cost), "%.1fs" % (t4 - t3), show(formula), flush=True)
-        if best is None or formula.cost < best.cost:
-            best = formula
-        if formula.error <= data.floor:
-            break
-    return best and best.model
+
+class _Scales(NamedTuple):
+    """Standard inputs reach from -1 to 1, standard outputs have mean 0 and variance 1."""
+
+    centre: Tensor
+    half: Tensor
+    mean: Tensor
+    deviation: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor, y: Tensor) -> _Scales:
+        low, high = x.aminmax(dim=0)
+        half = torch.where(high > low, (high - low) / 2, 1)
+        return cls((low + high) / 2, half, y.mean(0), torch.where(y.std(0) > 0, y.std(0), 1))
+
+    def data(self, x: Tensor, y: Tensor) -> Data:
+        test = held_out(len(x), 0.2)
+        x, y = (x - self.centre) / self.half, (y - self.mean) / self.deviation
+        return Data(x[~test], y[~test], x[test], y[test], EXACT)
+
+
+@torch.no_grad()
+def _finish(model: KAN, scales: _Scales, x: Tensor) -> KAN:
+    """The network for data as they were given, without edges that are constants."""
+    first, last = model.layers[0], model.layers[-1]
+    inputs, affine = first.symbolic.edges[:, 1], first.symbolic.affine
+    affine[:, 1] -= affine[:, 0] * (scales.centre / scales.half)[inputs]
+    affine[:, 0] /= scales.half[inputs]
+    last.symbolic.affine[:, 2:] *= scales.deviation
+    last.bias.mul_(scales.deviation).add_(scales.mean)
+    for layer in model.layers:
+        for pair, function, affine in layer.symbolic.items():
+            layer.fix(*pair, function, plain(function, torch.tensor(affine, dtype=torch.float64)))
+    model.last_inputs = flow.Samples(x)
+    return model

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 CHOICES = 4  # functions that an edge may have in a combination
 GAP = 8.0  # at most this much costlier than its best one, in bits
 COMBINATIONS, FINALISTS = 12, 3
-SIMPLICITY = 0.1  # bits of the squared error that a unit of complexity is worth in the choice among formulas
+SIMPLICITY = 0.02  # what a unit of complexity costs, as a share of the bits that are explained
 
 Edge = tuple[int, int, int]  # layer, output, input
 
@@ -36,7 +36,8 @@ class Data(NamedTuple):
     y: Tensor
     test_x: Tensor
     test_y: Tensor
-    floor: float  # mean squared error below which networks can't be told apart
+    floor: float  # mean squared error that is rounding
+    price: float = 0.0  # of a unit of complexity, in bits
 
 
 class Trial(NamedTuple):
@@ -44,21 +45,26 @@ class Trial(NamedTuple):
 
     model: KAN
     error: float  # mean squared error on the samples held out; infinite where it is undefined
-    cost: float  # log2 of it, and what the complexity of symbolic edges is worth
+    complexity: float  # of its symbolic edges
+    cost: float  # bits of the error, and what the complexity costs
 
 
 def rate(model: KAN, data: Data) -> Trial:
-    """The error of a network on the samples held out, and its cost."""
+    """The error of a network on the samples held out, and its cost.
+
+    Formulas of which the better one explains B bits, `B = -log2(error)`, are compared with `SIMPLICITY * B` as the
+    price: with much noise a unit of complexity has to explain little, without any much.
+    """
     with torch.no_grad():
         error = (model(data.test_x) - data.test_y).square().mean().item()
-    if not math.isfinite(error):
-        return Trial(model, math.inf, math.inf)
-    return Trial(model, error, math.log2(max(error, data.floor)) + SIMPLICITY * _complexity(model))
+    error = error if math.isfinite(error) else math.inf
+    complexity = sum(f.complexity + (f.degree is None and not f.translates) for _, f in _symbolic(model))
+    return Trial(model, error, complexity, math.log2(max(error, data.floor)) + data.price * complexity)
 
 
-def _complexity(model: KAN) -> float:
-    functions = [f for layer in model.layers if layer.symbolic is not None for _, f, _ in layer.symbolic.items()]
-    return sum(f.complexity + (f.degree is None and not f.translates) for f in functions)
+def priced(data: Data, error: float) -> Data:
+    """The data with the price for formulas that may reach this error."""
+    return data._replace(price=SIMPLICITY * max(1.0, -math.log2(max(error, data.floor))))
 
 
 def refit(model: KAN, data: Data, steps: int) -> Trial:
@@ -101,8 +107,9 @@ def thin(trial: Trial, data: Data) -> Trial:
 # Which functions
 
 
-def snap(model: KAN, data: Data, functions: Sequence[Function]) -> Trial:
+def snap(model: KAN, data: Data, functions: Sequence[Function]) -> Trial | None:
     """The best network with functions of the library in place of the splines of this one."""
+    data = priced(data, rate(model, data).error)
     trials = []
     for combination in _combinations(_choices(model, data, functions)):
         trial = copy.deepcopy(model)
@@ -114,8 +121,8 @@ def snap(model: KAN, data: Data, functions: Sequence[Function]) -> Trial:
         trials.append(refit(trial, data, 4))
     trials.sort(key=lambda trial: trial.cost)
     trials = [refit(trial.model, data, 30) for trial in trials[:FINALISTS] if trial.error < math.inf]
-    best = min(trials, key=lambda trial: trial.cost, default=Trial(model, math.inf, math.inf))
-    return simplify(best, data)
+    best = min(trials, key=lambda trial: trial.cost, default=None)
+    return best and simplify(best, data)
 
 
 Choice = tuple[float, tuple[Edge, str, Tensor]]  # cost; edge, function, affine parameters
