@@ -46,8 +46,8 @@ def shapes(inputs: int) -> list[list[Shape]]:
         [Shape([inputs, 1])],
         [Shape([inputs, 1, 1]), Shape([inputs, [0, 1], 1], adds=True)],
         [Shape([inputs, [1, 1], 1], adds=True)],
-        [Shape([inputs, 2, 1])],
         [Shape([inputs, [0, 1], 1])],
+        [Shape([inputs, 2, 1])],
         [Shape([inputs, [0, 2], 1], adds=True)],
         [Shape([inputs, 3, 1])],
     ]
@@ -76,11 +76,8 @@ def discover(
     for group in tqdm(shapes(x.shape[1]), disable=not progress):
         for shape in group:
             trial = _train(cls, shape, data, seed)
-            limit = min([PROMISING, *(formula.error for formula in found)])
-            if trial.error < 100 * limit:
-                trial = _refine(thin(_refine(trial, data, GRIDS[:2]), data), data, GRIDS[2:])
-            if trial.error < limit:
-                found += filter(None, [snap(trial.model, data, functions)])
+            if _refine(trial, data, GRIDS).error < min([PROMISING, *(formula.error for formula in found)]):
+                found += _formula(trial, data, functions)
             else:
                 waiting.append(trial)
         if x.shape[1] == 1 and not any(formula.error <= data.floor for formula in found):
@@ -90,8 +87,7 @@ def discover(
     else:
         least = min(trial.error for trial in waiting) if waiting else math.inf
         for trial in [t for t in waiting if t.error <= 2 * least][:3]:
-            trial = _refine(thin(trial, data), data, GRIDS)
-            found += filter(None, [snap(trial.model, data, functions)])
+            found += _formula(trial, data, functions)
     data = priced(data, min(formula.error for formula in found))
     best = min((rate(formula.model, data) for formula in found), key=lambda formula: formula.cost)
     whole = Data(torch.cat([data.x, data.test_x]), torch.cat([data.y, data.test_y]), data.x, data.y, data.floor)
@@ -125,6 +121,13 @@ def _refine(trial: Trial, data: Data, grids: Sequence[int]) -> Trial:
             break
         trial = now
     return trial
+
+
+def _formula(trial: Trial, data: Data, functions: Sequence[Function]) -> list[Trial]:
+    """What the network becomes as a formula, if it does."""
+    thinned = thin(_refine(trial, data, GRIDS[:2]), data)
+    formula = snap(_refine(thinned, data, GRIDS[2:]).model, data, functions)
+    return [] if formula is None else [formula]
 
 
 def _chains(cls: type[KAN], data: Data, functions: Sequence[Function]) -> list[Trial]:

@@ -21,9 +21,11 @@ from kan_fast.symbolic.snapping import costs
 if TYPE_CHECKING:
     from kan_fast.network import KAN
 
-CHOICES = 4  # functions that an edge may have in a combination
-GAP = 8.0  # at most this much costlier than its best one, in bits
-COMBINATIONS, FINALISTS = 12, 3
+CHOICES = 8  # functions that an edge may have in a combination
+GAP = 12.0  # at most this much costlier than its best one, in bits
+COMBINATIONS, STEPS = 12, 6  # tried for a layer of each network, and for how long
+BEAM, FINAL_STEPS = 3, 30  # networks that go on, and for how long in the end
+SAME = {"cos": "sin", "arccos": "arcsin", "sigmoid": "tanh"}  # but for a, b, c, d
 SIMPLICITY = 0.02  # what a unit of complexity costs, as a share of the bits that are explained
 
 Edge = tuple[int, int, int]  # layer, output, input
@@ -92,14 +94,14 @@ def thin(trial: Trial, data: Data) -> Trial:
     for number, output, input_ in sorted(edges, key=lambda edge: scores[edge[0]][edge[1], edge[2]].item()):
         model = copy.deepcopy(trial.model)
         layer = model.layers[number]
-        mean = _values(model, data, number, torch.tensor([[output, input_]])).mean()
+        mean = edge_values(layer, _inputs(model, data, number), torch.tensor([[output, input_]])).mean()
         with torch.no_grad():
             layer.mask = layer.present if layer.mask is None else layer.mask.clone()
             layer.mask[output, input_] = False
             if layer.bias is not None:
                 layer.bias[output] += mean
-        without = refit(model, data, 10)
-        if without.error <= max(1.1 * trial.error, min(4 * trial.error, 1e-5), data.floor):
+        without = refit(model, data, 15)
+        if without.error <= max(1.1 * trial.error, min(4 * trial.error, 1e-5), 1e-13):
             trial = without
     return rate(trial.model.prune_edge(0.0, x=data.x), data)
 
@@ -108,50 +110,53 @@ def thin(trial: Trial, data: Data) -> Trial:
 
 
 def snap(model: KAN, data: Data, functions: Sequence[Function]) -> Trial | None:
-    """The best network with functions of the library in place of the splines of this one."""
-    data = priced(data, rate(model, data).error)
-    trials = []
-    for combination in _combinations(_choices(model, data, functions)):
-        trial = copy.deepcopy(model)
-        for number, layer in enumerate(trial.layers):
-            fixed = [(pair, name, affine) for (n, *pair), name, affine in combination if n == number]
-            if fixed:
-                pairs, names, affines = zip(*fixed, strict=True)
-                layer.fix_many(pairs, names, torch.stack(affines))
-        trials.append(refit(trial, data, 4))
-    trials.sort(key=lambda trial: trial.cost)
-    trials = [refit(trial.model, data, 30) for trial in trials[:FINALISTS] if trial.error < math.inf]
-    best = min(trials, key=lambda trial: trial.cost, default=None)
-    return best and simplify(best, data)
+    """The best network with functions of the library in place of the splines of this one.
 
+    Layer by layer, the cheapest combinations of functions are tried, the splines that are left adapt, and the best
+    networks go on.
 
-Choice = tuple[float, tuple[Edge, str, Tensor]]  # cost; edge, function, affine parameters
-
-
-def _choices(model: KAN, data: Data, functions: Sequence[Function]) -> list[list[Choice]]:
-    """For every spline the functions that fit it best, the best first."""
-    choices = []
-    with torch.no_grad():
-        inputs = flow.record(model, model.layers, data.x)[1]
-    for number, (layer, x) in enumerate(zip(model.layers, inputs, strict=True)):
-        edges = _splines(layer)
-        if not len(edges):
+    Returns:
+        None if no combination is defined on the samples.
+    """
+    data, functions = priced(data, rate(model, data).error), _distinct(functions)
+    beam = [rate(model, data)]
+    for number, layer in enumerate(model.layers):
+        if not len(_splines(layer)):
             continue
-        fits = fit_functions(x[:, edges[:, 1]], edge_values(layer, x, edges), functions, held_out(len(x), 0.2))
-        cost = costs(fits, functions, 0.5)
-        for (o, i), row, affine in zip(edges.tolist(), cost, fits.affine, strict=True):
-            order = row.argsort(stable=True)[:CHOICES].tolist()
-            choices.append(
-                [
-                    (row[f].item(), ((number, o, i), functions[f].name, affine[f]))
-                    for f in order
-                    if row[f] <= row[order[0]] + GAP
-                ]
-            )
+        trials = []
+        for start in beam:
+            for combination in _combinations(_choices(start.model, number, data, functions)):
+                trial = copy.deepcopy(start.model)
+                edges, names, affine = zip(*combination, strict=True)
+                trial.layers[number].fix_many(edges, names, torch.stack(affine))
+                trials.append(refit(trial, data, STEPS))
+        beam = sorted((t for t in trials if t.error < math.inf), key=lambda trial: trial.cost)[:BEAM]
+    finished = [refit(trial.model, data, FINAL_STEPS) for trial in beam]
+    return simplify(min(finished, key=lambda trial: trial.cost), data) if finished else None
+
+
+def _distinct(functions: Sequence[Function]) -> list[Function]:
+    """Without those that are others but for a, b, c, d."""
+    names = {function.name for function in functions}
+    return [function for function in functions if SAME.get(function.name) not in names]
+
+
+Choice = tuple[float, tuple[tuple[int, int], str, Tensor]]  # cost; (output, input), function, affine parameters
+
+
+def _choices(model: KAN, number: int, data: Data, functions: Sequence[Function]) -> list[list[Choice]]:
+    """For every spline of a layer the functions that fit it best, the best first."""
+    edges, x = _splines(model.layers[number]), _inputs(model, data, number)
+    y = edge_values(model.layers[number], x, edges)
+    fits = fit_functions(x[:, edges[:, 1]], y, functions, held_out(len(x), 0.2))
+    choices = []
+    for (output, input_), cost, affine in zip(edges.tolist(), costs(fits, functions, 0.5), fits.affine, strict=True):
+        order = [f for f in cost.argsort(stable=True)[:CHOICES].tolist() if cost[f] <= cost.min() + GAP]
+        choices.append([(cost[f].item(), ((output, input_), functions[f].name, affine[f])) for f in order])
     return choices
 
 
-def _combinations(choices: Sequence[Sequence[Choice]]) -> Iterator[list[tuple[Edge, str, Tensor]]]:
+def _combinations(choices: Sequence[Sequence[Choice]]) -> Iterator[list[tuple[tuple[int, int], str, Tensor]]]:
     """One choice for every edge, the cheapest combinations first."""
     start = (0,) * len(choices)
     queue, seen = [(0.0, start)], {start}
@@ -190,11 +195,9 @@ def simplify(trial: Trial, data: Data) -> Trial:
 def _exchanged(model: KAN, data: Data, edge: Edge, function: Function) -> KAN:
     """A copy in which an edge is the function that fits what it was."""
     number, output, input_ = edge
-    model = copy.deepcopy(model)
-    with torch.no_grad():
-        x = flow.record(model, model.layers, data.x)[1][number][:, [input_]]
-    y = _values(model, data, number, torch.tensor([[output, input_]]))
-    fits = fit_functions(x, y, [function], torch.zeros(len(x), dtype=torch.bool))
+    model, x = copy.deepcopy(model), _inputs(model, data, number)
+    y = edge_values(model.layers[number], x, torch.tensor([[output, input_]]))
+    fits = fit_functions(x[:, [input_]], y, [function], torch.zeros(len(x), dtype=torch.bool))
     model.layers[number].fix(output, input_, function, fits.affine[0, 0])
     return model
 
@@ -213,6 +216,7 @@ def _splines(layer: nn.Module) -> Tensor:
     return (layer.present if layer.spline_mask is None else layer.spline_mask).nonzero()
 
 
-def _values(model: KAN, data: Data, number: int, edges: Tensor) -> Tensor:
-    with torch.no_grad():
-        return edge_values(model.layers[number], flow.record(model, model.layers, data.x)[1][number], edges)
+@torch.no_grad()
+def _inputs(model: KAN, data: Data, number: int) -> Tensor:
+    """What reaches a layer."""
+    return flow.record(model, model.layers, data.x)[1][number]
