@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -22,12 +22,13 @@ from kan_fast.symbolic.search import Data, Trial, priced, rate, refit, snap, thi
 if TYPE_CHECKING:
     from kan_fast.network import KAN
 
+LEAST = 40  # samples
+HELD_OUT = 0.2  # share of the samples
+EXACT = 1e-20  # mean squared error, in units of the variance, that is rounding of float64
 STARTS, STEPS = 4, 25  # of the first training
 GRIDS, FINE_STEPS = (3, 6, 12, 24), 12
-THINNED = 6  # the grid on which edges are left out
-PROMISING = 1e-3  # mean squared error of splines from which a formula is looked for at once
-LEAST = 40  # samples
-EXACT = 1e-20  # mean squared error, in units of the variance, that is rounding of float64
+PROMISING = 1e-3  # error of splines from which on a formula is looked for at once
+LIKELY, LIKELY_ONES = 2.0, 3  # else in the end, from the best, up to this factor
 CHAINS = 6
 
 
@@ -35,11 +36,11 @@ class Shape(NamedTuple):
     """A network that is tried."""
 
     width: list[Any]
-    adds: bool = False  # whether the last layer only adds what comes before: products have no inverse then
+    adds: bool = False  # whether the last layer only adds what comes before it
 
 
 def shapes(inputs: int) -> list[list[Shape]]:
-    """Networks in the order in which they are tried. Those of one group are all tried before one is taken."""
+    """Networks in the order in which they are tried; the best of a group is taken."""
     if inputs == 1:
         return [[Shape([1, 1])]]
     return [
@@ -61,37 +62,75 @@ def discover(
     lib: Iterable[str | Function] | None = None,
     progress: bool = True,
 ) -> KAN:
-    """Find a formula for data: the recipe `fit -> prune -> refine -> auto_symbolic -> fit` for networks of growing size.
+    """Find a formula for data: fit, prune, refine, auto_symbolic and fit, for one network after the other.
 
-    ...
+    Networks of growing size are tried: sums of functions, functions of such sums, products of such sums, and what these
+    add up to. Of each,
+
+    * a coarse network of splines is trained, with Levenberg-Marquardt from several starts,
+    * the edges that the others can do without are left out,
+    * grids are refined as long as that helps on samples held out,
+    * splines become functions of the library, layer by layer; the best combinations are trained on,
+    * and edges that may as well be constants or straight lines become these.
+
+    The search ends with the first formula that is exact to rounding. Else the one is taken that has the smallest
+    error on held-out samples, a fifth of the data, complexity considered (see `kan_fast.symbolic.search.rate`). A
+    function of one variable may also be one function of the library of another, `log(1 + x^2)`.
+
+    What another network has learnt is data as well: `KAN.discover((x, net(x)))` with a `net` that solves a differential
+    equation.
+
+    Args:
+        cls: `KAN.discover(...)` gives it.
+        dataset: a pair `(x, y)`, or a dict with train_input and train_label (its test data are left alone); inputs
+            `(samples, in)`, outputs `(samples, 1)`, in any units.
+        seed: makes the result reproducible; the global random generator stays as it was.
+        lib: names of functions; None for the whole library, `kan_fast.functions.LIBRARY`.
+        progress: whether to show a progress bar (on stderr).
+
+    Returns:
+        A float64 network all of whose edges are symbolic. `symbolic_formula()[0][0]` is the formula, in the symbols
+        x_1, x_2, ... for the columns of x, and `formula_report(test_input, test_label)` its error.
+
+    Raises:
+        TypeError, ValueError: the data are not finite floating point numbers of these shapes, or fewer than 40
+            samples; or there is no such function.
+
+    Warns:
+        UserWarning: splines explain the data much better than any formula that was found.
     """
     functions, seed = select(lib), integer("seed", seed, 0)
-    x, y = _samples(dataset)
+    x, y, rounding = _samples(dataset)
     scales = _Scales.of(x, y)
-    if not y.std() > 0:
-        return _finish(_constant(cls, x.shape[1]), scales, x)
-    data = scales.data(x, y)
+    data = scales.data(x, y, rounding)
     found: list[Trial] = []
-    waiting: list[Trial] = []
+    others: list[tuple[float, Trial]] = []  # networks from which no formula was made, with the error of their splines
     for group in tqdm(shapes(x.shape[1]), disable=not progress):
         for shape in group:
             trial = _train(cls, shape, data, seed)
-            if _refine(trial, data, GRIDS).error < min([PROMISING, *(formula.error for formula in found)]):
+            error = _refine(trial, data, GRIDS).error
+            if error < min([PROMISING, *(formula.error for formula in found)]):
                 found += _formula(trial, data, functions)
-            else:
-                waiting.append(trial)
-        if x.shape[1] == 1 and not any(formula.error <= data.floor for formula in found):
+            others.append((error, trial))
+        if x.shape[1] == 1 and not _exact(found, data):
             found += _chains(cls, data, functions)
-        if any(formula.error <= data.floor for formula in found):
+        if _exact(found, data):
             break
-    else:
-        least = min(trial.error for trial in waiting) if waiting else math.inf
-        for trial in [t for t in waiting if t.error <= 2 * least][:3]:
-            found += _formula(trial, data, functions)
-    data = priced(data, min(formula.error for formula in found))
-    best = min((rate(formula.model, data) for formula in found), key=lambda formula: formula.cost)
-    whole = Data(torch.cat([data.x, data.test_x]), torch.cat([data.y, data.test_y]), data.x, data.y, data.floor)
-    return _finish(refit(best.model, whole, 10).model, scales, x)
+    least = min(error for error, _ in others)
+    if least > PROMISING:
+        likely = [trial for error, trial in others if error <= LIKELY * least][:LIKELY_ONES]
+        found += [formula for trial in likely for formula in _formula(trial, data, functions)]
+    if not found:
+        raise ValueError(f"none of the functions {[f.name for f in functions]} is defined on the data")
+    best = _best(found, data)
+    if best.error > 4 * max(least, data.floor):
+        warnings.warn(
+            f"no formula was found that explains the data as splines do: the best one leaves {best.error:.1e} of the "
+            f"variance on held-out samples unexplained, splines {least:.1e}; other functions may do (add_symbolic)",
+            UserWarning,
+            stacklevel=2,
+        )
+    return _finish(refit(best.model, data.whole(), 10).model, scales, x)
 
 
 def _train(cls: type[KAN], shape: Shape, data: Data, seed: int) -> Trial:
@@ -100,12 +139,17 @@ def _train(cls: type[KAN], shape: Shape, data: Data, seed: int) -> Trial:
     last = model.layers[-1]
     if shape.adds:
         last.fix_many([(0, i) for i in range(last.in_features)], ["x"] * last.in_features)
-        last.symbolic.affine.requires_grad_(False)
-    starts = STARTS if len(shape.width) > 2 else 1
-    options = {"seed": seed, "stop_grid_update_step": STEPS // 2, "progress": False}
-    model.multistart((data.x, data.y), starts, "LM", STEPS, **options)
-    if shape.adds:
-        last.symbolic.affine.requires_grad_(True)
+        last.requires_grad_(False)
+    model.multistart(
+        (data.x, data.y),
+        STARTS if len(shape.width) > 2 else 1,
+        "LM",
+        STEPS,
+        seed=seed,
+        stop_grid_update_step=STEPS // 2,
+        progress=False,
+    )
+    last.requires_grad_(True)
     return rate(model, data)
 
 
@@ -124,65 +168,101 @@ def _refine(trial: Trial, data: Data, grids: Sequence[int]) -> Trial:
 
 
 def _formula(trial: Trial, data: Data, functions: Sequence[Function]) -> list[Trial]:
-    """What the network becomes as a formula, if it does."""
+    """What a coarse network of splines becomes as a formula, if it does."""
     thinned = thin(_refine(trial, data, GRIDS[:2]), data)
     formula = snap(_refine(thinned, data, GRIDS[2:]).model, data, functions)
     return [] if formula is None else [formula]
 
 
 def _chains(cls: type[KAN], data: Data, functions: Sequence[Function]) -> list[Trial]:
+    """Networks [1, 1, 1] of two functions of the library."""
     trials = []
     for chain in chains(data.x[:, 0], data.y[:, 0], functions, CHAINS):
-        model = cls([1, 1, 1], grid=1, seed=0, dtype=torch.float64)
+        model = cls([1, 1, 1], grid=1, dtype=torch.float64, seed=0)
         model.layers[0].fix(0, 0, chain.inner, chain.inner_affine)
         model.layers[1].fix(0, 0, chain.outer, chain.outer_affine)
         trials.append(refit(model, data, 30))
-    return trials
+    return [trial for trial in trials if trial.error < math.inf]
 
 
-def _samples(dataset: Mapping[str, Any] | tuple[Any, Any]) -> tuple[Tensor, Tensor]:
-    """Inputs `(n, in)` and outputs `(n, 1)` of the training data, in float64."""
-    x, y = (dataset["train_input"], dataset["train_label"]) if isinstance(dataset, Mapping) else dataset
-    x, y = torch.as_tensor(x), torch.as_tensor(y)
+def _exact(found: Sequence[Trial], data: Data) -> bool:
+    return any(formula.error <= data.floor for formula in found)
+
+
+def _best(found: Sequence[Trial], data: Data) -> Trial:
+    data = priced(data, min(formula.error for formula in found))
+    return min((rate(formula.model, data) for formula in found), key=lambda formula: formula.cost)
+
+
+def _samples(dataset: Mapping[str, Any] | tuple[Any, Any]) -> tuple[Tensor, Tensor, float]:
+    """Inputs `(n, in)` and outputs `(n, 1)` of the training data in float64, and the rounding of y as it was given."""
+    if isinstance(dataset, Mapping):
+        missing = [key for key in ("train_input", "train_label") if key not in dataset]
+        if missing:
+            raise ValueError(f"dataset must have train_input and train_label, got the keys {list(dataset)}")
+        dataset = dataset["train_input"], dataset["train_label"]
+    if not isinstance(dataset, (tuple, list)) or len(dataset) != 2:
+        raise TypeError(f"dataset must be a pair (x, y) or a dict, got {type(dataset).__name__}")
+    x, y = map(torch.as_tensor, dataset)
     if y.dim() == 2 and y.shape[1] != 1:
         raise ValueError(
-            f"discover finds one formula, got labels {tuple(y.shape)}; call it for each column: "
-            "KAN.discover((x, y[:, [0]]))"
+            f"discover finds one formula, got labels {tuple(y.shape)}; call it for each column, with y[:, [0]] first"
         )
-    return Check(x.shape[-1], 1, torch.empty(0, dtype=torch.float64), classes=False)(x, y, "train")
+    columns = x.shape[1] if x.dim() == 2 else 1
+    rounding = torch.finfo(y.dtype).eps if y.is_floating_point() else 0.0
+    x, y = Check(columns, 1, torch.empty(0, dtype=torch.float64), classes=False)(x, y, "train")
+    if len(x) < LEAST or not columns:
+        raise ValueError(f"discover needs at least {LEAST} samples of at least one input, got {tuple(x.shape)}")
+    return x, y, rounding
 
 
 class _Scales(NamedTuple):
     """Standard inputs reach from -1 to 1, standard outputs have mean 0 and variance 1."""
 
-    centre: Tensor
-    half: Tensor
-    mean: Tensor
-    deviation: Tensor
+    centre: Tensor  # (in,)
+    half: Tensor  # (in,)
+    mean: Tensor  # (1,)
+    deviation: Tensor  # (1,)
 
     @classmethod
     def of(cls, x: Tensor, y: Tensor) -> _Scales:
+        """Those of some data."""
         low, high = x.aminmax(dim=0)
-        half = torch.where(high > low, (high - low) / 2, 1)
-        return cls((low + high) / 2, half, y.mean(0), torch.where(y.std(0) > 0, y.std(0), 1))
+        deviation = y.std(0, correction=0)
+        return cls(
+            (low + high) / 2,
+            torch.where(high > low, (high - low) / 2, 1),
+            y.mean(0),
+            torch.where(deviation > 1e-15 * y.abs().amax(0), deviation, 1),
+        )
 
-    def data(self, x: Tensor, y: Tensor) -> Data:
-        test = held_out(len(x), 0.2)
+    def data(self, x: Tensor, y: Tensor, rounding: float) -> Data:
+        """Standard data, some of them held out."""
+        test = held_out(len(x), HELD_OUT)
+        floor = max(EXACT, (4 * rounding * y.abs().max() / self.deviation).square().item())
         x, y = (x - self.centre) / self.half, (y - self.mean) / self.deviation
-        return Data(x[~test], y[~test], x[test], y[test], EXACT)
+        return Data(x[~test], y[~test], x[test], y[test], floor)
 
 
 @torch.no_grad()
 def _finish(model: KAN, scales: _Scales, x: Tensor) -> KAN:
     """The network for data as they were given, without edges that are constants."""
-    first, last = model.layers[0], model.layers[-1]
-    inputs, affine = first.symbolic.edges[:, 1], first.symbolic.affine
-    affine[:, 1] -= affine[:, 0] * (scales.centre / scales.half)[inputs]
-    affine[:, 0] /= scales.half[inputs]
-    last.symbolic.affine[:, 2:] *= scales.deviation
-    last.bias.mul_(scales.deviation).add_(scales.mean)
+    first, last = model.layers[0].symbolic, model.layers[-1].symbolic
+    assert first is not None and last is not None and model.layers[-1].bias is not None
+    inputs = first.edges[:, 1]
+    first.affine[:, 0] /= scales.half[inputs]
+    first.affine[:, 1] -= first.affine[:, 0] * scales.centre[inputs]
+    last.affine[:, 2:] *= scales.deviation
+    model.layers[-1].bias.mul_(scales.deviation).add_(scales.mean)
     for layer in model.layers:
-        for pair, function, affine in layer.symbolic.items():
-            layer.fix(*pair, function, plain(function, torch.tensor(affine, dtype=torch.float64)))
+        assert layer.symbolic is not None and layer.bias is not None
+        for (output, input_), function, affine in layer.symbolic.items():
+            if function.name == "0":
+                layer.bias[output] += affine[3]
+                layer.unfix(output, input_)
+                layer.mask = layer.present
+                layer.mask[output, input_] = False
+            else:
+                layer.fix(output, input_, function, plain(function, torch.tensor(affine, dtype=torch.float64)))
     model.last_inputs = flow.Samples(x)
-    return model
+    return model.prune_edge(0.0)

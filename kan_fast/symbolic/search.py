@@ -1,4 +1,4 @@
-"""From a trained network of splines to the formula it stands for: which edges it needs, and which functions they are."""
+"""From a trained network of splines to a formula: which edges it needs, and which functions they are."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kan_fast import attribution, flow
 from kan_fast.curves import edge_values
@@ -19,6 +19,7 @@ from kan_fast.symbolic.fitting import fit_functions, held_out
 from kan_fast.symbolic.snapping import costs
 
 if TYPE_CHECKING:
+    from kan_fast.linear import KANLinear
     from kan_fast.network import KAN
 
 CHOICES = 8  # functions that an edge may have in a combination
@@ -40,6 +41,10 @@ class Data(NamedTuple):
     test_y: Tensor
     floor: float  # mean squared error that is rounding
     price: float = 0.0  # of a unit of complexity, in bits
+
+    def whole(self) -> Data:
+        """All samples, to fit; those held out are then no test any more."""
+        return self._replace(x=torch.cat([self.x, self.test_x]), y=torch.cat([self.y, self.test_y]))
 
 
 class Trial(NamedTuple):
@@ -211,7 +216,7 @@ def _symbolic(model: KAN) -> list[tuple[Edge, Function]]:
     ]
 
 
-def _splines(layer: nn.Module) -> Tensor:
+def _splines(layer: KANLinear) -> Tensor:
     """The edges (output, input) that are splines, `(n, 2)`."""
     return (layer.present if layer.spline_mask is None else layer.spline_mask).nonzero()
 
