@@ -15,7 +15,7 @@ from kan_fast.functional import Base
 from kan_fast.linear import KANLinear
 from kan_fast.nodes import Nodes, levels
 from kan_fast.options import integer, listed, real
-from kan_fast.symbolic import formula, report, snapping
+from kan_fast.symbolic import discovery, formula, report, snapping
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -266,6 +266,7 @@ class KAN(nn.Module):
     unfix_symbolic = snapping.unfix_symbolic
     unfix_symbolic_all = snapping.unfix_symbolic_all
     auto_symbolic = snapping.auto_symbolic
+    discover = classmethod(discovery.discover)
     symbolic_formula = formula.symbolic_formula
     formula_report = report.formula_report
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kan_fast.functions import Function
+from kan_fast.symbolic.descent import best_scale, descend, evaluate
 from kan_fast.symbolic.starts import POINTS, grid
 
 STARTS = 6  # for every fit
@@ -16,7 +17,6 @@ ROUNDS = ((48, 5), (96, 8))  # samples and steps; the best start alone goes on w
 FINALISTS, FINAL_STEPS = 5, 7  # functions of every curve that go on with all samples
 LEAST = 8  # samples: four parameters, and some that test them
 CHUNK = 1 << 19  # numbers in a temporary
-NEAR = 0.02  # of the interval of arguments
 MODERATE = 4  # decades by which c may change for the sake of b = 0
 
 
@@ -98,32 +98,30 @@ def _fit(x: Tensor, y: Tensor, functions: Sequence[Function], test: Tensor, roun
     pairs = _starts(functions, fit_u, fit_v)
     for samples, steps in ROUNDS:
         few = torch.linspace(0, fit_u.shape[1] - 1, min(samples, fit_u.shape[1]), device=x.device).round().long()
-        pairs, error = _descend(pairs, fit_u[:, few], fit_v[:, few], steps)
+        pairs, error = pairs.descend(fit_u[:, few], fit_v[:, few], steps)
         error, best = error.view(len(functions) * curves, -1).min(1)
-        pairs = pairs.select(best + torch.arange(0, len(pairs.first), len(pairs.first) // len(best), device=x.device))
+        pairs = pairs.select(best + torch.arange(0, len(pairs.curve), len(pairs.curve) // len(best), device=x.device))
     error = error.view(len(functions), curves)
     top = error.argsort(0)[:FINALISTS]
     final = torch.zeros_like(error, dtype=torch.bool).scatter_(0, top, True).flatten()
-    polished, _ = _descend(pairs.select(final), fit_u, fit_v, FINAL_STEPS)
-    pairs.first[final], pairs.last[final] = polished.first, polished.last
+    pairs.ends[final] = pairs.select(final).descend(fit_u, fit_v, FINAL_STEPS)[0].ends
 
-    a = (pairs.last - pairs.first) / 2 / half[pairs.curve, 0]
-    b = (pairs.last + pairs.first) / 2 - a * ((low + high) / 2)[pairs.curve, 0]
+    first, last = pairs.ends.unbind(1)
+    a = (last - first) / 2 / half[pairs.curve, 0]
+    b = (last + first) / 2 - a * ((low + high) / 2)[pairs.curve, 0]
     margin = 4 * rounding * (a.abs() * torch.maximum(low.abs(), high.abs())[pairs.curve, 0] + b.abs())
-    lowest, highest = torch.minimum(pairs.first, pairs.last), torch.maximum(pairs.first, pairs.last)
-    inward = (pairs.start + margin - lowest).clamp_min(0) - (highest + margin - pairs.end).clamp_min(0)
-    pairs, b = pairs._replace(first=pairs.first + inward, last=pairs.last + inward), b + inward
+    over = (pairs.start + margin - pairs.ends.amin(1)).clamp_min(0)
+    inward = over - (pairs.ends.amax(1) + margin - pairs.end).clamp_min(0)
+    pairs, b = pairs._replace(ends=pairs.ends + inward[:, None]), b + inward
 
-    f = pairs.evaluate(fit_u)[0]
-    values, target = f - f.mean(1, keepdim=True), fit_v[pairs.curve]
-    c = _amplitude(f, values, target - target.mean(1, keepdim=True))
-    d = target.mean(1) - c * f.mean(1)
+    f = pairs.evaluate(fit_u)
+    c, d = best_scale(f, fit_v[pairs.curve])
     lost = (rounding * c * f.abs().amax(1)).square()
-    r2 = [
-        _r2(pairs, part_u, part_v, c, d, lost).view(len(functions), curves).T
-        for part_u, part_v in ((fit_u, fit_v), (u[:, test], v[:, test]))
-        if part_u.shape[1]
-    ]
+    r2 = []
+    for part_u, part_v in ((fit_u, fit_v), (u[:, test], v[:, test])):
+        if part_u.shape[1]:
+            error = (part_v[pairs.curve] - c[:, None] * pairs.evaluate(part_u) - d[:, None]).square().mean(1) + lost
+            r2.append(1 - torch.where(error.isfinite(), error, torch.inf).view(len(functions), curves).T)
     c, d = c * deviation[pairs.curve, 0], mean[pairs.curve, 0] + deviation[pairs.curve, 0] * d
     affine = torch.stack([a, b, c, d], 1).view(len(functions), curves, 4)
     affine = torch.stack([plain(*each) for each in zip(functions, affine, strict=True)], 1)
@@ -158,20 +156,13 @@ def plain(function: Function, affine: Tensor) -> Tensor:
     return torch.stack([a, b, c, d], -1) + 0.0  # -0 becomes 0
 
 
-def _r2(pairs: _Pairs, u: Tensor, v: Tensor, c: Tensor, d: Tensor, lost: Tensor) -> Tensor:
-    """1 - mean squared error: v has the variance 1."""
-    error = (v[pairs.curve] - c[:, None] * pairs.evaluate(u)[0] - d[:, None]).square().mean(1) + lost
-    return 1 - torch.where(error.isfinite(), error, torch.inf)
-
-
 class _Pairs(NamedTuple):
-    """Fits that are under way, of functions one after the other, to some curve each."""
+    """Fits that are under way, each of a function to a curve."""
 
     functions: Sequence[Function]
-    function: Tensor  # (pairs,), ascending
+    function: Tensor  # (pairs,), their numbers
     curve: Tensor  # (pairs,)
-    first: Tensor  # (pairs,), the argument for u = -1
-    last: Tensor  # and for u = 1
+    ends: Tensor  # (pairs, 2), the arguments for u = -1 and for u = 1
     start: Tensor  # (pairs,), bounds of both
     end: Tensor
 
@@ -179,24 +170,23 @@ class _Pairs(NamedTuple):
         """Some of them, by a mask or their numbers."""
         return _Pairs(self.functions, *(values[which] for values in self[1:]))
 
-    def evaluate(self, u: Tensor, slope: bool = False) -> tuple[Tensor, Tensor]:
-        """Values and, if asked for, derivatives of the functions at the arguments for u `(curves, n)`: `(pairs, n)`."""
-        u = u[self.curve]
-        z = ((1 - u) * self.first[:, None] + (1 + u) * self.last[:, None]) / 2
-        counts = torch.bincount(self.function, minlength=len(self.functions)).tolist()
-        with torch.set_grad_enabled(slope):
-            z.requires_grad_(slope)
-            parts = zip(self.functions, z.split(counts), strict=True)
-            values = torch.cat([function.evaluate(part) for function, part in parts if len(part)])
-            gradient = torch.autograd.grad(values.sum(), z)[0] if slope else values
-        return values.detach(), gradient
+    def evaluate(self, u: Tensor) -> Tensor:
+        """Values of the functions `(pairs, n)` at the arguments for u `(curves, n)`."""
+        share = ((1 + u) / 2)[self.curve]
+        return evaluate(self.functions, self.function, torch.lerp(self.ends[:, :1], self.ends[:, 1:], share))[0]
 
+    def descend(self, u: Tensor, v: Tensor, steps: int) -> tuple[_Pairs, Tensor]:
+        """Fit them better to curves `(curves, n)`, with the squared errors that this leads to; see `descend`."""
+        share = ((1 + u) / 2)[self.curve]
 
-def _amplitude(f: Tensor, values: Tensor, target: Tensor) -> Tensor:
-    """c of the best `c f + d`, 0 where f is constant but for rounding; values and target have no mean."""
-    power = values.square().mean(1)
-    rounding = 1e-12 * f.abs().amax(1)
-    return torch.where(power > rounding.square(), (values * target).mean(1) / power, 0 * power)
+        def model(ends: Tensor) -> tuple[Tensor, Tensor]:
+            z = torch.lerp(ends[:, :1], ends[:, 1:], share)
+            f, slope = evaluate(self.functions, self.function, z, slope=True)
+            return f, torch.stack([slope * (1 - share), slope * share], 1)
+
+        bounds = (self.start[:, None].expand_as(self.ends), self.end[:, None].expand_as(self.ends))
+        ends, error = descend(model, v[self.curve], self.ends, bounds, steps)
+        return self._replace(ends=ends), error
 
 
 def _starts(functions: Sequence[Function], u: Tensor, v: Tensor) -> _Pairs:
@@ -218,63 +208,7 @@ def _starts(functions: Sequence[Function], u: Tensor, v: Tensor) -> _Pairs:
         peak = (likeness >= padded[:-2]) & (likeness >= padded[2:]) & (likeness >= 0)
         rows = (likeness + peak * (1 + likeness.amax(0))).T.topk(STARTS).indices
         columns = column.T.gather(1, rows)
-        chosen = (first[rows, columns], last[rows, columns], start[rows], end[rows])
-        found.append([t.flatten() for t in (torch.full_like(which, number), which, *chosen)])
+        ends = torch.stack([first[rows, columns], last[rows, columns]], -1).view(-1, 2)
+        pairs = (torch.full_like(which, number), which, ends, start[rows], end[rows])
+        found.append([t if t is ends else t.flatten() for t in pairs])
     return _Pairs(functions, *(torch.cat(tensors) for tensors in zip(*found, strict=True)))
-
-
-def _descend(pairs: _Pairs, u: Tensor, v: Tensor, steps: int) -> tuple[_Pairs, Tensor]:
-    """Levenberg-Marquardt steps in (first, last), within the bounds, and the squared errors `(pairs,)` that they reach.
-
-    The model is linear in c and d, so that they are always the best ones; the Jacobian is that of Kaufman (1975).
-    """
-    target = (v - v.mean(1, keepdim=True))[pairs.curve]
-    share = ((1 + u) / 2)[pairs.curve]
-
-    def linearise(at: _Pairs) -> tuple[Tensor, ...]:
-        """Squared error, downhill direction and the matrix of the normal equations."""
-        f, slope = at.evaluate(u, slope=True)
-        values = f - f.mean(1, keepdim=True)
-        c = _amplitude(f, values, target)[:, None]
-        residual = target - c * values
-        slope = torch.where(slope.isfinite(), c * slope, 0)  # it is infinite at the end of a domain, as of sqrt
-        to_last = slope * share
-        columns = torch.stack([slope - to_last, to_last, values, torch.ones_like(values)], 1)  # (pairs, 4, n)
-        gram = columns @ columns.mT
-        cross = gram[:, :2, 2:] / gram[:, [2, 3], [2, 3]].clamp_min(1e-300)[:, None]
-        normal = gram[:, :2, :2] - cross @ gram[:, 2:, :2]
-        error = residual.square().mean(1)
-        return torch.where(error.isfinite(), error, torch.inf), (columns[:, :2] @ residual[..., None])[..., 0], normal
-
-    error, downhill, hessian = linearise(pairs)
-    damping = torch.full_like(error, 1e-3)
-    bounds = [torch.stack([bound, bound], 1) for bound in (pairs.start, pairs.end)]
-    for number in range(steps):
-        point = torch.stack([pairs.first, pairs.last], 1)
-        stuck = ((point <= bounds[0]) & (downhill < 0)) | ((point >= bounds[1]) & (downhill > 0))
-        step = _solve(hessian.masked_fill(stuck[:, :, None] | stuck[:, None], 0), downhill * ~stuck, damping)
-        if number == 0:  # an end of the domain is often the place, where infinite slopes hinder the steps
-            near = NEAR * (point[:, :1] - point[:, 1:]).abs()
-            at_start, at_end = (torch.where((bound - point).abs() < near, bound - point, 0) for bound in bounds)
-            step = at_start + at_end
-        trial = torch.minimum(torch.maximum(point + step, bounds[0]), bounds[1])
-        tried = pairs._replace(first=trial[:, 0], last=trial[:, 1])
-        new = linearise(tried)
-        better = new[0] < error
-        pairs = pairs._replace(
-            first=torch.where(better, tried.first, pairs.first), last=torch.where(better, tried.last, pairs.last)
-        )
-        error = torch.where(better, new[0], error)
-        downhill = torch.where(better[:, None], new[1], downhill)
-        hessian = torch.where(better[:, None, None], new[2], hessian)
-        damping = torch.where(better, damping / 10, damping * 4).clamp(1e-13, 1e6)
-    return pairs, error
-
-
-def _solve(matrix: Tensor, right: Tensor, damping: Tensor) -> Tensor:
-    """`(matrix + damping * trace)^-1 right` for matrices `(n, 2, 2)`; 0 where these are 0."""
-    shift = damping * (matrix[:, 0, 0] + matrix[:, 1, 1])
-    p, q, r = matrix[:, 0, 0] + shift, matrix[:, 0, 1], matrix[:, 1, 1] + shift
-    determinant = p * r - q * q
-    solution = torch.stack([r * right[:, 0] - q * right[:, 1], p * right[:, 1] - q * right[:, 0]], 1)
-    return torch.where(determinant[:, None] > 0, solution / determinant[:, None], 0)

@@ -1,0 +1,268 @@
+"""`KAN.discover`: from data to a formula, by networks of growing size."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from kan_fast import flow
+from kan_fast.data import Check
+from kan_fast.functions import Function, select
+from kan_fast.options import integer
+from kan_fast.symbolic.chains import chains
+from kan_fast.symbolic.fitting import held_out, plain
+from kan_fast.symbolic.search import Data, Trial, priced, rate, refit, snap, thin
+
+if TYPE_CHECKING:
+    from kan_fast.network import KAN
+
+LEAST = 40  # samples
+HELD_OUT = 0.2  # share of the samples
+EXACT = 1e-20  # mean squared error, in units of the variance, that is rounding of float64
+STARTS, STEPS = 4, 25  # of the first training
+GRIDS, FINE_STEPS = (3, 6, 12, 24), 12
+PROMISING = 1e-3  # error of splines from which on a formula is looked for at once
+LIKELY, LIKELY_ONES = 2.0, 3  # else in the end, from the best, up to this factor
+CHAINS = 6
+
+
+class Shape(NamedTuple):
+    """A network that is tried."""
+
+    width: list[Any]
+    adds: bool = False  # whether the last layer only adds what comes before it
+
+
+def shapes(inputs: int) -> list[list[Shape]]:
+    """Networks in the order in which they are tried; the best of a group is taken."""
+    if inputs == 1:
+        return [[Shape([1, 1])]]
+    return [
+        [Shape([inputs, 1])],
+        [Shape([inputs, 1, 1]), Shape([inputs, [0, 1], 1], adds=True)],
+        [Shape([inputs, [1, 1], 1], adds=True)],
+        [Shape([inputs, [0, 1], 1])],
+        [Shape([inputs, 2, 1])],
+        [Shape([inputs, [0, 2], 1], adds=True)],
+        [Shape([inputs, 3, 1])],
+    ]
+
+
+def discover(
+    cls: type[KAN],
+    dataset: Mapping[str, Any] | tuple[Any, Any],
+    *,
+    seed: int = 0,
+    lib: Iterable[str | Function] | None = None,
+    progress: bool = True,
+) -> KAN:
+    """Find a formula for data: fit, prune, refine, auto_symbolic and fit, for one network after the other.
+
+    Networks of growing size are tried: sums of functions, functions of such sums, products of such sums, and what these
+    add up to. Of each,
+
+    * a coarse network of splines is trained, with Levenberg-Marquardt from several starts,
+    * the edges that the others can do without are left out,
+    * grids are refined as long as that helps on samples held out,
+    * splines become functions of the library, layer by layer; the best combinations are trained on,
+    * and edges that may as well be constants or straight lines become these.
+
+    The search ends with the first formula that is exact to rounding. Else the one is taken that has the smallest
+    error on held-out samples, a fifth of the data, complexity considered (see `kan_fast.symbolic.search.rate`). A
+    function of one variable may also be one function of the library of another, `log(1 + x^2)`.
+
+    What another network has learnt is data as well: `KAN.discover((x, net(x)))` with a `net` that solves a differential
+    equation.
+
+    Args:
+        cls: `KAN.discover(...)` gives it.
+        dataset: a pair `(x, y)`, or a dict with train_input and train_label (its test data are left alone); inputs
+            `(samples, in)`, outputs `(samples, 1)`, in any units.
+        seed: makes the result reproducible; the global random generator stays as it was.
+        lib: names of functions; None for the whole library, `kan_fast.functions.LIBRARY`.
+        progress: whether to show a progress bar (on stderr).
+
+    Returns:
+        A float64 network all of whose edges are symbolic. `symbolic_formula()[0][0]` is the formula, in the symbols
+        x_1, x_2, ... for the columns of x, and `formula_report(test_input, test_label)` its error.
+
+    Raises:
+        TypeError, ValueError: the data are not finite floating point numbers of these shapes, or fewer than 40
+            samples; or there is no such function.
+
+    Warns:
+        UserWarning: splines explain the data much better than any formula that was found.
+    """
+    functions, seed = select(lib), integer("seed", seed, 0)
+    x, y, rounding = _samples(dataset)
+    scales = _Scales.of(x, y)
+    data = scales.data(x, y, rounding)
+    found: list[Trial] = []
+    others: list[tuple[float, Trial]] = []  # networks from which no formula was made, with the error of their splines
+    for group in tqdm(shapes(x.shape[1]), disable=not progress):
+        for shape in group:
+            trial = _train(cls, shape, data, seed)
+            error = _refine(trial, data, GRIDS).error
+            if error < min([PROMISING, *(formula.error for formula in found)]):
+                found += _formula(trial, data, functions)
+            others.append((error, trial))
+        if x.shape[1] == 1 and not _exact(found, data):
+            found += _chains(cls, data, functions)
+        if _exact(found, data):
+            break
+    least = min(error for error, _ in others)
+    if least > PROMISING:
+        likely = [trial for error, trial in others if error <= LIKELY * least][:LIKELY_ONES]
+        found += [formula for trial in likely for formula in _formula(trial, data, functions)]
+    if not found:
+        raise ValueError(f"none of the functions {[f.name for f in functions]} is defined on the data")
+    best = _best(found, data)
+    if best.error > 4 * max(least, data.floor):
+        warnings.warn(
+            f"no formula was found that explains the data as splines do: the best one leaves {best.error:.1e} of the "
+            f"variance on held-out samples unexplained, splines {least:.1e}; other functions may do (add_symbolic)",
+            UserWarning,
+            stacklevel=2,
+        )
+    return _finish(refit(best.model, data.whole(), 10).model, scales, x)
+
+
+def _train(cls: type[KAN], shape: Shape, data: Data, seed: int) -> Trial:
+    """The best of several starts on a coarse grid."""
+    model = cls(shape.width, grid=GRIDS[0], base="identity", extrapolation="linear", seed=seed, dtype=torch.float64)
+    last = model.layers[-1]
+    if shape.adds:
+        last.fix_many([(0, i) for i in range(last.in_features)], ["x"] * last.in_features)
+        last.requires_grad_(False)
+    model.multistart(
+        (data.x, data.y),
+        STARTS if len(shape.width) > 2 else 1,
+        "LM",
+        STEPS,
+        seed=seed,
+        stop_grid_update_step=STEPS // 2,
+        progress=False,
+    )
+    last.requires_grad_(True)
+    return rate(model, data)
+
+
+def _refine(trial: Trial, data: Data, grids: Sequence[int]) -> Trial:
+    """Go on on finer grids as long as that leads on."""
+    for grid in grids:
+        if grid <= trial.model.grid:
+            continue
+        finer = trial.model.refine(grid)
+        finer.fit((data.x, data.y), "LM", FINE_STEPS, stop_grid_update_step=FINE_STEPS // 2, progress=False)
+        now = rate(finer, data)
+        if now.error > trial.error:
+            break
+        trial = now
+    return trial
+
+
+def _formula(trial: Trial, data: Data, functions: Sequence[Function]) -> list[Trial]:
+    """What a coarse network of splines becomes as a formula, if it does."""
+    thinned = thin(_refine(trial, data, GRIDS[:2]), data)
+    formula = snap(_refine(thinned, data, GRIDS[2:]).model, data, functions)
+    return [] if formula is None else [formula]
+
+
+def _chains(cls: type[KAN], data: Data, functions: Sequence[Function]) -> list[Trial]:
+    """Networks [1, 1, 1] of two functions of the library."""
+    trials = []
+    for chain in chains(data.x[:, 0], data.y[:, 0], functions, CHAINS):
+        model = cls([1, 1, 1], grid=1, dtype=torch.float64, seed=0)
+        model.layers[0].fix(0, 0, chain.inner, chain.inner_affine)
+        model.layers[1].fix(0, 0, chain.outer, chain.outer_affine)
+        trials.append(refit(model, data, 30))
+    return [trial for trial in trials if trial.error < math.inf]
+
+
+def _exact(found: Sequence[Trial], data: Data) -> bool:
+    return any(formula.error <= data.floor for formula in found)
+
+
+def _best(found: Sequence[Trial], data: Data) -> Trial:
+    data = priced(data, min(formula.error for formula in found))
+    return min((rate(formula.model, data) for formula in found), key=lambda formula: formula.cost)
+
+
+def _samples(dataset: Mapping[str, Any] | tuple[Any, Any]) -> tuple[Tensor, Tensor, float]:
+    """Inputs `(n, in)` and outputs `(n, 1)` of the training data in float64, and the rounding of y as it was given."""
+    if isinstance(dataset, Mapping):
+        missing = [key for key in ("train_input", "train_label") if key not in dataset]
+        if missing:
+            raise ValueError(f"dataset must have train_input and train_label, got the keys {list(dataset)}")
+        dataset = dataset["train_input"], dataset["train_label"]
+    if not isinstance(dataset, (tuple, list)) or len(dataset) != 2:
+        raise TypeError(f"dataset must be a pair (x, y) or a dict, got {type(dataset).__name__}")
+    x, y = map(torch.as_tensor, dataset)
+    if y.dim() == 2 and y.shape[1] != 1:
+        raise ValueError(
+            f"discover finds one formula, got labels {tuple(y.shape)}; call it for each column, with y[:, [0]] first"
+        )
+    columns = x.shape[1] if x.dim() == 2 else 1
+    rounding = torch.finfo(y.dtype).eps if y.is_floating_point() else 0.0
+    x, y = Check(columns, 1, torch.empty(0, dtype=torch.float64), classes=False)(x, y, "train")
+    if len(x) < LEAST or not columns:
+        raise ValueError(f"discover needs at least {LEAST} samples of at least one input, got {tuple(x.shape)}")
+    return x, y, rounding
+
+
+class _Scales(NamedTuple):
+    """Standard inputs reach from -1 to 1, standard outputs have mean 0 and variance 1."""
+
+    centre: Tensor  # (in,)
+    half: Tensor  # (in,)
+    mean: Tensor  # (1,)
+    deviation: Tensor  # (1,)
+
+    @classmethod
+    def of(cls, x: Tensor, y: Tensor) -> _Scales:
+        """Those of some data."""
+        low, high = x.aminmax(dim=0)
+        deviation = y.std(0, correction=0)
+        return cls(
+            (low + high) / 2,
+            torch.where(high > low, (high - low) / 2, 1),
+            y.mean(0),
+            torch.where(deviation > 1e-15 * y.abs().amax(0), deviation, 1),
+        )
+
+    def data(self, x: Tensor, y: Tensor, rounding: float) -> Data:
+        """Standard data, some of them held out."""
+        test = held_out(len(x), HELD_OUT)
+        floor = max(EXACT, (4 * rounding * y.abs().max() / self.deviation).square().item())
+        x, y = (x - self.centre) / self.half, (y - self.mean) / self.deviation
+        return Data(x[~test], y[~test], x[test], y[test], floor)
+
+
+@torch.no_grad()
+def _finish(model: KAN, scales: _Scales, x: Tensor) -> KAN:
+    """The network for data as they were given, without edges that are constants."""
+    first, last = model.layers[0].symbolic, model.layers[-1].symbolic
+    assert first is not None and last is not None and model.layers[-1].bias is not None
+    inputs = first.edges[:, 1]
+    first.affine[:, 0] /= scales.half[inputs]
+    first.affine[:, 1] -= first.affine[:, 0] * scales.centre[inputs]
+    last.affine[:, 2:] *= scales.deviation
+    model.layers[-1].bias.mul_(scales.deviation).add_(scales.mean)
+    for layer in model.layers:
+        assert layer.symbolic is not None and layer.bias is not None
+        for (output, input_), function, affine in layer.symbolic.items():
+            if function.name == "0":
+                layer.bias[output] += affine[3]
+                layer.unfix(output, input_)
+                layer.mask = layer.present
+                layer.mask[output, input_] = False
+            else:
+                layer.fix(output, input_, function, plain(function, torch.tensor(affine, dtype=torch.float64)))
+    model.last_inputs = flow.Samples(x)
+    return model.prune_edge(0.0)

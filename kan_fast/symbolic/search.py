@@ -1,0 +1,227 @@
+"""From a trained network of splines to a formula: which edges it needs, and which functions they are."""
+
+from __future__ import annotations
+
+import copy
+import heapq
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from kan_fast import attribution, flow
+from kan_fast.curves import edge_values
+from kan_fast.functions import Function, find
+from kan_fast.optim import LevenbergMarquardt
+from kan_fast.symbolic.fitting import fit_functions, held_out
+from kan_fast.symbolic.snapping import costs
+
+if TYPE_CHECKING:
+    from kan_fast.linear import KANLinear
+    from kan_fast.network import KAN
+
+CHOICES = 8  # functions that an edge may have in a combination
+GAP = 12.0  # at most this much costlier than its best one, in bits
+COMBINATIONS, STEPS = 12, 6  # tried for a layer of each network, and for how long
+BEAM, FINAL_STEPS = 3, 30  # networks that go on, and for how long in the end
+SAME = {"cos": "sin", "arccos": "arcsin", "sigmoid": "tanh"}  # but for a, b, c, d
+SIMPLICITY = 0.02  # what a unit of complexity costs, as a share of the bits that are explained
+
+Edge = tuple[int, int, int]  # layer, output, input
+
+
+class Data(NamedTuple):
+    """Samples, inputs `(n, in)` and outputs `(n, out)` of variance about 1 in float64, and those held out."""
+
+    x: Tensor
+    y: Tensor
+    test_x: Tensor
+    test_y: Tensor
+    floor: float  # mean squared error that is rounding
+    price: float = 0.0  # of a unit of complexity, in bits
+
+    def whole(self) -> Data:
+        """All samples, to fit; those held out are then no test any more."""
+        return self._replace(x=torch.cat([self.x, self.test_x]), y=torch.cat([self.y, self.test_y]))
+
+
+class Trial(NamedTuple):
+    """A network and how good it is."""
+
+    model: KAN
+    error: float  # mean squared error on the samples held out; infinite where it is undefined
+    complexity: float  # of its symbolic edges
+    cost: float  # bits of the error, and what the complexity costs
+
+
+def rate(model: KAN, data: Data) -> Trial:
+    """The error of a network on the samples held out, and its cost.
+
+    Formulas of which the better one explains B bits, `B = -log2(error)`, are compared with `SIMPLICITY * B` as the
+    price: with much noise a unit of complexity has to explain little, without any much.
+    """
+    with torch.no_grad():
+        error = (model(data.test_x) - data.test_y).square().mean().item()
+    error = error if math.isfinite(error) else math.inf
+    complexity = sum(f.complexity + (f.degree is None and not f.translates) for _, f in _symbolic(model))
+    return Trial(model, error, complexity, math.log2(max(error, data.floor)) + data.price * complexity)
+
+
+def priced(data: Data, error: float) -> Data:
+    """The data with the price for formulas that may reach this error."""
+    return data._replace(price=SIMPLICITY * max(1.0, -math.log2(max(error, data.floor))))
+
+
+def refit(model: KAN, data: Data, steps: int) -> Trial:
+    """Train in place with Levenberg-Marquardt steps, as long as they lead on."""
+    optimizer, last = LevenbergMarquardt(model), math.inf
+    for _ in range(steps):
+        error = optimizer.step(lambda: model(data.x) - data.y).item()
+        if not error < 0.999 * last or error < data.floor / 100:
+            break
+        last = error
+    return rate(model, data)
+
+
+# Which edges
+
+
+def thin(trial: Trial, data: Data) -> Trial:
+    """Leave out the splines without which the others can do, one after the other, those of the least score first.
+
+    Networks with products or several hidden nodes can write one function in many ways, x y as (x + a)(y + b) - a y -
+    b x - a b. Few edges make it one.
+    """
+    scores = attribution.attribute(trial.model, x=data.x).edges
+    edges = [(n, o, i) for n, layer in enumerate(trial.model.layers) for o, i in _splines(layer).tolist()]
+    for number, output, input_ in sorted(edges, key=lambda edge: scores[edge[0]][edge[1], edge[2]].item()):
+        model = copy.deepcopy(trial.model)
+        layer = model.layers[number]
+        mean = edge_values(layer, _inputs(model, data, number), torch.tensor([[output, input_]])).mean()
+        with torch.no_grad():
+            layer.mask = layer.present if layer.mask is None else layer.mask.clone()
+            layer.mask[output, input_] = False
+            if layer.bias is not None:
+                layer.bias[output] += mean
+        without = refit(model, data, 15)
+        if without.error <= max(1.1 * trial.error, min(4 * trial.error, 1e-5), 1e-13):
+            trial = without
+    return rate(trial.model.prune_edge(0.0, x=data.x), data)
+
+
+# Which functions
+
+
+def snap(model: KAN, data: Data, functions: Sequence[Function]) -> Trial | None:
+    """The best network with functions of the library in place of the splines of this one.
+
+    Layer by layer, the cheapest combinations of functions are tried, the splines that are left adapt, and the best
+    networks go on.
+
+    Returns:
+        None if no combination is defined on the samples.
+    """
+    data, functions = priced(data, rate(model, data).error), _distinct(functions)
+    beam = [rate(model, data)]
+    for number, layer in enumerate(model.layers):
+        if not len(_splines(layer)):
+            continue
+        trials = []
+        for start in beam:
+            for combination in _combinations(_choices(start.model, number, data, functions)):
+                trial = copy.deepcopy(start.model)
+                edges, names, affine = zip(*combination, strict=True)
+                trial.layers[number].fix_many(edges, names, torch.stack(affine))
+                trials.append(refit(trial, data, STEPS))
+        beam = sorted((t for t in trials if t.error < math.inf), key=lambda trial: trial.cost)[:BEAM]
+    finished = [refit(trial.model, data, FINAL_STEPS) for trial in beam]
+    return simplify(min(finished, key=lambda trial: trial.cost), data) if finished else None
+
+
+def _distinct(functions: Sequence[Function]) -> list[Function]:
+    """Without those that are others but for a, b, c, d."""
+    names = {function.name for function in functions}
+    return [function for function in functions if SAME.get(function.name) not in names]
+
+
+Choice = tuple[float, tuple[tuple[int, int], str, Tensor]]  # cost; (output, input), function, affine parameters
+
+
+def _choices(model: KAN, number: int, data: Data, functions: Sequence[Function]) -> list[list[Choice]]:
+    """For every spline of a layer the functions that fit it best, the best first."""
+    edges, x = _splines(model.layers[number]), _inputs(model, data, number)
+    y = edge_values(model.layers[number], x, edges)
+    fits = fit_functions(x[:, edges[:, 1]], y, functions, held_out(len(x), 0.2))
+    choices = []
+    for (output, input_), cost, affine in zip(edges.tolist(), costs(fits, functions, 0.5), fits.affine, strict=True):
+        order = [f for f in cost.argsort(stable=True)[:CHOICES].tolist() if cost[f] <= cost.min() + GAP]
+        choices.append([(cost[f].item(), ((output, input_), functions[f].name, affine[f])) for f in order])
+    return choices
+
+
+def _combinations(choices: Sequence[Sequence[Choice]]) -> Iterator[list[tuple[tuple[int, int], str, Tensor]]]:
+    """One choice for every edge, the cheapest combinations first."""
+    start = (0,) * len(choices)
+    queue, seen = [(0.0, start)], {start}
+    for _ in range(COMBINATIONS):
+        if not queue:
+            return
+        cost, picks = heapq.heappop(queue)
+        yield [some[pick][1] for some, pick in zip(choices, picks, strict=True)]
+        for edge, (some, pick) in enumerate(zip(choices, picks, strict=True)):
+            following = (*picks[:edge], pick + 1, *picks[edge + 1 :])
+            if pick + 1 < len(some) and following not in seen:
+                seen.add(following)
+                heapq.heappush(queue, (cost + some[pick + 1][0] - some[pick][0], following))
+
+
+def simplify(trial: Trial, data: Data) -> Trial:
+    """Make symbolic edges constants or straight lines where that pays."""
+    tried: set[tuple[Edge, str, str]] = set()
+    while True:
+        for edge, function in _symbolic(trial.model):
+            for name in ("0", "x"):
+                if (edge, function.name, name) in tried or find(name).complexity >= function.complexity:
+                    continue
+                tried.add((edge, function.name, name))
+                simpler = refit(_exchanged(trial.model, data, edge, find(name)), data, 20)
+                if simpler.cost < trial.cost:
+                    break
+            else:
+                continue
+            trial = simpler
+            break
+        else:
+            return trial
+
+
+def _exchanged(model: KAN, data: Data, edge: Edge, function: Function) -> KAN:
+    """A copy in which an edge is the function that fits what it was."""
+    number, output, input_ = edge
+    model, x = copy.deepcopy(model), _inputs(model, data, number)
+    y = edge_values(model.layers[number], x, torch.tensor([[output, input_]]))
+    fits = fit_functions(x[:, [input_]], y, [function], torch.zeros(len(x), dtype=torch.bool))
+    model.layers[number].fix(output, input_, function, fits.affine[0, 0])
+    return model
+
+
+def _symbolic(model: KAN) -> list[tuple[Edge, Function]]:
+    return [
+        ((number, *pair), function)
+        for number, layer in enumerate(model.layers)
+        if layer.symbolic is not None
+        for pair, function, _ in layer.symbolic.items()
+    ]
+
+
+def _splines(layer: KANLinear) -> Tensor:
+    """The edges (output, input) that are splines, `(n, 2)`."""
+    return (layer.present if layer.spline_mask is None else layer.spline_mask).nonzero()
+
+
+@torch.no_grad()
+def _inputs(model: KAN, data: Data, number: int) -> Tensor:
+    """What reaches a layer."""
+    return flow.record(model, model.layers, data.x)[1][number]
