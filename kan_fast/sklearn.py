@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,10 @@ _BATCH = 256
 _TRIM = 0.003  # share of the samples beyond either end of the grids: tables have outliers
 _DECAY = 300  # weight decay times the number of samples: a prior counts as much as some number of them
 _LINE_SEARCH_STEPS = 30  # of LBFGS and LM
+_SYMBOLIC_SAMPLES, _SYMBOLIC_STEPS = (
+    2000,
+    20,
+)  # of the training of a symbolic network towards the one that it stands for
 
 
 class _Estimator(BaseEstimator):
@@ -63,6 +68,9 @@ class _Estimator(BaseEstimator):
         feature_importances_: shares of the features in the scores of KAN 2.0 (see `KAN.attribute`).
         history_: what `KAN.fit` returned.
         validation_losses_: one of each epoch (step, but with Adam).
+        symbolic_: a `KAN` like `model_` all of whose edges are functions of the library; made at the first access.
+        formula_: what `symbolic_` computes in the units and names of X and y, a sympy expression; a list of them where
+            the network has several outputs.
     """
 
     def __init__(
@@ -110,6 +118,7 @@ class _Estimator(BaseEstimator):
             raise ValueError(f"unknown loss {self.loss!r}; allowed: {', '.join(losses)}")
         loss = losses[name]
         random = check_random_state(self.random_state)
+        self._symbolic: KAN | None = None
         self.x_mean_, self.x_scale_ = _mean_and_scale(x)
         learn, held_out = self._split(len(x), classes, random)
         self.model_ = KAN(
@@ -145,6 +154,38 @@ class _Estimator(BaseEstimator):
         )
         stopping.end_stage(self.model_)
         self.feature_importances_ = self._importances(inputs[learn])
+
+    @property
+    def symbolic_(self) -> KAN:
+        check_is_fitted(self)
+        if self._symbolic is None:
+            inputs = self.model_.last_inputs.x
+            if inputs is None:
+                raise AttributeError(
+                    "symbolic_ and formula_ need the samples of fit, which pickles do not keep: access one of them "
+                    "before pickling, or fit again"
+                )
+            inputs = inputs[:_SYMBOLIC_SAMPLES].double()
+            with torch.no_grad():
+                outputs = self.model_(inputs)
+            network = copy.deepcopy(self.model_).double().prune(x=inputs)
+            network.auto_symbolic(x=inputs)
+            network.fit((inputs, outputs), opt="LM", steps=_SYMBOLIC_STEPS, progress=False)
+            self._symbolic = network
+        return self._symbolic
+
+    @property
+    def formula_(self) -> Any:
+        names = getattr(self, "feature_names_in_", None)
+        formulas = self.symbolic_.symbolic_formula(
+            None if names is None else list(names),
+            normalizer=(self.x_mean_.tolist(), self.x_scale_.tolist()),
+            output_normalizer=self._target_scales(),
+        )[0]
+        return formulas[0] if len(formulas) == 1 else formulas
+
+    def _target_scales(self) -> tuple[list[float], list[float]] | None:
+        return None
 
     def _split(self, count: int, classes: Array | None, random: np.random.RandomState) -> tuple[Array, Array]:
         fraction = real("validation_fraction", self.validation_fraction)
@@ -231,6 +272,9 @@ class KANRegressor(RegressorMixin, _Estimator):
         """Targets `(n,)`, or `(n, outputs)` if `fit` got such."""
         y = self._outputs(X) * self.y_scale_ + self.y_mean_
         return y[:, 0] if self._single else y
+
+    def _target_scales(self) -> tuple[list[float], list[float]]:
+        return self.y_mean_.tolist(), self.y_scale_.tolist()
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

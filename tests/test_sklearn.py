@@ -4,12 +4,14 @@ import pickle
 
 import numpy as np
 import pytest
+import sympy
 import torch
 
 pytest.importorskip("sklearn")
 
 from sklearn.base import clone
 from sklearn.datasets import load_iris, make_moons
+from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -18,7 +20,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from kan_fast.sklearn import KANClassifier, KANRegressor
 
 
-@parametrize_with_checks([KANRegressor((5,), steps=40), KANClassifier((5,), steps=40)])
+@parametrize_with_checks([KANRegressor((4,), steps=30), KANClassifier((4,), steps=30)])
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
 
@@ -91,6 +93,40 @@ def test_classes_are_told_apart_and_probabilities_are_those_of_the_scores():
     assert model.score(x, y) > 0.95
     np.testing.assert_array_equal(model.predict(x), model.predict_proba(x).argmax(1))
     assert model.predict_proba(x).shape == (150, 3)
+
+
+def test_formulas_predict_as_well_as_networks_in_the_units_of_the_table():
+    x, y = table()
+    model = KANRegressor((2,), lamb=0.01, random_state=0).fit(x, y)
+    formula = model.formula_
+    assert model.formula_ == formula
+    new, expected = table(seed=1)
+    values = sympy.lambdify(sympy.symbols("x_1 x_2 x_3"), formula)(*new.T)
+    assert r2_score(expected, values) > min(0.99, model.score(new, expected))
+    assert model.symbolic_.last_inputs.x.dtype == torch.float64
+    loaded = pickle.loads(pickle.dumps(model))
+    assert loaded.formula_ == formula
+    unasked = pickle.loads(pickle.dumps(clone(model).set_params(steps=5).fit(x, y)))
+    with pytest.raises(AttributeError, match="before pickling, or fit again"):
+        unasked.formula_  # noqa: B018
+
+
+def test_formulas_of_classes_are_their_scores():
+    x, y = make_moons(300, noise=0.1, random_state=0)
+    model = KANClassifier((2,), random_state=0).fit(x, y)
+    odds = sympy.lambdify(sympy.symbols("x_1 x_2"), model.formula_)(*x.T)
+    assert ((odds > 0) == y).mean() > 0.97
+    x, y = load_iris(return_X_y=True)
+    model = KANClassifier((), random_state=0).fit(x, y)
+    scores = sympy.lambdify(sympy.symbols("x_1 x_2 x_3 x_4"), model.formula_)(*x.T)
+    assert (np.argmax(scores, 0) == y).mean() > 0.95
+
+
+def test_formulas_have_the_names_of_columns():
+    pandas = pytest.importorskip("pandas")
+    x, y = table(100)
+    model = KANRegressor((), steps=50).fit(pandas.DataFrame(x, columns=["length", "mass", "the rest"]), y)
+    assert {symbol.name for symbol in model.formula_.free_symbols} <= {"length", "mass", "the rest"}
 
 
 def test_absolute_errors_are_robust_against_outliers():
