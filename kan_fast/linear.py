@@ -158,12 +158,17 @@ class KANLinear(nn.Module):
         return self.mask if self.symbolic is None else self.mask & ~self.symbolic.where
 
     @property
+    def splines(self) -> Tensor:
+        """`spline_mask` as a tensor in any case."""
+        mask = self.spline_mask
+        if mask is None:
+            return torch.ones(self.spline_weight.shape[:2], dtype=torch.bool, device=self.grid.device)
+        return mask
+
+    @property
     def present(self) -> Tensor:
         """Which edges `(out, in)` there are: splines that are not masked, and symbolic edges."""
-        splines = self.spline_mask
-        if splines is None:
-            return torch.ones(self.spline_weight.shape[:2], dtype=torch.bool, device=self.grid.device)
-        return splines.clone() if self.symbolic is None else splines | self.symbolic.where
+        return self.splines.clone() if self.symbolic is None else self.splines | self.symbolic.where
 
     def has_splines(self) -> bool:
         """Whether some edge is a spline; without one, splines are not evaluated."""

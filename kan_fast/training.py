@@ -26,7 +26,6 @@ from kan_fast.schedule import EarlyStopping, GridSchedule
 from kan_fast.sparsity import REG_METRICS, regularization
 
 if TYPE_CHECKING:
-    from kan_fast.linear import KANLinear
     from kan_fast.network import KAN
 
 OPTIMIZERS: dict[str, Callable[[KAN, Sequence[Tensor], float | None], Optimizer]] = {
@@ -336,7 +335,7 @@ def _named(metrics: Iterable[Metric]) -> dict[str, Metric]:
     named: dict[str, Metric] = {}
     for metric in metrics:
         name = getattr(metric, "__name__", None)
-        if not callable(metric) or name is None:
+        if name is None:
             raise TypeError(f"metrics must be functions without arguments that have a __name__, got {metric!r}")
         if name in named or name in ("train_loss", "test_loss", "reg"):
             raise ValueError(f"two lists of the history would have the name {name!r}; rename a metric")
@@ -344,17 +343,11 @@ def _named(metrics: Iterable[Metric]) -> dict[str, Metric]:
     return named
 
 
-def _has_splines(layer: KANLinear) -> Tensor:
-    """Which inputs `(in,)` have an edge that is a spline."""
-    mask = layer.spline_mask
-    return torch.ones_like(layer.grid[:, 0], dtype=torch.bool) if mask is None else mask.any(0)
-
-
 def _warn_if_outside(model: KAN, x: Tensor) -> None:
     layer = model.layers[0]
     knots, k = layer.grid, layer.spline_order
     start, end = knots[:, k], knots[:, -1 - k]
-    outside = (((x < start) | (x > end)) & _has_splines(layer)).any(1).float().mean().item()
+    outside = (((x < start) | (x > end)) & layer.splines.any(0)).any(1).float().mean().item()
     if outside:
         warnings.warn(
             f"{outside:.1%} of the training samples lie outside of the grid, where splines hardly learn. Use "

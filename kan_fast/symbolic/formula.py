@@ -98,11 +98,7 @@ def symbolic_formula(
 
 def spline_edges(model: KAN) -> list[tuple[int, int, int]]:
     """Edges (layer, input, output) that are splines, neither symbolic nor masked."""
-    found = []
-    for number, layer in enumerate(model.layers):
-        splines = layer.present if layer.spline_mask is None else layer.spline_mask
-        found += [(number, i, o) for o, i in splines.nonzero().tolist()]
-    return found
+    return [(number, i, o) for number, layer in enumerate(model.layers) for o, i in layer.splines.nonzero().tolist()]
 
 
 def _layer(layer: KANLinear, inputs: Sequence[Combination]) -> list[Combination]:

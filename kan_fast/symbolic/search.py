@@ -19,7 +19,6 @@ from kan_fast.symbolic.fitting import fit_functions, held_out
 from kan_fast.symbolic.snapping import costs
 
 if TYPE_CHECKING:
-    from kan_fast.linear import KANLinear
     from kan_fast.network import KAN
 
 CHOICES = 8  # functions that an edge may have in a combination
@@ -95,7 +94,7 @@ def thin(trial: Trial, data: Data) -> Trial:
     b x - a b. Few edges make it one.
     """
     scores = attribution.attribute(trial.model, x=data.x).edges
-    edges = [(n, o, i) for n, layer in enumerate(trial.model.layers) for o, i in _splines(layer).tolist()]
+    edges = [(n, o, i) for n, layer in enumerate(trial.model.layers) for o, i in layer.splines.nonzero().tolist()]
     for number, output, input_ in sorted(edges, key=lambda edge: scores[edge[0]][edge[1], edge[2]].item()):
         model = copy.deepcopy(trial.model)
         layer = model.layers[number]
@@ -126,7 +125,7 @@ def snap(model: KAN, data: Data, functions: Sequence[Function]) -> Trial | None:
     data, functions = priced(data, rate(model, data).error), _distinct(functions)
     beam = [rate(model, data)]
     for number, layer in enumerate(model.layers):
-        if not len(_splines(layer)):
+        if not layer.splines.any():
             continue
         trials = []
         for start in beam:
@@ -151,7 +150,7 @@ Choice = tuple[float, tuple[tuple[int, int], str, Tensor]]  # cost; (output, inp
 
 def _choices(model: KAN, number: int, data: Data, functions: Sequence[Function]) -> list[list[Choice]]:
     """For every spline of a layer the functions that fit it best, the best first."""
-    edges, x = _splines(model.layers[number]), _inputs(model, data, number)
+    edges, x = model.layers[number].splines.nonzero(), _inputs(model, data, number)
     y = edge_values(model.layers[number], x, edges)
     fits = fit_functions(x[:, edges[:, 1]], y, functions, held_out(len(x), 0.2))
     choices = []
@@ -214,11 +213,6 @@ def _symbolic(model: KAN) -> list[tuple[Edge, Function]]:
         if layer.symbolic is not None
         for pair, function, _ in layer.symbolic.items()
     ]
-
-
-def _splines(layer: KANLinear) -> Tensor:
-    """The edges (output, input) that are splines, `(n, 2)`."""
-    return (layer.present if layer.spline_mask is None else layer.spline_mask).nonzero()
 
 
 @torch.no_grad()
