@@ -254,14 +254,12 @@ def _finish(model: KAN, scales: _Scales, x: Tensor) -> KAN:
     first.affine[:, 1] -= first.affine[:, 0] * scales.centre[inputs]
     last.affine[:, 2:] *= scales.deviation
     model.layers[-1].bias.mul_(scales.deviation).add_(scales.mean)
-    for layer in model.layers:
+    for number, layer in enumerate(model.layers):
         assert layer.symbolic is not None and layer.bias is not None
         for (output, input_), function, affine in layer.symbolic.items():
             if function.name == "0":
                 layer.bias[output] += affine[3]
-                layer.unfix(output, input_)
-                layer.mask = layer.present
-                layer.mask[output, input_] = False
+                model.remove_edge(number, input_, output)
             else:
                 layer.fix(output, input_, function, plain(function, torch.tensor(affine, dtype=torch.float64)))
     model.last_inputs = flow.Samples(x)

@@ -99,10 +99,9 @@ def thin(trial: Trial, data: Data) -> Trial:
         model = copy.deepcopy(trial.model)
         layer = model.layers[number]
         mean = edge_values(layer, _inputs(model, data, number), torch.tensor([[output, input_]])).mean()
-        with torch.no_grad():
-            layer.mask = layer.present if layer.mask is None else layer.mask.clone()
-            layer.mask[output, input_] = False
-            if layer.bias is not None:
+        model.remove_edge(number, input_, output)
+        if layer.bias is not None:
+            with torch.no_grad():
                 layer.bias[output] += mean
         without = refit(model, data, 15)
         if without.error <= max(1.1 * trial.error, min(4 * trial.error, 1e-5), 1e-13):
