@@ -49,6 +49,11 @@ class Function:
     degree: float | None = None
     translates: bool = False
 
+    @property
+    def price(self) -> float:
+        """Complexity, and one more if both scale and origin of the argument matter: that is a parameter more to fit."""
+        return self.complexity + (self.degree is None and not self.translates)
+
     def formula(self, argument: sympy.Expr) -> sympy.Expr:
         """`f(argument)` as a sympy expression, for real numbers."""
         import sympy  # takes half a second, and few programs need formulas
@@ -146,7 +151,12 @@ def _exact(number: float) -> sympy.Expr:
     return sympy.nsimplify(number, rational=True)
 
 
-_ALIASES = {"x^0.5": "sqrt", "1/x^0.5": "1/sqrt(x)", "sign": "sgn", "asin": "arcsin", "acos": "arccos"} | {
+_ALIASES = {
+    "x^0.5": "sqrt",
+    "1/x^0.5": "1/sqrt(x)",
+    "sign": "sgn",
+    "asin": "arcsin",
+    "acos": "arccos",
     "atan": "arctan",
     "atanh": "arctanh",
     "acosh": "arccosh",

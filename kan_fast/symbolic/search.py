@@ -64,7 +64,7 @@ def rate(model: KAN, data: Data) -> Trial:
     with torch.no_grad():
         error = (model(data.test_x) - data.test_y).square().mean().item()
     error = error if math.isfinite(error) else math.inf
-    complexity = sum(f.complexity + (f.degree is None and not f.translates) for _, f in _symbolic(model))
+    complexity = sum(function.price for _, function in _symbolic(model))
     return Trial(model, error, complexity, math.log2(max(error, data.floor)) + data.price * complexity)
 
 

@@ -225,8 +225,7 @@ def costs(fits: Fits, functions: Sequence[Function], weight_simple: float) -> Te
     cost one unit more: a parabola is also the top of a cosine. What explains less than the best by more than a fifth of
     `weight_simple` comes after all that don't, however simple. The function 0 is no choice but for a constant.
     """
-    price = [f.complexity + (f.degree is None and not f.translates) for f in functions]
-    complexity = torch.tensor(price, dtype=torch.float64, device=fits.r2.device)
+    complexity = torch.tensor([f.price for f in functions], dtype=torch.float64, device=fits.r2.device)
     constant = torch.tensor([f.name == "0" for f in functions], device=fits.r2.device)
     cost = (1 - fits.r2_held_out).clamp_min(FLOOR).log2() + weight_simple / (1 - weight_simple) * complexity
     r2 = fits.r2_held_out.clamp_min(0)
