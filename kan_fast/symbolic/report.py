@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from kan_fast import flow
 from kan_fast.curves import edge_values
 from kan_fast.symbolic.formula import scales, spline_edges, symbolic_formula
+from kan_fast.symbolic.table import table
 
 if TYPE_CHECKING:
     import sympy
@@ -99,7 +100,7 @@ class FormulaReport:
             for k, o in enumerate(self.outputs)
         ]
         formulas = [f"  y_{k} = {o.expression}" for k, o in enumerate(self.outputs) if o.expression is not None]
-        return [f"{self.samples} samples", *_table([head, *rows]), *formulas]
+        return [f"{self.samples} samples", *_indented([head, *rows]), *formulas]
 
     def _edges(self) -> list[str]:
         if not self.edges:
@@ -107,7 +108,7 @@ class FormulaReport:
         head = ["(layer, input, output)", "function", "cost in RMSE"]
         rows = [[str((e.layer, e.input, e.output)), e.function, f"{e.cost:.3g}"] for e in self.edges[:_SHOWN]]
         more = len(self.edges) - len(rows)
-        return ["what it cost to fix edges", *_table([head, *rows]), *([f"  and {more} more"] if more else [])]
+        return ["what it cost to fix edges", *_indented([head, *rows]), *([f"  and {more} more"] if more else [])]
 
     def _warnings(self) -> list[str]:
         lines = []
@@ -182,8 +183,7 @@ def _as_splines(layer: KANLinear, x: Tensor) -> Iterator[tuple[str, tuple[int, i
         return
     splines = copy.deepcopy(layer)
     splines.mask = None
-    for edge in layer.symbolic.pairs:
-        splines.unfix(*edge)
+    splines.unfix_many(layer.symbolic.pairs)
     y, terms, curves = layer(x), layer.symbolic.terms(x), edge_values(splines, x, layer.symbolic.edges).T
     for (edge, function, _), term, curve in zip(layer.symbolic.items(), terms, curves, strict=True):
         o, i = edge
@@ -223,6 +223,5 @@ def _cells(accuracy: Accuracy | None) -> list[str]:
     return [f"{accuracy.rmse:.4g}", f"{r2:.6f}"]
 
 
-def _table(rows: list[list[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  " + "  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
+def _indented(rows: list[list[str]]) -> list[str]:
+    return [f"  {line}" for line in table(rows)]

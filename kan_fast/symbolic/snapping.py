@@ -14,6 +14,7 @@ from kan_fast.curves import edge_values
 from kan_fast.functions import Function, find, select
 from kan_fast.options import below, integer, real
 from kan_fast.symbolic.fitting import Fits, fit_functions, held_out
+from kan_fast.symbolic.table import table
 
 if TYPE_CHECKING:
     from kan_fast.network import KAN
@@ -50,11 +51,9 @@ class Suggestions(tuple[Suggestion, ...]):
             (str(s.edge), s.name, _r2(s.r2), _r2(s.r2_held_out), f"{s.complexity:g}", *(f"{v:.5g}" for v in s.affine))
             for s in self
         ]
-        widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-        layout = "  ".join(f"{{:{side}{width}}}" for side, width in zip("<<>>>>>>>", widths, strict=True))
         stays = [any(s.fixed for s in self) and not s.fixed for s in self]
         notes = ("  stays a spline" if note else "" for note in (False, *stays))
-        return "\n".join(layout.format(*row) + note for row, note in zip((header, *rows), notes, strict=True))
+        return "\n".join(line + note for line, note in zip(table([header, *rows], left=2), notes, strict=True))
 
     __repr__ = __str__
 
