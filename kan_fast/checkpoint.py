@@ -43,6 +43,11 @@ def save(
         "stopping": (stopping.best, stopping.waited, stopping.state),
         "history": history,
     }
+    write(state, path)
+
+
+def write(state: Any, path: Path) -> None:
+    """`torch.save`, but a crash while writing leaves the file as it was."""
     temporary = f"{os.fspath(path)}.part"
     torch.save(state, temporary)
     os.replace(temporary, path)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kan_fast.checkpoint import Path
+from kan_fast.checkpoint import Path, write
 
 if TYPE_CHECKING:
     from kan_fast.network import KAN
@@ -76,9 +76,7 @@ def save(model: KAN, path: Path) -> None:
     Raises:
         TypeError: the base function is a callable.
     """
-    temporary = f"{os.fspath(path)}.part"
-    torch.save(describe(model), temporary)
-    os.replace(temporary, path)
+    write(describe(model), path)
 
 
 def load(cls: type[KAN], path: Path, device: torch.device | str | None = None) -> KAN:
