@@ -54,7 +54,6 @@ def spline_deviation(layer: KANLinear, x: Tensor) -> Tensor:
 
     It is a quadratic form in the weights of the edge with the covariance of the splines, so that memory is
     O(in * (G + k)^2) whatever `out` is. Computed in float64: the covariance of a spline that is a constant cancels.
-
     """
     x = x.reshape(-1, x.shape[-1]).double()
     grid = layer.grid.double()

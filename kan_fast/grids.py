@@ -72,8 +72,8 @@ def grid_from_samples(
     size = grid.shape[1] - 2 * degree - 1
     share = torch.linspace(0, 1, size + 1, dtype=torch.float64, device=x.device)
     quantiles = _quantiles(x.detach(), trim + (1 - 2 * trim) * share, group).T  # (in, G + 1)
-    if trim:
-        constant = quantiles[:, :1] == quantiles[:, -1:]
+    constant = quantiles[:, :1] == quantiles[:, -1:]
+    if trim and constant.any():
         quantiles = torch.where(constant, _quantiles(x.detach(), share, group).T, quantiles)
     start, end = quantiles[:, :1], quantiles[:, -1:]
     length = end - start

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kan_fast import flow, reference
-from kan_fast.options import integer
+from kan_fast.options import below, integer
 from kan_fast.plots.canvas import COLORS, Picture, one_axes, row_of_axes
 from kan_fast.plots.diagram import INK, SYMBOLIC
 from kan_fast.plots.sketch import sketch
@@ -55,9 +55,8 @@ def plot_edge(
     if number >= len(model.layers):
         raise ValueError(f"l must be a layer, 0 to {len(model.layers) - 1}, got {l}")
     layer = model.layers[number]
-    for name, value, count in (("i", i, layer.in_features), ("j", j, layer.out_features)):
-        if integer(name, value, 0) >= count:
-            raise ValueError(f"{name} must be 0 to {count - 1} in layer {l}, got {value}")
+    below("i", i, layer.in_features)
+    below("j", j, layer.out_features)
     reached = flow.record(model, model.layers, flow.samples(model, x, "plot_edge"))[1][number]
     edge = sketch(layer, reached, torch.tensor([[j, i]], device=reached.device))
     picture = one_axes(ax, SIZE)
@@ -92,8 +91,7 @@ def plot_basis(layer: KANLinear, i: int = 0, *, ax: Axes | None = None) -> Pictu
         ValueError: there is no such input.
         ModuleNotFoundError: matplotlib is not installed.
     """
-    if integer("i", i, 0) >= layer.in_features:
-        raise ValueError(f"i must be 0 to {layer.in_features - 1}, got {i}")
+    below("i", i, layer.in_features)
     grid, k = layer.grid[i : i + 1].double().cpu(), layer.spline_order
     line = torch.linspace(grid[0, 0].item(), grid[0, -1].item(), BASIS_POINTS, dtype=grid.dtype)[:, None]
     values = reference.basis(line, grid, k, 0, layer.extrapolation)[:, 0]
