@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it in deterministic mode
@@ -20,6 +21,17 @@ def torch_state() -> Iterator[None]:
     torch.use_deterministic_algorithms(False)
     torch.set_default_dtype(dtype)
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def library() -> Iterator[dict[str, Any]]:
+    """The library of functions, put back after the test."""
+    from kan_fast.functions import LIBRARY  # tests/interpreted changes triton before the package is imported
+
+    before = dict(LIBRARY)
+    yield LIBRARY
+    LIBRARY.clear()
+    LIBRARY.update(before)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -27,14 +27,6 @@ def double():
     torch.set_default_dtype(torch.float64)  # conftest puts it back
 
 
-@pytest.fixture
-def library():
-    before = dict(LIBRARY)
-    yield LIBRARY
-    LIBRARY.clear()
-    LIBRARY.update(before)
-
-
 def samples(n=300, columns=2):
     return torch.rand(n, columns, generator=torch.Generator().manual_seed(1)) * 2 - 1
 

@@ -10,7 +10,7 @@ from scipy.special import jv
 from torch.autograd import gradcheck, gradgradcheck
 
 from kan_fast import functions
-from kan_fast.functions import LIBRARY, add_symbolic, find, select
+from kan_fast.functions import add_symbolic, find, select
 
 # fmt: off
 PYKAN = [
@@ -20,14 +20,6 @@ PYKAN = [
 ]
 # fmt: on
 OTHERS = ["cosh", "sinh", "arccosh", "arcsinh", "erf", "sigmoid", "J0", "J1", "x^7", "1/x^6", "x^0.3"]
-
-
-@pytest.fixture
-def library():
-    before = dict(LIBRARY)
-    yield LIBRARY
-    LIBRARY.clear()
-    LIBRARY.update(before)
 
 
 def arguments(function: functions.Function) -> torch.Tensor:

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from kan_fast.functions import LIBRARY, add_symbolic
+from kan_fast.functions import add_symbolic
 from kan_fast.network import KAN
 from kan_fast.symbolic.snapping import Suggestion, Suggestions
 
@@ -153,17 +153,12 @@ def test_formulas_are_defined_on_all_samples_after_snapping():
     assert model(x).isfinite().all()
 
 
-def test_functions_of_the_user():
-    before = dict(LIBRARY)
-    try:
-        add_symbolic("bump", lambda z: 1 / (1 + z**2), c=2, expression="1/(1 + z**2)")
-        model = spline_network([1, 1], {(0, 0, 0): lambda x: 3 / (1 + (4 * x + 1) ** 2)}, grid=20)
-        best = model.suggest_symbolic(0, 0, 0, x=data(1))[0]
-        assert best.name == "bump"
-        assert best.r2_held_out > 1 - 1e-4
-    finally:
-        LIBRARY.clear()
-        LIBRARY.update(before)
+def test_functions_of_the_user(library):
+    add_symbolic("bump", lambda z: 1 / (1 + z**2), c=2, expression="1/(1 + z**2)")
+    model = spline_network([1, 1], {(0, 0, 0): lambda x: 3 / (1 + (4 * x + 1) ** 2)}, grid=20)
+    best = model.suggest_symbolic(0, 0, 0, x=data(1))[0]
+    assert best.name == "bump"
+    assert best.r2_held_out > 1 - 1e-4
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

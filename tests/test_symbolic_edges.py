@@ -13,7 +13,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from kan_fast import KAN, KANLinear, functional
 from kan_fast.attribution import edge_deviation
 from kan_fast.curves import edge_values
-from kan_fast.functions import LIBRARY, add_symbolic, find
+from kan_fast.functions import add_symbolic, find
 from kan_fast.optim import LevenbergMarquardt
 from kan_fast.optim.jacobian import Jacobian
 from kan_fast.sparsity import regularization
@@ -30,14 +30,6 @@ PHI = [torch.sin, torch.square, torch.sin, torch.log, torch.exp]
 @pytest.fixture(autouse=True)
 def double():
     torch.set_default_dtype(torch.float64)  # conftest puts it back
-
-
-@pytest.fixture
-def library():
-    before = dict(LIBRARY)
-    yield LIBRARY
-    LIBRARY.clear()
-    LIBRARY.update(before)
 
 
 def mixed(**options):
