@@ -23,6 +23,7 @@ struct Columns {
   const Layer& layer;
   OutTiles<C> tiles;
   int64_t samples, block, blocks, chunk, chunks, panel_size;
+  int threads;
   C *results, *bias_results;  // [chunk][block] panels; [chunk] sums of g
   char* workspaces;
   int64_t workspace_bytes;
@@ -76,6 +77,7 @@ struct Columns {
     chunk = round_up(larger(1, ceil_div(layer.batch, chunks)), samples);
     chunks = larger(1, ceil_div(layer.batch, chunk));
     panel_size = Panel<C>::size(block, problem.rows, tiles.padded());
+    threads = threads_for(layer, problem.rows);
   }
 
   void place(Arena& arena) {
@@ -85,12 +87,7 @@ struct Columns {
   }
 
   void run() {
-    const int threads = threads_for(layer, problem.rows);
-    Arena measure_task(nullptr), measure(nullptr);
-    Workspace(measure_task, *this);
-    workspace_bytes = measure_task.used();
-    place(measure);
-    const Memory memory(measure.used() + threads * workspace_bytes);
+    const Memory memory(bytes_of(*this));
     Arena arena(memory.data());
     place(arena);
     use_huge_pages(op.grad_spline, layer.out * layer.in * problem.rows * sizeof(S));
@@ -108,8 +105,7 @@ struct Columns {
   C* result(int64_t b, int64_t k) const { return results + (k * blocks + b) * panel_size; }
 
   void task(int64_t index, int worker) {
-    Arena arena(workspaces + worker * workspace_bytes);
-    Workspace w(arena, *this);
+    Workspace w = workspace_of(*this, worker);
     const int64_t b = index % blocks, k = index / blocks, first = first_feature(b), count = features(b);
     w.problem.compile(static_cast<const C*>(op.grid) + first * problem.knots(), 0, count, w.scratch);
     const Panel<C> coefficients{w.coefficients, count, problem.rows};

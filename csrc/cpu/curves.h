@@ -69,11 +69,7 @@ struct Curves {
   }
 
   void run() {
-    Arena measure_task(nullptr), measure(nullptr);
-    Workspace(measure_task, *this);
-    workspace_bytes = measure_task.used();
-    place(measure);
-    const Memory memory(measure.used() + threads * workspace_bytes);
+    const Memory memory(bytes_of(*this));
     Arena arena(memory.data());
     place(arena);
     const int64_t blocks = ceil_div(layer.in, block), tiles = ceil_div(layer.batch, samples);
@@ -82,10 +78,6 @@ struct Curves {
   }
 
   static Curves& self(void* c) { return *static_cast<Curves*>(c); }
-  Workspace workspace(int worker) const {
-    Arena arena(workspaces + worker * workspace_bytes);
-    return Workspace(arena, *this);
-  }
   C* curve(int64_t feature, int64_t o) const {
     return curves + (feature * layer.out + o) * (layer.degree + 1) * columns;
   }
@@ -94,7 +86,7 @@ struct Curves {
   void prepare(int64_t index, int worker) {
     const int64_t first = index * block, count = smaller(block, layer.in - first);
     const Pieces<C>& g = problem.basis.pieces;
-    problem.compile(static_cast<const C*>(op.grid), first, count, workspace(worker).scratch);
+    problem.compile(static_cast<const C*>(op.grid), first, count, workspace_of(*this, worker).scratch);
     IntVec<C> cell[2];
     for (int lane = 0; lane < columns; lane++) {
       const int c = lane - g.shift;
@@ -123,7 +115,7 @@ struct Curves {
   static C get(const void* tensor, int64_t index) { return fetch(static_cast<const S*>(tensor) + index, 1)[0]; }
 
   void task(int64_t index, int worker) {
-    Workspace w = workspace(worker);
+    Workspace w = workspace_of(*this, worker);
     const int64_t row = index * samples, n = smaller(samples, layer.batch - row);
     const auto of = [&](const void* tensor, int64_t columns) { return static_cast<const S*>(tensor) + row * columns; };
     if (input) pack_transposed(of(op.g, layer.out), layer.out, n, layer.out, w.g, padded);

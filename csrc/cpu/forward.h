@@ -23,7 +23,8 @@ struct Forward {
   int64_t block_tiles;           // tiles of outputs per task
   int64_t first = 0, count = 0;  // features of the present group
   Panel<C> panel;
-  C* total;  // y of the groups so far, where it can't wait in y itself
+  bool keep_total = false;  // where y of the groups so far can't wait in y itself
+  C* total;
   char* workspaces;
   int64_t workspace_bytes;
 
@@ -60,7 +61,7 @@ struct Forward {
   int64_t block_width() const { return block_tiles * problem.kernel.wide.vectors * kLanes<C>; }
   int64_t out_blocks() const { return ceil_div(tiles.count, block_tiles); }
 
-  void place(Arena& arena, bool keep_total) {
+  void place(Arena& arena) {
     problem.place_tables(arena, group);
     panel = {arena.take<C>(Panel<C>::size(group, problem.rows, tiles.padded())), group, problem.rows};
     total = keep_total ? arena.take<C>(layer.batch * layer.out) : nullptr;
@@ -69,14 +70,11 @@ struct Forward {
 
   void run() {
     if (layer.batch == 0 || layer.out == 0) return;
-    const bool several = group < layer.in, keep_total = several && sizeof(S) < sizeof(C);
-    Arena measure_task(nullptr), measure(nullptr);
-    Workspace(measure_task, *this);
-    workspace_bytes = measure_task.used();
-    place(measure, keep_total);
-    const Memory memory(measure.used() + threads * workspace_bytes);
+    const bool several = group < layer.in;
+    keep_total = several && sizeof(S) < sizeof(C);
+    const Memory memory(bytes_of(*this));
     Arena arena(memory.data());
-    place(arena, keep_total);
+    place(arena);
     if (several && !keep_total) total = static_cast<C*>(op.y);
 
     const int64_t tasks = ceil_div(layer.batch, samples) * out_blocks();
@@ -91,17 +89,13 @@ struct Forward {
   }
 
   static Forward& self(void* f) { return *static_cast<Forward*>(f); }
-  Workspace workspace(int worker) const {
-    Arena arena(workspaces + worker * workspace_bytes);
-    return Workspace(arena, *this);
-  }
 
   void prepare(int64_t index, int worker) {
     const int64_t t = index % (tiles.count + 1), from = index / (tiles.count + 1) * block;
     const int64_t features = smaller(block, count - from);
     if (t == tiles.count) {
       problem.compile(static_cast<const C*>(op.grid) + first * problem.knots(), from, features,
-                      workspace(worker).scratch);
+                      workspace_of(*this, worker).scratch);
     } else {
       pack_tile<S>(panel, tiles, t, static_cast<const S*>(op.spline_weight),
                    problem.basis.has_base ? static_cast<const S*>(op.base_weight) : nullptr, layer.in, first, from,
@@ -110,7 +104,7 @@ struct Forward {
   }
 
   void task(int64_t index, int worker) {
-    Workspace w = workspace(worker);
+    Workspace w = workspace_of(*this, worker);
     const int64_t row = index / out_blocks() * samples, n = smaller(samples, layer.batch - row);
     const int64_t tile0 = index % out_blocks() * block_tiles, tile1 = smaller(tile0 + block_tiles, tiles.count);
     const S* x = static_cast<const S*>(op.x) + row * layer.in;

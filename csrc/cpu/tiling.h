@@ -186,6 +186,22 @@ inline int64_t samples_per_tile(int64_t batch, int64_t bytes_per_sample) {
   return larger(1, smaller(batch, n < 64 ? 64 : n > 512 ? 512 : n));
 }
 
+// Bytes of a call with `threads` workspaces: what `place` takes, and the workspaces. Sets workspace_bytes.
+template <class Call>
+int64_t bytes_of(Call& call) {
+  Arena workspace(nullptr), rest(nullptr);
+  typename Call::Workspace(workspace, call);
+  call.workspace_bytes = workspace.used();
+  call.place(rest);
+  return rest.used() + call.threads * call.workspace_bytes;
+}
+
+template <class Call>
+typename Call::Workspace workspace_of(const Call& call, int worker) {
+  Arena arena(call.workspaces + worker * call.workspace_bytes);
+  return typename Call::Workspace(arena, call);
+}
+
 // Small problems finish before a second thread would have woken up.
 inline int threads_for(const Layer& layer, int rows) {
   const double work = double(layer.batch) * layer.in * (layer.out + 16) * (rows + 1);
