@@ -102,8 +102,14 @@ def kan_layer(case: Case, machine: Machine) -> KANLinear:
 def step(module: nn.Module, x: Tensor, g: Tensor) -> Callable[[], None]:
     """A training step without the optimiser, gradients of the input included."""
     x = x.detach().requires_grad_()
-    inputs = [x, *(p for p in module.parameters() if p.requires_grad)]
-    return lambda: torch.autograd.grad(module(x), inputs, g, allow_unused=True)
+    leaves = [x, *module.parameters()]
+
+    def call() -> None:
+        for leaf in leaves:
+            leaf.grad = None
+        module(x).backward(g)
+
+    return call
 
 
 def parity(case: Case, machine: Machine) -> dict[str, float]:

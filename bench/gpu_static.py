@@ -33,8 +33,7 @@ RESULT = Path(__file__).parent / "results" / "gpu_static.md"
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 SHARED = {"sm_80": 166912, "sm_90": 232448, "sm_100": 232448, "sm_120": 101376, "gfx942": 65536}  # bytes per block
 MATRIX = {"sm_80": "HMMA", "sm_90": "HGMMA", "sm_100": "UTCHMMA", "sm_120": "HMMA", "gfx942": "MFMA"}
-RATES = {"sm_80": 2048, "sm_90": 4096, "sm_100": 8192}  # dense bfloat16 operations per cycle and processor
-DENSE = ("forward_kernel", "grad_input_kernel", "grad_coef_kernel")
+PRODUCTS = ("edge_magnitude_kernel", "edge_grad_input_kernel")  # the kernels that multiply matrices
 UNITS = {"half": torch.bfloat16, "tf32": torch.float32, "ieee": torch.float32, "float64": torch.float64}
 TYPES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32", torch.float64: "fp64"}
 
@@ -51,16 +50,14 @@ class Launch:
     @property
     def name(self) -> str:
         name = self.kernel.__name__
-        if name == "forward_kernel" and self.arguments["v_ptr"] is not None:
-            return "forward_kernel (tangent)"
-        if name == "grad_coef_kernel" and self.arguments["table_ptr"] is None:
-            return "grad_coef_kernel (base)"
+        if name == "rows_kernel" and self.arguments["v_ptr"] is not None:
+            return "rows_kernel (tangent)"
         if name == "edge_magnitude_kernel" and self.arguments["gm_ptr"] is not None:
             return "edge_magnitude_kernel (gradient)"
         return name
 
     def tile(self) -> str:
-        sizes = [self.arguments.get(name) for name in ("BM", "BN", "BK")]
+        sizes = [self.arguments.get(name) for name in ("BI", "BM", "BN")]
         return "x".join(str(s) for s in sizes if s is not None)
 
 
@@ -75,7 +72,6 @@ class Row:
     spills: int
     shared: int
     counts: Counter[str]
-    loops: list[Counter[str]]
 
     def problems(self) -> list[str]:
         """Why this kernel must not be shipped; empty if it may."""
@@ -87,16 +83,12 @@ class Row:
         if sum(self.counts.values()) < 16:
             found.append("no code: the compiler gave up")
         if (
-            self.launch.kernel.__name__ in DENSE
+            self.launch.kernel.__name__ in PRODUCTS
             and self.units in ("half", "tf32")
             and not self.counts[MATRIX[self.arch]]
         ):
             found.append(f"no {MATRIX[self.arch]}")
         return found
-
-    def hot_loop(self) -> Counter[str]:
-        """The loop with the matrix product that comes first: the splines'."""
-        return next((loop for loop in self.loops if loop[MATRIX[self.arch]]), Counter())
 
 
 @contextmanager
@@ -161,12 +153,12 @@ def compile_launch(item: Launch, units: str, arch: str) -> Row:
         counts = Counter("MFMA" if name.startswith("v_mfma") else name for name in names)
         number = {key: int(value) for key, value in re.findall(r"\.(vgpr_count|vgpr_spill_count):\s+(\d+)", text)}
         spills = number["vgpr_spill_count"]
-        return Row(item, units, arch, number["vgpr_count"], spills, compiled.metadata.shared, counts, [])
+        return Row(item, units, arch, number["vgpr_count"], spills, compiled.metadata.shared, counts)
     sass, usage = _disassemble(compiled.asm["cubin"])
-    counts, loops = count_instructions(sass)
+    counts = count_instructions(sass)
     registers, stack, _, local = map(int, re.search(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", usage).groups())  # type: ignore[union-attr]
     spills = stack + local + counts["LDL"] + counts["STL"]
-    return Row(item, units, arch, registers, spills, compiled.metadata.shared, counts, loops)
+    return Row(item, units, arch, registers, spills, compiled.metadata.shared, counts)
 
 
 def _source(item: Launch) -> ASTSource:
@@ -194,21 +186,9 @@ def _disassemble(cubin: bytes) -> tuple[str, str]:
     return sass, usage
 
 
-def count_instructions(sass: str) -> tuple[Counter[str], list[Counter[str]]]:
-    """Instructions by name: of the whole kernel, and of each loop (from the target of a backward branch up to it)."""
-    names: list[str] = []
-    labels: dict[str, int] = {}
-    spans = []
-    for line in sass.splitlines():
-        if label := re.match(r"\s*\.(L_x_\d+):", line):
-            labels[label[1]] = len(names)
-        elif code := re.match(r"\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_]*)(.*)", line):
-            target = re.search(r"`\(\.(L_x_\d+)\)", code[2])
-            if code[1] == "BRA" and target and labels.get(target[1], len(names)) < len(names):
-                spans.append((labels[target[1]], len(names) + 1))
-            names.append(code[1])
-    loops = [Counter(names[start:stop]) for start, stop in spans]
-    return Counter(names), loops
+def count_instructions(sass: str) -> Counter[str]:
+    """Instructions of a kernel by name."""
+    return Counter(re.findall(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_]*)", sass, re.M))
 
 
 def main() -> None:
@@ -234,8 +214,7 @@ def main() -> None:
                     continue
                 rows.append(row)
                 failures += [f"{item.name} {units} {arch} {item.tile()}: {p}" for p in row.problems()]
-                length = sum(row.hot_loop().values())
-                print(item.name, units, arch, item.tile(), row.registers, row.spills, row.shared, length, flush=True)
+                print(item.name, units, arch, item.tile(), row.registers, row.spills, row.shared, flush=True)
     if not arguments.check:
         RESULT.parent.mkdir(exist_ok=True)
         RESULT.write_text(report(rows, failures))
@@ -250,31 +229,19 @@ def report(rows: list[Row], failures: list[str]) -> str:
         f"Triton {triton.__version__}; batch 8192, 1024 inputs, 1024 outputs, G = 5, k = 3, and for other tiles",
         "batch 64, 8 inputs, 64 outputs. Written by",
         "`python -m bench.gpu_static`; compiled, not run. `spill`: bytes of stack and local memory plus local loads",
-        "and stores. `loop`: instructions, per thread, of the loop over the splines. `matrix` and `issue`: cycles of a",
-        "processor for one step of that loop, by its tensor cores' peak rate and at one instruction per scheduler.",
-        "`share`: of the tensor cores' peak, if the two never overlap and if they always do.",
+        "and stores; `all`: instructions of the kernel.",
         "",
-        "| kernel | unit | arch | tile | warps | regs | spill | shared | code | fma | loop | matrix | issue | share |",
-        "|---|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "| kernel | unit | arch | tile | warps | regs | spill | shared | matrix | fma | all |",
+        "|---|---|---|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for row in rows:
-        loop, warps = sum(row.hot_loop().values()), row.launch.options.get("num_warps", 4)
+        warps = row.launch.options.get("num_warps", 4)
         cells = [row.launch.name.replace("_kernel", ""), row.units, row.arch, row.launch.tile(), warps, row.registers]
         cells += [row.spills, row.shared, f"{row.counts[MATRIX[row.arch]]} {MATRIX[row.arch]}", row.counts["FFMA"]]
-        cells += [loop or "", *predicted(row, loop, warps)]
+        cells.append(sum(row.counts.values()))
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     lines += ["", "Not usable as they are:", "", *(f"- {failure}" for failure in failures)] if failures else []
     return "\n".join(lines) + "\n"
-
-
-def predicted(row: Row, loop: int, warps: int) -> list[str]:
-    """Cycles of the tensor cores and of the schedulers for a step of the loop, and the share that follows."""
-    rate = RATES.get(row.arch, 0) // {"half": 1, "tf32": 2}.get(row.units, 1)
-    if not loop or not rate or row.units not in ("half", "tf32") or row.launch.kernel.__name__ not in DENSE:
-        return ["", "", ""]
-    sizes = row.launch.arguments
-    matrix, issue = 2 * sizes["BM"] * sizes["BN"] * sizes["BK"] / rate, loop * warps / 4
-    return [f"{matrix:.0f}", f"{issue:.0f}", f"{matrix / (matrix + issue):.0%} - {matrix / max(matrix, issue):.0%}"]
 
 
 if __name__ == "__main__":

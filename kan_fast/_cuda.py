@@ -1,8 +1,10 @@
 """The cuda backend: launches the compiled kernels of csrc/cuda on torch's current stream.
 
-Implements the backend contract of docs/architecture.md. The kernels are a plain shared library behind the C interface
-of csrc/cuda/problem.h, with the CUDA runtime inside: it loads on any machine, and `unavailable_reason` says what is
-missing there. Nothing here waits for the device, so every function can be captured in a CUDA graph.
+Implements the backend contract of docs/architecture.md. The contractions have two forms: matrix products of all rows
+(`dense`), and kernels that evaluate only the k + 1 rows that are not 0, for large grids. The kernels are a plain shared
+library behind the C interface of csrc/cuda/problem.h, with the CUDA runtime inside: it loads on any machine, and
+`unavailable_reason` says what is missing there. Nothing here waits for the device, so every function can be captured in
+a CUDA graph.
 """
 
 from __future__ import annotations
@@ -11,25 +13,31 @@ import ctypes
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from kan_fast import dense
 from kan_fast.reference import Spec, edge_shape
 
-_TENSORS = "x v g spline_weight base_weight bias grid y gx gs ge"
-_OPERATIONS = ("forward", "grad_input", "grad_coef", "edge_magnitude", "edge_grad_input", "edge_grad_coef")
+_TENSORS = "x v g spline_weight base_weight bias grid y gx gs ge low"
+_EDGE_OPERATIONS = ("edge_magnitude", "edge_grad_input", "edge_grad_coef")
+_OPERATIONS = ("forward", "grad_input", "grad_coef", *_EDGE_OPERATIONS, "rows", "contract")
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
 _BASES = {"silu": 0, "identity": 1, "zero": 2}
 _EXTRAPOLATIONS = {"zero": 0, "linear": 1, "clamp": 2}
+
+# Rows that a matrix product takes in the time that the local form needs for one, measured on an H100 (docs/gpu.md).
+ROWS_PER_ROW = {"half": 110, "tf32": 60, "ieee": 7, "float64": 20}
 
 
 class _Problem(ctypes.Structure):
     """Mirror of kan_cuda::Problem."""
 
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in [*_TENSORS.split(), "workspace", "stream"]),
-        *((name, ctypes.c_int64) for name in ("batch", "inputs", "outputs", "knots")),
+        *((name, ctypes.c_void_p) for name in [*_TENSORS.split(), "table", "workspace", "stream"]),
+        *((name, ctypes.c_int64) for name in ("batch", "inputs", "outputs", "knots", "first", "count")),
         *((name, ctypes.c_int32) for name in ("dtype", "degree", "order", "base", "extrapolation", "device")),
     )
 
@@ -75,6 +83,39 @@ def unavailable_reason() -> str | None:
     return None
 
 
+class Basis:
+    """Implements `kan_fast.dense.Basis`."""
+
+    def __init__(self, grid: Tensor, order: int, spec: Spec) -> None:
+        self.rows = grid.shape[1] - spec.degree - 1
+        self.steep = dense.steep(self.rows, order, spec)
+        self._of = grid, order, spec
+        self._table: Tensor | None = None
+
+    def evaluate(self, x: Tensor, v: Tensor | None, inputs: slice, needs: dense.Needs, split: bool) -> list[Tensor]:
+        part = range(*inputs.indices(x.shape[1]))
+        splines = [x.new_empty(len(x), len(part) * self.rows) for _ in range((1 + split) * needs[0])]
+        base = [x.new_empty(len(x), len(part)) for _ in range(needs[1])]
+        high, low = (*splines, None, None)[:2]
+        self._call("rows", x, part, v=v, gs=high, low=low, ge=base[0] if base else None)
+        return [*splines, *base]
+
+    def contract(self, x: Tensor, splines: Tensor | None, base: Tensor | None, gx: Tensor) -> None:
+        self._call("contract", x, spline_weight=splines, base_weight=base, gx=gx)
+
+    def _call(self, operation: str, x: Tensor, inputs: range = range(0), **tensors: Tensor | None) -> None:
+        """The first operation makes the tables, for the others too."""
+        grid, order, spec = self._of
+        tensors["table"] = self._table
+        workspace = _run(operation, x, grid, order, spec, inputs, **tensors)
+        self._table = workspace if self._table is None else self._table
+
+
+def _dense(x: Tensor, grid: Tensor, spec: Spec) -> bool:
+    """Whether products of all rows take less time than the k + 2 rows of the local form."""
+    return grid.shape[1] - spec.degree <= ROWS_PER_ROW[dense.arithmetic(x.dtype)] * (spec.degree + 2)
+
+
 def forward(
     x: Tensor,
     v: Tensor | None,
@@ -85,6 +126,8 @@ def forward(
     order: int,
     spec: Spec,
 ) -> Tensor:
+    if _dense(x, grid, spec):
+        return dense.forward(Basis(grid, order, spec), x, v, spline_weight, base_weight, bias)
     y = x.new_empty(len(x), edge_shape(spline_weight, base_weight)[0])
     _run("forward", x, grid, order, spec, v=v, spline_weight=spline_weight, base_weight=base_weight, bias=bias, y=y)
     return y
@@ -99,6 +142,8 @@ def grad_input(
     order: int,
     spec: Spec,
 ) -> Tensor:
+    if _dense(x, grid, spec):
+        return dense.grad_input(Basis(grid, order, spec), x, g, spline_weight, base_weight)
     gx = x.new_empty(x.shape)
     _run("grad_input", x, grid, order, spec, g=g, spline_weight=spline_weight, base_weight=base_weight, gx=gx)
     return gx
@@ -113,6 +158,8 @@ def grad_coef(
     spec: Spec,
     needs: tuple[bool, bool] = (True, True),
 ) -> tuple[Tensor, Tensor]:
+    if _dense(x, grid, spec):
+        return dense.grad_coef(Basis(grid, order, spec), x, v, g, needs)
     edges = (g.shape[1], x.shape[1])
     gs = x.new_empty(*edges, grid.shape[1] - spec.degree - 1) if needs[0] else None
     gb = x.new_empty(edges) if needs[1] else None
@@ -151,14 +198,19 @@ def edge_magnitude_backward(
     x: Tensor, gm: Tensor, spline_weight: Tensor | None, base_weight: Tensor | None, grid: Tensor, spec: Spec
 ) -> tuple[Tensor, Tensor, Tensor]:
     gx, gs, gb = (None if t is None else t.new_empty(t.shape) for t in (x, spline_weight, base_weight))
-    weights = {"spline_weight": spline_weight, "base_weight": base_weight}
+    weights: dict[str, Any] = {"spline_weight": spline_weight, "base_weight": base_weight}
     _run("edge_grad_input", x, grid, 0, spec, g=gm, gx=gx, **weights)
     _run("edge_grad_coef", x, grid, 0, spec, g=gm, gs=gs, ge=gb, **weights)
     return _or_empty(gx, x), _or_empty(gs, x), _or_empty(gb, x)
 
 
-def _run(operation: str, x: Tensor, grid: Tensor, order: int, spec: Spec, **tensors: Tensor | None) -> None:
-    """Queue one operation; results are among `tensors`, contiguous, as the fields of `Problem` name them."""
+def _run(
+    operation: str, x: Tensor, grid: Tensor, order: int, spec: Spec, inputs: range = range(0), **tensors: Tensor | None
+) -> Tensor:
+    """Queue one operation; results are among `tensors`, contiguous, as the fields of `Problem` name them.
+
+    Returns the workspace.
+    """
     library = _library()
     if isinstance(library, str):
         raise RuntimeError(library)
@@ -173,6 +225,8 @@ def _run(operation: str, x: Tensor, grid: Tensor, order: int, spec: Spec, **tens
         inputs=x.shape[1],
         outputs=_outputs(**held),
         knots=grid.shape[1],
+        first=inputs.start,
+        count=len(inputs),
         dtype=DTYPES[x.dtype],
         degree=spec.degree,
         order=order,
@@ -185,6 +239,7 @@ def _run(operation: str, x: Tensor, grid: Tensor, order: int, spec: Spec, **tens
     error = library.kan_cuda_launch(number, problem)
     if error:
         raise RuntimeError(f"the CUDA kernels of {operation} could not be launched: {_error(library, error)}")
+    return workspace
 
 
 def _device_and_stream(device: torch.device) -> tuple[int, int]:
@@ -193,10 +248,11 @@ def _device_and_stream(device: torch.device) -> tuple[int, int]:
 
 
 def _outputs(**tensors: Tensor) -> int:
+    """Of the operations that know outputs."""
     for name, dimension in (("y", 1), ("spline_weight", 0), ("base_weight", 0), ("g", 1)):
         if name in tensors:
             return tensors[name].shape[dimension]
-    raise AssertionError("every operation has outputs")
+    return 0
 
 
 def _or_empty(tensor: Tensor | None, x: Tensor) -> Tensor:

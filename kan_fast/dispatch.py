@@ -41,8 +41,8 @@ class _Backend(NamedTuple):
 
 
 _BACKENDS = {
-    "triton": _Backend(_triton, "cuda", lambda: f"fused kernels on {torch.cuda.get_device_name()}"),
-    "cuda": _Backend(_cuda, "cuda", lambda: "compiled kernels for compute capability 7.5 and later"),
+    "cuda": _Backend(_cuda, "cuda", lambda: f"compiled kernels on {torch.cuda.get_device_name()}"),
+    "triton": _Backend(_triton, "cuda", lambda: f"just-in-time kernels on {torch.cuda.get_device_name()}"),
     "cpu": _Backend(_native, "cpu", lambda: f"{_native.isas()[0]} kernels on {_native.threading()}"),
     "reference": _Backend(reference, None, lambda: f"torch {torch.__version__}, any device"),
 }
@@ -67,8 +67,8 @@ def backends() -> dict[str, Status]:
 def choose(device: str, dtype: torch.dtype, backend: str | None = None) -> Choice:
     """Choose the backend for tensors of a device type and dtype, or check the one that the user forces.
 
-    float64 prefers cuda to triton: GPUs have few float64 units, and cuda's kernels evaluate only the splines that are
-    not zero, k + 2 multiply-adds per edge and sample instead of G + k + 1.
+    On GPUs cuda comes before triton: both leave the products of matrices to torch, its kernels start in less time, and
+    it has a second form for large grids.
 
     Raises:
         ValueError: the forced backend is unknown or can't serve the problem; the message says why.
@@ -81,8 +81,7 @@ def choose(device: str, dtype: torch.dtype, backend: str | None = None) -> Choic
             raise ValueError(f"backend {backend!r} can't be used here: {why}; use backend=None to choose another")
         return Choice(backend, MappingProxyType({}))
     refusals: dict[str, str] = {}
-    order = ("cuda", "triton", "cpu", "reference") if dtype == torch.float64 else NAMES
-    for name in order:
+    for name in NAMES:
         why = refusal(name, device, dtype)
         if why is None:
             return Choice(name, MappingProxyType(refusals))

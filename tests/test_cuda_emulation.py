@@ -17,7 +17,7 @@ import test_parity as contract
 import torch
 from problems import make_problem
 
-from kan_fast import _cuda
+from kan_fast import _cuda, dense
 
 ROOT = Path(__file__).parent.parent
 EMULATION = Path(__file__).parent / "cuda_emulation"
@@ -74,8 +74,24 @@ def emulated(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     library.kan_emulation_configure(zlib.crc32(request.node.name.encode()) % 1000, 4)
 
 
+def set_form(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All problems take products of matrices, or the local form."""
+    rows = {"products": 1e9, "local": 0.0}[name]
+    monkeypatch.setattr(_cuda, "ROWS_PER_ROW", dict.fromkeys(_cuda.ROWS_PER_ROW, rows))
+
+
+@pytest.fixture(params=["products", "local"])
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_form(request.param, monkeypatch)
+
+
 def check(*args: object, orders: tuple[int, ...] = (0,), **kwargs: object) -> None:
-    contract.check("cuda", make_problem(*args, **kwargs), orders)  # type: ignore[arg-type]
+    p = make_problem(*args, **kwargs)  # type: ignore[arg-type]
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        set_form("products", monkeypatch)
+        contract.check("cuda", p, orders)
+        set_form("local", monkeypatch)
+        contract.check("cuda", p, orders, edges=False)
 
 
 @dtypes
@@ -106,7 +122,7 @@ def test_rows_that_pass_in_windows(dtype: torch.dtype, degree: int) -> None:
 
 @dtypes
 @pytest.mark.parametrize("keep", [(True, False), (False, True)], ids=["splines", "base"])
-def test_rows_and_results_can_be_left_out(dtype: torch.dtype, keep: tuple[bool, bool]) -> None:
+def test_rows_and_results_can_be_left_out(form: None, dtype: torch.dtype, keep: tuple[bool, bool]) -> None:
     contract.test_rows_and_results_can_be_left_out("cuda", dtype, keep)
 
 
@@ -114,16 +130,43 @@ def test_rows_and_results_can_be_left_out(dtype: torch.dtype, keep: tuple[bool, 
 @pytest.mark.parametrize("extrapolation", ["zero", "linear", "clamp"])
 @pytest.mark.parametrize(("grid_size", "degree"), [(5, 3), (1, 1), (4, 0)])
 def test_nan_and_infinity_stay_in_their_sample(
-    dtype: torch.dtype, grid_size: int, degree: int, extrapolation: str
+    form: None, dtype: torch.dtype, grid_size: int, degree: int, extrapolation: str
 ) -> None:
     contract.test_nan_and_infinity_stay_in_their_sample("cuda", dtype, grid_size, degree, extrapolation, (37, 5, 9))
 
 
-def test_inputs_may_have_any_strides() -> None:
+def test_inputs_may_have_any_strides(form: None) -> None:
     contract.test_inputs_may_have_any_strides("cuda", torch.float32)
 
 
-def test_results_have_the_same_bits_in_every_order_of_threads(library: ctypes.CDLL) -> None:
+@dtypes
+@pytest.mark.parametrize("space", [1 << 8, 1 << 13], ids=["parts-of-samples", "parts-of-inputs"])
+def test_workspaces_that_hold_a_part(space: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dense, "WORKSPACE", space)
+    check(34, 37, 6, dtype=dtype, adaptive=True, orders=(0, 1))
+
+
+def test_large_grids_take_the_local_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it takes less time: early in float32, never in 16 bits for grids that anyone has."""
+    calls: list[str] = []
+    run = _cuda._run
+    monkeypatch.setattr(
+        _cuda, "_run", lambda name, *args, **kwargs: (calls.append(name), run(name, *args, **kwargs))[1]
+    )
+    for grid_size, dtype, expected in (
+        (5, torch.float32, "rows"),
+        (20, torch.float32, "rows"),
+        (100, torch.float32, "forward"),
+        (100, torch.bfloat16, "rows"),
+        (60, torch.float64, "rows"),
+        (200, torch.float64, "forward"),
+    ):
+        p = make_problem(3, 2, 2, grid_size, dtype=dtype)
+        _cuda.forward(p.x, None, p.spline_weight, p.base_weight, None, p.grid, 0, p.spec)
+        assert calls[-1] == expected, (grid_size, dtype)
+
+
+def test_results_have_the_same_bits_in_every_order_of_threads(form: None, library: ctypes.CDLL) -> None:
     p = make_problem(70, 9, 67)
     for call in contract.CALLS.values():
         results = []
@@ -143,7 +186,7 @@ def test_any_number_of_processors_shares_the_sums(library: ctypes.CDLL, processo
 def test_launch_errors_carry_their_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_cuda, "_device_and_stream", lambda device: (1, 0))
     p = make_problem(2, 3, 4)
-    with pytest.raises(RuntimeError, match="forward could not be launched: cudaErrorInvalidDevice: invalid device"):
+    with pytest.raises(RuntimeError, match="rows could not be launched: cudaErrorInvalidDevice: invalid device"):
         _cuda.forward(p.x, None, p.spline_weight, p.base_weight, None, p.grid, 0, p.spec)
 
 

@@ -87,7 +87,7 @@ BAD = {
     "degree type": ({"spline_order": 3.0}, TypeError, "spline_order must be an int, got 3.0"),
     "base": ({"base": "relu6"}, ValueError, "unknown base 'relu6'; allowed: silu, identity, zero or a callable"),
     "extrapolation": ({"extrapolation": "cubic"}, ValueError, "unknown extrapolation 'cubic'; allowed: zero, linear"),
-    "backend": ({"backend": "tpu"}, ValueError, "unknown backend 'tpu'; allowed: triton, cuda, cpu, reference"),
+    "backend": ({"backend": "tpu"}, ValueError, "unknown backend 'tpu'; allowed: cuda, triton, cpu, reference"),
     "backend here": ({"backend": "triton"}, ValueError, "backend 'triton' can't be used here: needs tensors on cuda"),
 }
 
@@ -120,7 +120,7 @@ def test_autocast_rounds_once(backend: str | None) -> None:
 
 def test_backends_and_explain() -> None:
     states = kan_fast.backends()
-    assert list(states) == ["triton", "cuda", "cpu", "reference"]
+    assert list(states) == ["cuda", "triton", "cpu", "reference"]
     assert states["reference"].available
     assert all(state.detail for state in states.values())
     layer, x = kan_fast.KANLinear(3, 4), torch.rand(2, 3)
@@ -146,8 +146,8 @@ def test_reference_serves_what_the_kernels_do_not() -> None:
 @pytest.mark.parametrize(
     ("available", "dtype", "expected"),
     [
-        ({"triton", "cuda"}, torch.float32, "triton"),
-        ({"triton", "cuda"}, torch.bfloat16, "triton"),
+        ({"triton", "cuda"}, torch.float32, "cuda"),
+        ({"triton", "cuda"}, torch.bfloat16, "cuda"),
         ({"triton", "cuda"}, torch.float64, "cuda"),
         ({"triton"}, torch.float64, "triton"),
         ({"cuda"}, torch.float16, "cuda"),

@@ -35,12 +35,12 @@ def test_all_combinations_in_the_interpreter() -> None:
 
 
 def check_compiled(arch: str, units: str) -> None:
-    """Machine code of all kernels for an architecture: no spills, matrix instructions, shared memory that fits."""
+    """Machine code of all kernels for an architecture: no spills, shared memory that fits, matrix instructions."""
     pytest.importorskip("triton")
     command = [sys.executable, "-m", "bench.gpu_static", "--check", "--archs", arch, "--units", units]
     result = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert f"forward_kernel {units.split(',')[0]} {arch}" in result.stdout
+    assert f"rows_kernel {units.split(',')[0]} {arch}" in result.stdout
 
 
 @pytest.mark.slow
@@ -59,7 +59,7 @@ def test_published_table_lists_no_failures() -> None:
     table = (HERE.parent / "bench" / "results" / "gpu_static.md").read_text()
     assert "Not usable" not in table
     for arch in ("sm_80", "sm_90", "sm_100", "sm_120"):
-        for kernel in ("forward", "grad_input", "grad_coef"):
+        for kernel in ("rows", "contract", "edge_magnitude"):
             assert f"| {kernel} | half | {arch} |" in table
 
 

@@ -10,9 +10,30 @@
 namespace kan_cuda {
 
 template <class T, int K>
-struct alignas(16) Cell {
+struct Cell {
   T polynomial[K + 1][K + 1];  // [power of u][row - first]
   T origin, scale;
+};
+
+// Cells of one input, each number of all of them side by side: samples of one input then read few cache lines.
+template <class T, int K>
+struct CellTable {
+  static constexpr int kNumbers = (K + 1) * (K + 1) + 2;
+  T* data;  // [number][cell]
+  int cells;
+
+  __device__ T& operator()(int number, int cell) const { return data[number * cells + cell]; }
+  __device__ T& polynomial(int n, int r, int cell) const { return (*this)(n * (K + 1) + r, cell); }
+  __device__ T& origin(int cell) const { return (*this)(kNumbers - 2, cell); }
+  __device__ T& scale(int cell) const { return (*this)(kNumbers - 1, cell); }
+  __device__ void set(int cell, const Cell<T, K>& value) const {
+#pragma unroll
+    for (int n = 0; n <= K; ++n)
+#pragma unroll
+      for (int r = 0; r <= K; ++r) polynomial(n, r, cell) = value.polynomial[n][r];
+    origin(cell) = value.origin;
+    scale(cell) = value.scale;
+  }
 };
 
 // The values of all basis rows that are not 0 at one x[b,i]: splines first .. first + K, and the base function.
@@ -25,17 +46,20 @@ struct alignas(16) Record {
 
 template <class T, int K>
 struct Basis {
-  Source<T> x;              // (batch, in)
-  Source<T> v;              // (batch, in), or null for ones
-  const T* breaks;          // (in, knots): cell c holds x if c breaks are <= x
-  const Cell<T, K>* cells;  // (in, knots + 1)
-  const T* silu;            // see silu_polynomials
+  Source<T> x;  // (batch, in)
+  Source<T> v;  // (batch, in), or null for ones
+  T* breaks;    // (in, knots): cell c holds x if c breaks are <= x
+  T* cells;     // (in, CellTable)
+  T* silu;      // see silu_polynomials
   int64_t batch, in;
   int knots, base, order;
   bool has_spline, has_base;
   bool bounded;  // whether a cell beyond the first or last knot is constant, so that x may be clamped
 
   __host__ __device__ int rows() const { return knots - K - 1; }
+  __device__ CellTable<T, K> table(int64_t i) const {
+    return {cells + i * CellTable<T, K>::kNumbers * (knots + 1), knots + 1};
+  }
 };
 
 // Coefficients of Q_d and of d Q_(d-1), d = order > 0. silu = x s with s = sigmoid(x), so silu^(d) = x s^(d) + d
@@ -133,27 +157,27 @@ __device__ void make_cell(const T* t, int cell, int knots, int order, int extrap
   }
 }
 
-// A block for each input.
+// A block for each input. `scratch` holds 2 (order + 1) numbers.
 template <class T, int K>
 __global__ void __launch_bounds__(kWarp)
-    table_kernel(const T* __restrict__ grid, const int knots, const int order, const int extrapolation,
-                 Cell<T, K>* __restrict__ cells, T* __restrict__ breaks, double* scratch, T* silu) {
+    table_kernel(const T* __restrict__ grid, const Basis<T, K> f, const int extrapolation, double* scratch) {
   const int64_t i = blockIdx.x;
-  const T* t = grid + i * knots;
-  if (i == 0 && threadIdx.x == 0) silu_polynomials(order, scratch, silu);
-  for (int cell = threadIdx.x; cell <= knots; cell += kWarp) {
-    make_cell(t, cell, knots, order, extrapolation, cells[i * (knots + 1) + cell]);
+  const T* t = grid + i * f.knots;
+  const CellTable<T, K> table = f.table(i);
+  if (i == 0 && threadIdx.x == 0) silu_polynomials(f.order, scratch, f.silu);
+  for (int cell = threadIdx.x; cell <= f.knots; cell += kWarp) {
+    Cell<T, K> made;
+    make_cell(t, cell, f.knots, f.order, extrapolation, made);
+    table.set(cell, made);
     // the grid range is closed: its end t[rows] lies in the last interior span
-    if (cell < knots) breaks[i * knots + cell] = cell == knots - K - 1 ? next_up(t[cell]) : t[cell];
+    if (cell < f.knots) f.breaks[i * f.knots + cell] = cell == f.rows() ? next_up(t[cell]) : t[cell];
   }
 }
 
+// The rows at x of input i, times v.
 template <class T, int K>
-__device__ Record<T, K> evaluate(const Basis<T, K>& f, int64_t b, int64_t i) {
+__device__ Record<T, K> evaluate(const Basis<T, K>& f, T x, T v, int64_t i) {
   Record<T, K> record = {};
-  if (b >= f.batch || i >= f.in) return record;
-  const T x = f.x[b * f.in + i];
-
   if (f.has_spline) {
     const T* breaks = f.breaks + i * f.knots;
     int cell = 0;
@@ -165,24 +189,26 @@ __device__ Record<T, K> evaluate(const Basis<T, K>& f, int64_t b, int64_t i) {
     }
     T inside = x;
     if (f.bounded) inside = x < breaks[0] ? breaks[0] : x > breaks[f.knots - 1] ? breaks[f.knots - 1] : x;
-    const Cell<T, K>& c = f.cells[i * (f.knots + 1) + cell];
-    const T u = (inside - c.origin) * c.scale;
+    const CellTable<T, K> table = f.table(i);
+    const T u = (inside - table.origin(cell)) * table.scale(cell);
 #pragma unroll
-    for (int r = 0; r <= K; ++r) record.value[r] = c.polynomial[K][r] + 0 * u;  // NaN in any degree
+    for (int r = 0; r <= K; ++r) record.value[r] = table.polynomial(K, r, cell) + 0 * u;  // NaN in any degree
 #pragma unroll
     for (int n = K - 1; n >= 0; --n)
 #pragma unroll
-      for (int r = 0; r <= K; ++r) record.value[r] = record.value[r] * u + c.polynomial[n][r];
-    record.first = min(max(cell - 1 - K, 0), f.rows() - K - 1);
-  }
-  if (f.has_base) record.base = base_function(f, x);
-  if (f.v.data) {
-    const T v = f.v[b * f.in + i];
+      for (int r = 0; r <= K; ++r) record.value[r] = record.value[r] * u + table.polynomial(n, r, cell);
 #pragma unroll
     for (int r = 0; r <= K; ++r) record.value[r] *= v;
-    record.base *= v;
+    record.first = min(max(cell - 1 - K, 0), f.rows() - K - 1);
   }
+  if (f.has_base) record.base = base_function(f, x) * v;
   return record;
+}
+
+template <class T, int K>
+__device__ Record<T, K> evaluate(const Basis<T, K>& f, int64_t b, int64_t i) {
+  if (b >= f.batch || i >= f.in) return {};
+  return evaluate(f, f.x[b * f.in + i], f.v.data ? f.v[b * f.in + i] : T(1), i);
 }
 
 }  // namespace kan_cuda

@@ -12,10 +12,8 @@ void run_dtype(Operation operation, const Problem& p, Pass& pass) {
 }  // namespace kan_cuda
 
 int64_t kan_cuda_workspace(int32_t operation, const kan_cuda::Problem* problem) {
-  kan_cuda::Problem p = *problem;
-  p.workspace = nullptr;
-  kan_cuda::Pass pass(p);
-  kan_cuda::run_dtype(kan_cuda::Operation(operation), p, pass);
+  kan_cuda::Pass pass(nullptr, nullptr, false);
+  kan_cuda::run_dtype(kan_cuda::Operation(operation), *problem, pass);
   return int64_t(pass.used());
 }
 
@@ -23,7 +21,7 @@ int32_t kan_cuda_launch(int32_t operation, const kan_cuda::Problem* problem) {
   int previous = 0;
   if (const cudaError_t status = cudaGetDevice(&previous)) return status;
   if (const cudaError_t status = cudaSetDevice(problem->device)) return status;
-  kan_cuda::Pass pass(*problem);
+  kan_cuda::Pass pass(problem->workspace, problem->stream, true);
   kan_cuda::run_dtype(kan_cuda::Operation(operation), *problem, pass);
   cudaSetDevice(previous);
   return pass.status();

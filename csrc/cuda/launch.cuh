@@ -2,22 +2,25 @@
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 
 #include "edges.cuh"
+#include "rows.cuh"
 #include "samples.cuh"
 
 namespace kan_cuda {
 
-// One pass over the launches of an operation. Without a workspace it only adds up how much of it they need.
+// One pass over the launches of an operation, or only over the memory that they need.
 class Pass {
   char* memory_;
   cudaStream_t stream_;
+  bool launches_;
   size_t used_ = 0;
   cudaError_t status_ = cudaSuccess;
 
  public:
-  explicit Pass(const Problem& p)
-      : memory_(static_cast<char*>(p.workspace)), stream_(static_cast<cudaStream_t>(p.stream)) {}
+  Pass(void* memory, void* stream, bool launches)
+      : memory_(static_cast<char*>(memory)), stream_(static_cast<cudaStream_t>(stream)), launches_(launches) {}
 
   size_t used() const { return used_; }
   cudaError_t status() const { return status_; }
@@ -31,7 +34,7 @@ class Pass {
 
   template <class... P, class... A>
   void launch(void (*kernel)(P...), int64_t x, int64_t y, int64_t z, int threads, size_t shared, A... arguments) {
-    if (!memory_ || status_ != cudaSuccess || x * y * z == 0) return;
+    if (!launches_ || status_ != cudaSuccess || x * y * z == 0) return;
     if (x > INT32_MAX || y > 65535 || z > 65535) {
       status_ = cudaErrorInvalidConfiguration;
       return;
@@ -61,23 +64,33 @@ class Layer {
 
   const Problem& p_;
   Pass& pass_;
+  Pass given_;  // memory with the tables of an earlier operation
   const int rows_;
   const Weights<T> weights_;
 
   const double mean_ = p_.batch > 0 ? 1.0 / double(p_.batch) : 0.0;
 
   Source<T> in(const void* data) const { return {data, p_.dtype}; }
+  Target<T> out(void* data) const { return {data, p_.dtype}; }
+
+  int64_t row_blocks(int64_t inputs) const {
+    return ceil_div<int64_t>(inputs, kRowInputs) * ceil_div<int64_t>(p_.batch, kRowSamples);
+  }
 
   Basis<T, K> basis(const void* v, int order) {
+    Pass& memory = p_.table ? given_ : pass_;
     const int knots = int(p_.knots);
-    T* breaks = pass_.take<T>(p_.in * knots);
-    auto* cells = pass_.take<Cell<T, K>>(p_.in * (knots + 1));
-    T* silu = pass_.take<T>(2 * order);
-    double* scratch = pass_.take<double>(2 * (order + 1));
+    T* breaks = memory.take<T>(p_.in * knots);
+    T* cells = memory.take<T>(p_.in * CellTable<T, K>::kNumbers * (knots + 1));
+    T* silu = memory.take<T>(2 * order);
+    double* scratch = memory.take<double>(2 * (order + 1));
     const bool bounded = p_.extrapolation != kLinear || order > 0;
-    pass_.launch(table_kernel<T, K>, p_.in, 1, 1, kWarp, 0, static_cast<const T*>(p_.grid), knots, order,
-                 p_.extrapolation, cells, breaks, scratch, silu);
-    return {in(p_.x), in(v), breaks, cells, silu, p_.batch, p_.in, knots, p_.base, order, true, true, bounded};
+    const Basis<T, K> f{in(p_.x), in(v),   breaks, cells, silu, p_.batch, p_.in,
+                        knots,    p_.base, order,  true,  true, bounded};
+    if (!p_.table)
+      pass_.launch(table_kernel<T, K>, p_.in, 1, 1, kWarp, 0, static_cast<const T*>(p_.grid), f, p_.extrapolation,
+                   scratch);
+    return f;
   }
 
   // The basis that multiplies the weights: rows without weights are left out.
@@ -145,6 +158,7 @@ class Layer {
   Layer(const Problem& p, Pass& pass)
       : p_(p),
         pass_(pass),
+        given_(const_cast<void*>(p.table), p.stream, false),
         rows_(int(p.knots) - K - 1),
         weights_{in(p.spline_weight), in(p.base_weight), p.in, p.out, rows_} {}
 
@@ -164,6 +178,21 @@ class Layer {
     reduce(y, split.parts, in(p_.bias), p_.out);
   }
 
+  void rows() {
+    Basis<T, K> f = basis(p_.v, p_.order);
+    f.has_spline = p_.gs;
+    f.has_base = p_.ge;
+    pass_.launch(rows_kernel<T, K>, row_blocks(p_.count), 1, 1, kRowThreads, RecordTile<T, K>::kBytes, f, p_.first,
+                 p_.count, out(p_.gs), out(p_.low), out(p_.ge));
+  }
+
+  void contract() {
+    const int32_t dtype = std::is_same_v<T, double> ? kFloat64 : kFloat32;
+    pass_.launch(contract_kernel<T, K>, row_blocks(p_.in), 1, 1, kRowThreads, RecordTile<T, K>::kBytes,
+                 weighted_basis(nullptr, p_.order), Source<T>{p_.spline_weight, dtype},
+                 Source<T>{p_.base_weight, dtype}, out(p_.gx));
+  }
+
   void run(Operation operation) {
     switch (operation) {
       case kForward:
@@ -178,6 +207,10 @@ class Layer {
         return grad_input<true>(1);
       case kEdgeGradCoef:
         return edges<EdgeSum::kMagnitudeCoef>(weighted_basis(nullptr, 0), p_.gs, p_.ge);
+      case kRows:
+        return rows();
+      case kContract:
+        return contract();
     }
   }
 };

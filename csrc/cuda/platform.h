@@ -33,6 +33,17 @@ __device__ inline float approximate_reciprocal(float value) {
 constexpr int kWarp = 32;
 constexpr size_t kSharedBytes = 48 * 1024;  // what every device gives a block unasked
 
+// The bits of a 16-bit number.
+__device__ inline uint32_t half_bits(int32_t dtype, float value) {
+  return dtype == kFloat16 ? __half_as_ushort(__float2half_rn(value))
+                           : __bfloat16_as_ushort(__float2bfloat16_rn(value));
+}
+
+__device__ inline float from_half_bits(int32_t dtype, uint32_t bits) {
+  return dtype == kFloat16 ? __half2float(__ushort_as_half(static_cast<unsigned short>(bits)))
+                           : __uint_as_float(bits << 16);
+}
+
 // A tensor of any storage type that is computed in T: float for float32, float16 and bfloat16, double for float64.
 template <class T>
 struct Source {
@@ -50,9 +61,10 @@ __device__ inline double Source<double>::operator[](int64_t index) const {
 template <>
 __device__ inline float Source<float>::operator[](int64_t index) const {
   if (dtype == kFloat32) return static_cast<const float*>(data)[index];
-  const unsigned short bits = static_cast<const unsigned short*>(data)[index];
-  return dtype == kFloat16 ? __half2float(__ushort_as_half(bits)) : __uint_as_float(uint32_t(bits) << 16);
+  return from_half_bits(dtype, static_cast<const unsigned short*>(data)[index]);
 }
+
+constexpr int kPack = 4;
 
 // A tensor to write, of the same kind; a number is rounded to the nearest, ties to even.
 template <class T>
@@ -61,7 +73,14 @@ struct Target {
   int32_t dtype;
 
   __device__ void put(int64_t index, T value) const;
+  __device__ void put(int64_t index, const T (&values)[kPack], int count) const;  // 1 or, aligned, kPack of them
+  __device__ T rounded(T value) const;                                            // what `put` leaves of it
 };
+
+template <>
+__device__ inline double Target<double>::rounded(double value) const {
+  return value;
+}
 
 template <>
 __device__ inline void Target<double>::put(int64_t index, double value) const {
@@ -69,13 +88,32 @@ __device__ inline void Target<double>::put(int64_t index, double value) const {
 }
 
 template <>
+__device__ inline void Target<double>::put(int64_t index, const double (&values)[kPack], int count) const {
+  for (int n = 0; n < count; ++n) put(index + n, values[n]);
+}
+
+template <>
+__device__ inline float Target<float>::rounded(float value) const {
+  return dtype == kFloat32 ? value : from_half_bits(dtype, half_bits(dtype, value));
+}
+
+template <>
 __device__ inline void Target<float>::put(int64_t index, float value) const {
-  if (dtype == kFloat32) {
+  if (dtype == kFloat32)
     static_cast<float*>(data)[index] = value;
+  else
+    static_cast<unsigned short*>(data)[index] = static_cast<unsigned short>(half_bits(dtype, value));
+}
+
+template <>
+__device__ inline void Target<float>::put(int64_t index, const float (&values)[kPack], int count) const {
+  if (count == 1) return put(index, values[0]);
+  if (dtype == kFloat32) {
+    static_cast<float4*>(data)[index / kPack] = {values[0], values[1], values[2], values[3]};
   } else {
-    const unsigned short half = __half_as_ushort(__float2half_rn(value));
-    const unsigned short bfloat16 = __bfloat16_as_ushort(__float2bfloat16_rn(value));
-    static_cast<unsigned short*>(data)[index] = dtype == kFloat16 ? half : bfloat16;
+    uint32_t pairs[2];
+    for (int n = 0; n < 2; ++n) pairs[n] = half_bits(dtype, values[2 * n]) | half_bits(dtype, values[2 * n + 1]) << 16;
+    static_cast<uint2*>(data)[index / kPack] = {pairs[0], pairs[1]};
   }
 }
 

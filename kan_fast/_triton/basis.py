@@ -1,7 +1,6 @@
-"""Device functions: tiles of basis rows, computed in registers from x and the piece tables of `table.py`.
+"""Device functions: basis rows, computed in registers from x and the piece tables of `table.py`.
 
-Numbers are float32, or float64 for float64 tensors, until a row is selected. A tile has `ROWS` spline rows of each
-input side by side: one thread holds them, so what it looks up for an input of a sample serves all of them.
+Numbers are float32, or float64 for float64 tensors.
 """
 
 from __future__ import annotations
@@ -11,51 +10,32 @@ import triton.language as tl
 
 from kan_fast.reference import sigmoid_polynomial
 
-ROWS = 8
+ROWS = 8  # of a block
 _ROWS = tl.constexpr(ROWS)
-_WOVEN = tl.constexpr((0, 4, 2, 6, 1, 5, 3, 7))  # the order in which neighbours interleave to 0 .. 7
+_WOVEN = tl.constexpr((0, 4, 2, 6, 1, 5, 3, 7))  # the order in which joined neighbours become 0 .. 7
 _HUGE = tl.constexpr(1e38)
 
 
 @triton.jit
-def tile(
-    x,
-    v,
-    table_ptr,
-    inputs,
-    block,
-    dtype: tl.constexpr,
-    ORDER: tl.constexpr,
-    DEGREE: tl.constexpr,
-    SIZE: tl.constexpr,
-    DEPTH: tl.constexpr,
-    EXTRAPOLATION: tl.constexpr,
-):
-    """Spline rows ROWS * block .. of a tile of inputs: `(samples, inputs * ROWS)`.
-
-    x `(samples, inputs)`; v: the same, or None; inputs `(1, inputs)`: their numbers.
-    """
-    table = table_ptr + inputs.to(tl.int64) * ((3 + (DEGREE + 1) * (DEGREE + 1)) << DEPTH)
-    first, values, other = local(x, table, ORDER, DEGREE, SIZE, DEPTH, EXTRAPOLATION)
-    first -= block * _ROWS
+def block_of_rows(first, values, other, v, DEGREE: tl.constexpr):
+    """Rows 0 .. ROWS - 1 of a basis given by `local` for a tile (inputs, samples), times v: (samples, inputs, ROWS)."""
     rows = ()
     for j in tl.static_range(_ROWS):
-        rows = rows + (select(_WOVEN[j], first, values, other, v, dtype, DEGREE),)
+        rows = rows + (select(_WOVEN[j], first, values, other, v, DEGREE),)
     for level in tl.static_range(3):
-        woven = ()
+        joined = ()
         for j in tl.static_range(_ROWS >> (level + 1)):
-            woven = woven + (tl.interleave(rows[2 * j], rows[2 * j + 1]),)
-        rows = woven
-    return rows[0]
+            joined = joined + (tl.join(rows[2 * j], rows[2 * j + 1]),)
+        rows = joined
+    return tl.permute(tl.reshape(rows[0], (first.shape[0], first.shape[1], _ROWS)), (1, 0, 2))
 
 
 @triton.jit
-def select(row: tl.constexpr, first, values, other, v, dtype: tl.constexpr, DEGREE: tl.constexpr):
+def select(row: tl.constexpr, first, values, other, v, DEGREE: tl.constexpr):
     """Row `row` of a basis given by `local`, times v."""
-    result = other.to(dtype)
+    result = other
     for j in tl.static_range(DEGREE + 1):
-        value = values[j] if v is None else values[j] * v
-        result = tl.where(first == row - j, value.to(dtype), result)
+        result = tl.where(first == row - j, values[j] if v is None else values[j] * v, result)
     return result
 
 
@@ -63,6 +43,7 @@ def select(row: tl.constexpr, first, values, other, v, dtype: tl.constexpr, DEGR
 def local(
     x,
     table,
+    inputs,
     ORDER: tl.constexpr,
     DEGREE: tl.constexpr,
     SIZE: tl.constexpr,
@@ -71,9 +52,10 @@ def local(
 ):
     """The k + 1 splines that can differ from 0 at x.
 
-    table: pointers, shaped as x or to be broadcast to it, to the tables of the inputs; a table has 2^DEPTH pieces.
+    table: pointer to the tables of all inputs, each of 2^DEPTH pieces; inputs: their numbers, to be broadcast to x.
     Returns (first, values, other): rows first .. first + k have these values, all others `other`: 0, or NaN at NaN.
     """
+    table += inputs.to(tl.int64) * ((3 + (DEGREE + 1) * (DEGREE + 1)) << DEPTH)
     piece = tl.zeros(x.shape, tl.int32)  # binary search for the number of left ends <= x
     for bit in tl.static_range(DEPTH):
         step = (1 << DEPTH) >> (bit + 1)
@@ -119,25 +101,28 @@ def base_function(x, BASE: tl.constexpr, ORDER: tl.constexpr, SILU: tl.constexpr
         e = tl.exp(-tl.abs(x))
         tail = e / (1.0 + e)
         t = tl.where(x < 0, tail - 0.5, 0.5 - tail)
-        value = tail * (1.0 - tail) * (x * _polynomial(t, SILU[0], ORDER) + _polynomial(t, SILU[1], ORDER))
+        outer, inner = _polynomial(t, SILU, 0, ORDER), _polynomial(t, SILU, ORDER, ORDER)
+        value = tail * (1.0 - tail) * (x * outer + inner)
         if ORDER == 1:
             value += tl.where(x < 0, tail, 1.0 - tail)
     return value
 
 
 @triton.jit
-def _polynomial(t, coefficients: tl.constexpr, COUNT: tl.constexpr):
-    value = t * 0.0 + coefficients[COUNT - 1]
+def _polynomial(t, coefficients: tl.constexpr, FIRST: tl.constexpr, COUNT: tl.constexpr):
+    """The polynomial in t with the coefficients FIRST .. FIRST + COUNT - 1, lowest power first."""
+    value = t * 0.0 + coefficients[FIRST + COUNT - 1]
     for j in tl.static_range(1, COUNT):
-        value = value * t + coefficients[COUNT - 1 - j]
+        value = value * t + coefficients[FIRST + COUNT - 1 - j]
     return value
 
 
-def silu_polynomials(order: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Coefficients of Q_d and d Q_(d-1), d = `order`, equally many; see `kan_fast.reference.sigmoid_polynomial`.
+def silu_polynomials(order: int) -> tuple[float, ...]:
+    """Coefficients of Q_d, then of d Q_(d-1), d = `order`; see `kan_fast.reference.sigmoid_polynomial`.
 
-    silu^(d) = x s^(d) + d s^(d-1). Q_0 counts as 0: the kernel adds s itself.
+    silu^(d) = x s^(d) + d s^(d-1). Q_0 counts as 0: the kernel adds s itself. One tuple: versions of Triton before 3.7
+    pass no part of a tuple of tuples on.
     """
     if order < 2:
-        return (1.0,), (0.0,)
-    return tuple(sigmoid_polynomial(order)), (*(order * c for c in sigmoid_polynomial(order - 1)), 0.0)
+        return 1.0, 0.0
+    return *sigmoid_polynomial(order), *(order * c for c in sigmoid_polynomial(order - 1)), 0.0

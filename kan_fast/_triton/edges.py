@@ -16,6 +16,7 @@ from kan_fast._triton.basis import base_function, local, product
 def _rows(
     x,
     table,
+    i,
     base_ptr,
     ORDER: tl.constexpr,
     DEGREE: tl.constexpr,
@@ -31,7 +32,7 @@ def _rows(
     row = tl.arange(0, WIDTH)[None, :]
     result = tl.zeros((x.shape[0], WIDTH), x.dtype)
     if table is not None:
-        first, values, other = local(x, table, ORDER, DEGREE, SIZE, DEPTH, EXTRAPOLATION)
+        first, values, other = local(x, table, i, ORDER, DEGREE, SIZE, DEPTH, EXTRAPOLATION)
         result += other[:, None]
         for j in tl.static_range(DEGREE + 1):
             result = tl.where(row == first[:, None] + j, values[j][:, None], result)
@@ -93,7 +94,6 @@ def edge_magnitude_kernel(
     i = (tl.program_id(0) % n_in).to(tl.int64)
     o = tl.program_id(0) // n_in * BN + tl.arange(0, BN)
     split = tl.program_id(1)
-    table = None if table_ptr is None else table_ptr + i * ((3 + (DEGREE + 1) * (DEGREE + 1)) << DEPTH)
     c = _coefficients(spline_ptr, base_ptr, o, i, n_in, n_out, COUNT, WIDTH)
     if gm_ptr is None:
         total = tl.zeros((BM, BN), compute)
@@ -105,7 +105,7 @@ def edge_magnitude_kernel(
         b = t * BM + tl.arange(0, BM)
         samples = b < batch
         x = tl.load(x_ptr + i * batch + b, mask=samples, other=0.0).to(compute)
-        rows = _rows(x, table, base_ptr, 0, DEGREE, SIZE, DEPTH, EXTRAPOLATION, BASE, SILU, WIDTH)
+        rows = _rows(x, table_ptr, i, base_ptr, 0, DEGREE, SIZE, DEPTH, EXTRAPOLATION, BASE, SILU, WIDTH)
         phi = product(rows, c, tl.zeros((BM, BN), compute), PRECISION, SPLIT)
         phi = tl.where(samples[:, None], phi, 0.0)
         if gm_ptr is None:
@@ -160,19 +160,19 @@ def edge_grad_input_kernel(
     i = (tl.program_id(0) % n_in).to(tl.int64)
     b = tl.program_id(0) // n_in * BM + tl.arange(0, BM)
     samples = b < batch
-    offset = i * ((3 + (DEGREE + 1) * (DEGREE + 1)) << DEPTH)
-    table = None if table_ptr is None else table_ptr + offset
-    slope = None if slope_ptr is None else slope_ptr + offset
     x = tl.load(x_ptr + i * batch + b, mask=samples, other=0.0).to(compute)
-    rows = _rows(x, table, base_ptr, 0, DEGREE, SIZE, DEPTH, EXTRAPOLATION, BASE, SILU, WIDTH)
+    rows = _rows(x, table_ptr, i, base_ptr, 0, DEGREE, SIZE, DEPTH, EXTRAPOLATION, BASE, SILU, WIDTH)
     weighted = tl.zeros((BM, WIDTH), compute)  # sum over outputs of gm sign(phi) c
-    for first in range(0, n_out, BN):
-        o = first + tl.arange(0, BN)
-        c = _coefficients(spline_ptr, base_ptr, o, i, n_in, n_out, COUNT, WIDTH)
-        gm = tl.load(gm_ptr + o.to(tl.int64) * n_in + i, mask=o < n_out, other=0.0)
-        phi = product(rows, c, tl.zeros((BM, BN), compute), PRECISION, SPLIT)
-        g = (_sign(phi) * gm.to(compute)[None, :]).to(dtype)
-        weighted = tl.dot(g, tl.trans(c), weighted, input_precision=PRECISION, out_dtype=compute)
-    slopes = _rows(x, slope, base_ptr, 1, DEGREE, SIZE, DEPTH, EXTRAPOLATION, BASE, SILU_SLOPE, WIDTH)
+    for first in range(0, n_out, 2 * BN):
+        part = tl.zeros((BM, WIDTH), compute)  # the error of a sum grows with its number of terms
+        for half in range(2):
+            o = first + half * BN + tl.arange(0, BN)
+            c = _coefficients(spline_ptr, base_ptr, o, i, n_in, n_out, COUNT, WIDTH)
+            gm = tl.load(gm_ptr + o.to(tl.int64) * n_in + i, mask=o < n_out, other=0.0)
+            phi = product(rows, c, tl.zeros((BM, BN), compute), PRECISION, SPLIT)
+            g = (_sign(phi) * gm.to(compute)[None, :]).to(dtype)
+            part = tl.dot(g, tl.trans(c), part, input_precision=PRECISION, out_dtype=compute)
+        weighted += part
+    slopes = _rows(x, slope_ptr, i, base_ptr, 1, DEGREE, SIZE, DEPTH, EXTRAPOLATION, BASE, SILU_SLOPE, WIDTH)
     gx = tl.sum(weighted * slopes, 1) / batch.to(compute)
     tl.store(gx_ptr + i * batch + b, gx.to(gx_ptr.dtype.element_ty), mask=samples)

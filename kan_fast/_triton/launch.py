@@ -1,7 +1,7 @@
 """The six functions of the backend contract (docs/architecture.md): tensors to kernel launches.
 
-No function reads a number back from the device, so all of them can be captured in a CUDA graph. Sums that are split
-over programs go to a workspace `(splits, ...)` and are added in a second step, in a fixed order.
+No function reads a number back from the device, so all of them can be captured in a CUDA graph. Sums of edges that are
+split over programs go to a workspace `(splits, ...)` and are added in a second step, in a fixed order.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ import torch
 import triton
 from torch import Tensor
 
-from kan_fast._triton import pack, plan, table
-from kan_fast._triton.basis import ROWS, silu_polynomials
-from kan_fast._triton.dense_forward import forward_kernel
-from kan_fast._triton.dense_grad_coef import grad_coef_kernel
-from kan_fast._triton.dense_grad_input import grad_input_kernel
+from kan_fast import dense
+from kan_fast._triton import plan, table
+from kan_fast._triton.basis import silu_polynomials
 from kan_fast._triton.edges import edge_grad_input_kernel, edge_magnitude_kernel
+from kan_fast._triton.rows import Basis, constants
 from kan_fast.reference import Spec, edge_shape
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -48,28 +47,8 @@ def forward(
     order: int,
     spec: Spec,
 ) -> Tensor:
-    n_out, n_in = edge_shape(spline_weight, base_weight)
-    batch = len(x)
-    if batch * n_out == 0 or n_in == 0:
-        return x.new_zeros(batch, n_out) if bias is None else bias.expand(batch, n_out).contiguous()
-    constants = _constants(grid, order, spec)
-    # rows that are not fractions of 1 can be large and cancel: rounded to 16 bits they would leave few digits
-    steep = order > 0 or (spec.extrapolation == "linear" and constants["SIZE"] > 5)
-    split = x.dtype.itemsize == 2 and steep
-    kernel = "forward_split" if split else "forward"
-    device = plan.device(x.device)
-    tile = plan.choose_tile(kernel, plan.arithmetic(x.dtype), batch, n_out, device.capability)
-    packed = None if spline_weight is None else pack.pack(spline_weight.contiguous(), transposed=False)[0]
-    programs = triton.cdiv(batch, tile.m) * triton.cdiv(n_out, tile.n)
-    steps = triton.cdiv(n_in, tile.k) * (1 if packed is None else constants["BLOCKS"] * ROWS)
-    splits = plan.choose_splits(programs, steps, device.processors)
-    y = _workspace(x, splits, batch, n_out)
-    forward_kernel[(programs, splits)](
-        x.contiguous(), _contiguous(v), packed, _contiguous(base_weight), _contiguous(bias),
-        None if packed is None else table.build(grid, order, spec), y, batch, n_in, n_out, splits,
-        SPLIT=split, **constants, **_options(tile, x.dtype),
-    )  # fmt: skip
-    return _finish(y, x)
+    x, v = x.contiguous(), _contiguous(v)
+    return dense.forward(Basis(grid, order, spec), x, v, spline_weight, base_weight, bias)
 
 
 @on_device_of_x
@@ -82,24 +61,7 @@ def grad_input(
     order: int,
     spec: Spec,
 ) -> Tensor:
-    n_out, n_in = edge_shape(spline_weight, base_weight)
-    batch = len(x)
-    if batch * n_in == 0 or n_out == 0:
-        return x.new_zeros(batch, n_in)
-    device = plan.device(x.device)
-    tile = plan.choose_tile("grad_input", plan.arithmetic(x.dtype), batch, n_in * ROWS, device.capability)
-    packed, strides = None, (0, 0)
-    if spline_weight is not None:  # 32-bit matrix units want the numbers that are summed over side by side
-        packed, *strides = pack.pack(spline_weight.contiguous(), transposed=x.dtype == torch.float32)
-    programs = triton.cdiv(batch, tile.m) * triton.cdiv(n_in, tile.n // ROWS)
-    splits = plan.choose_splits(programs, triton.cdiv(n_out, tile.k), device.processors)
-    gx = _workspace(x, splits, batch, n_in)
-    grad_input_kernel[(programs, splits)](
-        x.contiguous(), g.contiguous(), packed, _contiguous(base_weight),
-        None if packed is None else table.build(grid, order, spec), gx, batch, n_in, n_out, splits, *strides,
-        **_constants(grid, order, spec), **_options(tile, x.dtype),
-    )  # fmt: skip
-    return _finish(gx, x)
+    return dense.grad_input(Basis(grid, order, spec), x.contiguous(), g, spline_weight, base_weight)
 
 
 @on_device_of_x
@@ -112,33 +74,7 @@ def grad_coef(
     spec: Spec,
     needs: tuple[bool, bool] = (True, True),
 ) -> tuple[Tensor, Tensor]:
-    shape = (g.shape[1], x.shape[1])
-    rows = grid.shape[1] - spec.degree - 1
-    gs = _grad_rows("grad_coef", x, v, g, grid, order, spec).view(*shape, rows) if needs[0] else x.new_empty(0)
-    gb = _grad_rows("grad_base", x, v, g, grid, order, spec).view(shape) if needs[1] else x.new_empty(0)
-    return gs, gb
-
-
-def _grad_rows(kernel: str, x: Tensor, v: Tensor | None, g: Tensor, grid: Tensor, order: int, spec: Spec) -> Tensor:
-    splines = kernel == "grad_coef"
-    (batch, n_in), n_out = x.shape, g.shape[1]
-    rows = grid.shape[1] - spec.degree - 1 if splines else 1
-    if x.numel() * n_out == 0:
-        return x.new_zeros(n_out * n_in * rows)
-    constants = _constants(grid, order, spec)
-    if not splines:
-        constants["BLOCKS"] = 1
-    width = ROWS if splines else 1
-    device = plan.device(x.device)
-    tile = plan.choose_tile(kernel, plan.arithmetic(x.dtype), n_out, n_in * width, device.capability)
-    programs = triton.cdiv(n_out, tile.m) * triton.cdiv(n_in, tile.n // width) * constants["BLOCKS"]
-    splits = plan.choose_splits(programs, triton.cdiv(batch, tile.k), device.processors)
-    gc = _workspace(x, splits, n_out, n_in * rows)
-    grad_coef_kernel[(programs, splits)](
-        x.contiguous(), _contiguous(v), g.contiguous(), table.build(grid, order, spec) if splines else None, gc,
-        batch, n_in, n_out, rows, splits, **constants, **_options(tile, x.dtype),
-    )  # fmt: skip
-    return _finish(gc, x)
+    return dense.grad_coef(Basis(grid, order, spec), x.contiguous(), _contiguous(v), g, needs)
 
 
 @on_device_of_x
@@ -190,9 +126,9 @@ def _edges(
     """The magnitudes, or the gradients in the coefficients for a given gm; what is not asked for is empty."""
     n_out, n_in = edge_shape(spline_weight, base_weight)
     device = plan.device(x.device)
-    tile = plan.choose_tile("edge_magnitude", plan.arithmetic(x.dtype), len(x), n_out, device.capability)
-    programs = n_in * triton.cdiv(n_out, tile.n)
-    splits = plan.choose_splits(programs, triton.cdiv(len(x), tile.m), device.processors)
+    tile = plan.choose_tile(x.dtype, device.capability)
+    programs = n_in * triton.cdiv(n_out, tile.outputs)
+    splits = plan.choose_splits(programs, triton.cdiv(len(x), tile.samples), device.processors)
     sizes = (
         [n_out * n_in, 0, 0]
         if gm is None
@@ -219,10 +155,10 @@ def _edge_grad_input(
 ) -> Tensor:
     n_out, n_in = edge_shape(spline_weight, base_weight)
     device = plan.device(x.device)
-    tile = plan.choose_tile("edge_grad_input", plan.arithmetic(x.dtype), len(x), n_out, device.capability)
+    tile = plan.choose_tile(x.dtype, device.capability)
     tables = [None if spline_weight is None else table.build(grid, order, spec) for order in (0, 1)]
     gx = x.new_empty(n_in, len(x))
-    edge_grad_input_kernel[(n_in * triton.cdiv(len(x), tile.m),)](
+    edge_grad_input_kernel[(n_in * triton.cdiv(len(x), tile.samples),)](
         x.T.contiguous(), gm.contiguous(), _contiguous(spline_weight), _contiguous(base_weight), *tables, gx,
         len(x), n_in, n_out, SILU_SLOPE=silu_polynomials(1),
         **_edge_options(tile, x.dtype, spline_weight, base_weight, grid, spec),
@@ -244,34 +180,6 @@ def _finish(parts: Tensor, x: Tensor) -> Tensor:
     return parts[0] if len(parts) == 1 else parts.sum(0).to(x.dtype)
 
 
-def _constants(grid: Tensor, order: int, spec: Spec) -> dict[str, Any]:
-    size = grid.shape[1] - 2 * spec.degree - 1
-    return {
-        "BLOCKS": pack.blocks(size + spec.degree),
-        "ORDER": order,
-        "DEGREE": spec.degree,
-        "SIZE": size,
-        "DEPTH": table.pieces(size, spec).bit_length() - 1,
-        "EXTRAPOLATION": spec.extrapolation,
-        "BASE": spec.base,
-        "SILU": silu_polynomials(order),
-    }
-
-
-def _options(tile: plan.Tile, dtype: torch.dtype) -> dict[str, Any]:
-    precision = "tf32" if plan.arithmetic(dtype) == "tf32" else "ieee"
-    limits = {} if tile.registers is None else {"maxnreg": tile.registers}
-    return limits | {
-        "PRECISION": precision,
-        "BM": tile.m,
-        "BN": tile.n,
-        "BK": tile.k,
-        "num_warps": tile.warps,
-        "num_stages": tile.stages,
-        "enable_fp_fusion": True,
-    }
-
-
 def _edge_options(
     tile: plan.Tile,
     dtype: torch.dtype,
@@ -281,10 +189,15 @@ def _edge_options(
     spec: Spec,
 ) -> dict[str, Any]:
     rows = (0 if spline_weight is None else spline_weight.shape[2]) + (base_weight is not None)
-    options = {
-        **_constants(grid, 0, spec),
-        **_options(tile, dtype),
+    options = constants(grid, 0, spec)
+    del options["ORDER"]
+    return options | {
+        "PRECISION": "tf32" if dense.arithmetic(dtype) == "tf32" else "ieee",
         "SPLIT": dtype.itemsize == 2,  # else signs would be wrong where phi is small
         "WIDTH": max(16, triton.next_power_of_2(rows)),
+        "BM": tile.samples,
+        "BN": tile.outputs,
+        "num_warps": 4,
+        "num_stages": 1,
+        "enable_fp_fusion": True,
     }
-    return {name: value for name, value in options.items() if name not in ("BLOCKS", "ORDER", "BK")}

@@ -45,26 +45,31 @@ bool has_nan(const Buffer& buffer, int dtype) {
 // The results of all operations on one problem, one after the other; memory never written shows as NaN.
 std::vector<Buffer> results(Problem p, const std::vector<Buffer>& inputs, unsigned seed) {
   emulation::settings = {seed, 4};
-  const int64_t rows = p.knots - p.degree - 1, edges = p.in * p.out;
+  const int64_t rows = p.knots - p.degree - 1, edges = p.in * p.out, samples = p.batch * p.in;
   std::vector<Buffer> all;
-  for (int operation = kForward; operation <= kEdgeGradCoef; ++operation) {
-    const int64_t sizes[] = {p.batch * p.out, p.batch * p.in, edges * rows, edges};
+  for (int operation = kForward; operation <= kContract; ++operation) {
+    const bool coef = operation == kGradCoef || operation == kEdgeGradCoef, written = operation == kRows;
+    const bool slope = operation == kGradInput || operation == kEdgeGradInput || operation == kContract;
+    p.first = p.in / 3, p.count = p.in - p.first;
+    const int64_t each = written ? p.batch * p.count : edges;
+    const int64_t sizes[] = {p.batch * p.out, samples, each * rows, each, each * rows};
     std::vector<Buffer> out;
     for (int64_t size : sizes) out.emplace_back(size_t(size * width(p.dtype)), 0xff);
-    const bool coef = operation == kGradCoef || operation == kEdgeGradCoef;
-    const bool slope = operation == kGradInput || operation == kEdgeGradInput;
     p.y = operation == kForward ? out[0].data() : nullptr;
     p.gx = slope ? out[1].data() : nullptr;
-    p.gs = coef ? out[2].data() : nullptr;
-    p.ge = coef || operation == kEdgeMagnitude ? out[3].data() : nullptr;
+    p.gs = coef || written ? out[2].data() : nullptr;
+    p.ge = coef || written || operation == kEdgeMagnitude ? out[3].data() : nullptr;
+    p.low = written ? out[4].data() : nullptr;
     p.g = operation >= kEdgeMagnitude ? inputs[3].data() : inputs[2].data();
+    p.spline_weight = inputs[operation == kContract ? 7 : 4].data();
+    p.base_weight = inputs[operation == kContract ? 8 : 5].data();
     p.order = operation == kGradInput ? 1 : 0;
     Buffer workspace(size_t(kan_cuda_workspace(operation, &p)), 0xff);
     p.workspace = workspace.data();
     if (kan_cuda_launch(operation, &p) != cudaSuccess) emulation::fail("a launch failed");
-    void* written[] = {p.y, p.gx, p.gs, p.ge};
-    for (int n = 0; n < 4; ++n)
-      if (written[n]) all.push_back(out[size_t(n)]);
+    void* targets[] = {p.y, p.gx, p.gs, p.ge, p.low};
+    for (int n = 0; n < 5; ++n)
+      if (targets[n]) all.push_back(out[size_t(n)]);
   }
   return all;
 }
@@ -76,12 +81,13 @@ void check(int dtype, int degree, int grid_size, int64_t batch, int64_t in, int6
   for (int64_t count : {batch * in, batch * in, batch * out, out * in, out * in * rows, out * in, out})
     inputs.push_back(numbers(count, dtype, random));
   const int grid_dtype = dtype == kFloat64 ? kFloat64 : kFloat32;
+  for (int64_t count : {batch * in * rows, batch * in}) inputs.push_back(numbers(count, grid_dtype, random));
   Buffer grid(size_t(in * knots * width(grid_dtype)));
   for (int64_t n = 0; n < in * knots; ++n) put(grid, grid_dtype, n, -1 + 2 * double(n % knots - degree) / grid_size);
 
   Problem p = {};
   p.x = inputs[0].data(), p.v = inputs[1].data(), p.grid = grid.data();
-  p.spline_weight = inputs[4].data(), p.base_weight = inputs[5].data(), p.bias = inputs[6].data();
+  p.bias = inputs[6].data();
   p.batch = batch, p.in = in, p.out = out, p.knots = knots;
   p.dtype = dtype, p.degree = degree, p.extrapolation = degree % 3;
   const std::vector<Buffer> first = results(p, inputs, 1), second = results(p, inputs, 2);

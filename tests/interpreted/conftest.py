@@ -10,10 +10,10 @@ else:
 
     import kan_fast._triton
     from kan_fast import dispatch, ops, reference
-    from kan_fast._triton import plan
+    from kan_fast._triton import plan, rows
 
+    SAMPLES = rows.SAMPLES
     TILES = dict(plan.TILES)
-    SMALL = {"forward": (16, 32, 32), "grad_input": (16, 64, 16), "edge_magnitude": (16, 16, 0)}
 
     @pytest.fixture(autouse=True)
     def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,11 +24,12 @@ else:
 
         monkeypatch.setattr(dispatch, "module", module)
         monkeypatch.setattr(ops, "module", module)
-        for kernel, entries in TILES.items():
-            tile = plan.Tile(*SMALL.get(kernel.replace("edge_grad_input", "edge_magnitude"), (16, 32, 16)), 4, 1)
-            monkeypatch.setitem(plan.TILES, kernel, dict.fromkeys(entries, (tile,)))
+        monkeypatch.setattr(rows, "SAMPLES", 16)
+        for units in TILES:
+            monkeypatch.setitem(plan.TILES, units, plan.Tile(16, 16))
 
     @pytest.fixture
     def default_tiles(small_tiles: None, monkeypatch: pytest.MonkeyPatch) -> None:
-        for kernel, entries in TILES.items():
-            monkeypatch.setitem(plan.TILES, kernel, entries)
+        monkeypatch.setattr(rows, "SAMPLES", SAMPLES)
+        for units, tile in TILES.items():
+            monkeypatch.setitem(plan.TILES, units, tile)

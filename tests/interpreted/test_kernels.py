@@ -7,7 +7,7 @@ import test_parity as parity
 import torch
 from problems import Problem, assert_as_accurate, make_problem, plain_dtype
 
-from kan_fast import autograd, dispatch, reference
+from kan_fast import autograd, dense, dispatch, reference
 from kan_fast._triton import plan, table
 from kan_fast.reference import Spec
 
@@ -68,10 +68,18 @@ def test_several_blocks_of_rows(size: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_sums_split_over_programs(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sums_of_edges_split_over_programs(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "choose_splits", lambda programs, steps, *_: min(3, steps))
-    p = make_problem(34, 9, 6, dtype=dtype, adaptive=True)
-    contractions(p, 0, ("forward", "backward", "edge_magnitude"))
+    contractions(make_problem(34, 9, 6, dtype=dtype, adaptive=True), 0, ("edge_magnitude",))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("space", [1 << 8, 1 << 13], ids=["parts-of-samples", "parts-of-inputs"])
+def test_workspaces_that_hold_a_part(space: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dense, "WORKSPACE", space)
+    p = make_problem(34, 37, 6, dtype=dtype, adaptive=True)
+    for order in (0, 1):
+        contractions(p, order, ("forward_v", "grad_input", "grad_coef_v"))
 
 
 @pytest.mark.parametrize("keep", [(True, False), (False, True)], ids=["splines", "base"])
@@ -106,10 +114,10 @@ def test_inputs_may_have_any_strides() -> None:
 
 def test_tf32_only_where_torch_allows_it() -> None:
     p = make_problem(16, 8, 8)
-    exact = parity.CALLS["forward"](reference, p.to(torch.float64), 0)
+    exact = parity.CALLS["edge_magnitude"](reference, p.to(torch.float64), 0)
 
     def error() -> float:
-        return (parity.CALLS["forward"](dispatch.module("triton"), p, 0) - exact).abs().max().item()
+        return (parity.CALLS["edge_magnitude"](dispatch.module("triton"), p, 0) - exact).abs().max().item()
 
     before, strict = torch.get_float32_matmul_precision(), error()
     try:
