@@ -26,6 +26,7 @@ LEAST = 40  # samples
 HELD_OUT = 0.2  # share of the samples
 EXACT = 1e-20  # mean squared error, in units of the variance, that is rounding of float64
 STARTS, STEPS = 4, 25  # of the first training
+PATIENCE = 4  # steps without progress after which training ends
 GRIDS, FINE_STEPS = (3, 6, 12, 24), 12
 PROMISING = 1e-3  # error of splines from which on a formula is looked for at once
 LIKELY, LIKELY_ONES = 2.0, 3  # else in the end, from the best, up to this factor
@@ -135,21 +136,37 @@ def discover(
 
 def _train(cls: type[KAN], shape: Shape, data: Data, seed: int) -> Trial:
     """The best of several starts on a coarse grid."""
-    model = cls(shape.width, grid=GRIDS[0], base="identity", extrapolation="linear", seed=seed, dtype=torch.float64)
-    last = model.layers[-1]
-    if shape.adds:
-        last.fix_many([(0, i) for i in range(last.in_features)], ["x"] * last.in_features)
-        last.requires_grad_(False)
-    model.multistart(
-        (data.x, data.y),
-        STARTS if len(shape.width) > 2 else 1,
-        "LM",
-        STEPS,
-        seed=seed,
-        stop_grid_update_step=STEPS // 2,
-        progress=False,
-    )
-    last.requires_grad_(True)
+    trials: list[Trial] = []
+    for start in range(STARTS if len(shape.width) > 2 else 1):
+        model = cls(
+            shape.width,
+            grid=GRIDS[0],
+            base="identity",
+            extrapolation="linear",
+            seed=STARTS * seed + start,
+            dtype=torch.float64,
+        )
+        last = model.layers[-1]
+        if shape.adds:
+            last.fix_many([(0, i) for i in range(last.in_features)], ["x"] * last.in_features)
+            last.requires_grad_(False)
+        trials.append(_fit(model, data, STEPS))
+        last.requires_grad_(True)
+        if trials[-1].error < PROMISING:
+            break
+    return min(trials, key=lambda trial: trial.error)
+
+
+def _fit(model: KAN, data: Data, steps: int) -> Trial:
+    """Train in place, as long as that leads on."""
+    losses: list[float] = []
+
+    def stalled(_: int, entry: dict[str, float]) -> bool:
+        losses.append(entry["train_loss"])
+        return len(losses) > PATIENCE and losses[-1] > 0.98 * losses[-1 - PATIENCE]
+
+    pair = data.x, data.y
+    model.fit(pair, "LM", steps, stop_grid_update_step=steps // 2, callbacks=stalled, progress=False)
     return rate(model, data)
 
 
@@ -158,12 +175,10 @@ def _refine(trial: Trial, data: Data, grids: Sequence[int]) -> Trial:
     for grid in grids:
         if grid <= trial.model.grid:
             continue
-        finer = trial.model.refine(grid)
-        finer.fit((data.x, data.y), "LM", FINE_STEPS, stop_grid_update_step=FINE_STEPS // 2, progress=False)
-        now = rate(finer, data)
-        if now.error > trial.error:
+        finer = _fit(trial.model.refine(grid), data, FINE_STEPS)
+        if finer.error > trial.error:
             break
-        trial = now
+        trial = finer
     return trial
 
 
@@ -248,16 +263,18 @@ class _Scales(NamedTuple):
 def _finish(model: KAN, scales: _Scales, x: Tensor) -> KAN:
     """The network for data as they were given, without edges that are constants."""
     first, last = model.layers[0].symbolic, model.layers[-1].symbolic
-    assert first is not None and last is not None and model.layers[-1].bias is not None
-    inputs = first.edges[:, 1]
-    first.affine[:, 0] /= scales.half[inputs]
-    first.affine[:, 1] -= first.affine[:, 0] * scales.centre[inputs]
-    last.affine[:, 2:] *= scales.deviation
+    if first is not None:
+        inputs = first.edges[:, 1]
+        first.affine[:, 0] /= scales.half[inputs]
+        first.affine[:, 1] -= first.affine[:, 0] * scales.centre[inputs]
+    if last is not None:
+        last.affine[:, 2:] *= scales.deviation
+    assert model.layers[-1].bias is not None
     model.layers[-1].bias.mul_(scales.deviation).add_(scales.mean)
     for number, layer in enumerate(model.layers):
-        assert layer.symbolic is not None and layer.bias is not None
-        for (output, input_), function, affine in layer.symbolic.items():
+        for (output, input_), function, affine in [] if layer.symbolic is None else layer.symbolic.items():
             if function.name == "0":
+                assert layer.bias is not None
                 layer.bias[output] += affine[3]
                 model.remove_edge(number, input_, output)
             else:
