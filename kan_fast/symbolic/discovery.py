@@ -27,7 +27,8 @@ HELD_OUT = 0.2  # share of the samples
 EXACT = 1e-20  # mean squared error, in units of the variance, that is rounding of float64
 STARTS, STEPS = 4, 25  # of the first training
 PATIENCE = 4  # steps without progress after which training ends
-GRIDS, FINE_STEPS = (3, 6, 12, 24), 12
+FIRST_GRID = 3
+COARSE, FINE, REFINED_STEPS = (6,), (12, 24), 12  # grids before and after edges are left out, and steps on each
 PROMISING = 1e-3  # error of splines from which on a formula is looked for at once
 LIKELY, LIKELY_ONES = 2.0, 3  # else in the end, from the best, up to this factor
 CHAINS = 6
@@ -108,8 +109,8 @@ def discover(
     others: list[tuple[float, Trial]] = []  # networks from which no formula was made, with the error of their splines
     for group in tqdm(shapes(x.shape[1]), disable=not progress):
         for shape in group:
-            trial = _train(cls, shape, data, seed)
-            error = _refine(trial, data, GRIDS).error
+            trial = _refine(_train(cls, shape, data, seed), data, COARSE)
+            error = _refine(trial, data, FINE).error
             if error < min([PROMISING, *(formula.error for formula in found)]):
                 found += _formula(trial, data, functions)
             others.append((error, trial))
@@ -140,7 +141,7 @@ def _train(cls: type[KAN], shape: Shape, data: Data, seed: int) -> Trial:
     for start in range(STARTS if len(shape.width) > 2 else 1):
         model = cls(
             shape.width,
-            grid=GRIDS[0],
+            grid=FIRST_GRID,
             base="identity",
             extrapolation="linear",
             seed=STARTS * seed + start,
@@ -173,9 +174,7 @@ def _fit(model: KAN, data: Data, steps: int) -> Trial:
 def _refine(trial: Trial, data: Data, grids: Sequence[int]) -> Trial:
     """Go on on finer grids as long as that leads on."""
     for grid in grids:
-        if grid <= trial.model.grid:
-            continue
-        finer = _fit(trial.model.refine(grid), data, FINE_STEPS)
+        finer = _fit(trial.model.refine(grid), data, REFINED_STEPS)
         if finer.error > trial.error:
             break
         trial = finer
@@ -184,8 +183,7 @@ def _refine(trial: Trial, data: Data, grids: Sequence[int]) -> Trial:
 
 def _formula(trial: Trial, data: Data, functions: Sequence[Function]) -> list[Trial]:
     """What a coarse network of splines becomes as a formula, if it does."""
-    thinned = thin(_refine(trial, data, GRIDS[:2]), data)
-    formula = snap(_refine(thinned, data, GRIDS[2:]).model, data, functions)
+    formula = snap(_refine(thin(trial, data), data, FINE).model, data, functions)
     return [] if formula is None else [formula]
 
 
