@@ -45,7 +45,7 @@ def symbolic_formula(
         digits: decimal places to round numbers to; what becomes 0 is dropped. None for all digits.
         constants: whether to replace numbers by fractions, roots, and multiples of pi and e that are close, or how
             close: True is 1e-3. See `kan_fast.symbolic.constants.recognised`.
-        simplify: whether to try sympy's expand and simplify, and take what is shortest; may take long.
+        simplify: whether to expand products and collect factors where that makes formulas shorter.
         normalizer: `(mean, std)` of the inputs, if the network was trained with `(x - mean) / std`; the formulas then
             take x itself.
         output_normalizer: likewise of the outputs; the formulas then give `y * std + mean`.
