@@ -130,6 +130,21 @@ def test_names_of_inputs():
         model.symbolic_formula(["a"])
 
 
+@pytest.mark.parametrize(
+    ("var", "message"),
+    [
+        (["a", "a"], "another symbol for every input, got a twice"),
+        (["x", x], "another symbol for every input, got x twice"),
+        ("ab", "var must be a list"),
+        (["a", None], "names, symbols or expressions, got None"),
+        (["a", ""], "names, symbols or expressions, got ''"),
+    ],
+)
+def test_bad_names_of_inputs(var, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        network().symbolic_formula(var)
+
+
 def test_pruned_inputs_keep_their_names():
     model = fixed("x", (1.0, 0, 1, 0), inputs=3)
     small = model.prune_input(active_inputs=[0, 2], x=samples(columns=3))
