@@ -1,7 +1,8 @@
 """Formulas from data: `python -m bench.recovery [CASE ...] [--seeds N] [--group GROUP] [--results DIR]`.
 
 `KAN.discover` gets 1,000 samples of every formula for every seed, and has found it if its formula, with constants
-replaced by simple numbers that are within 1e-3 (0 for those below 1e-4), is the same function to 1e-9.
+replaced by simple numbers that are within 1e-3 (0 for those below 1e-4), is the same function to 1e-9. Cases that were
+not run keep the results that the JSON file has of them.
 """
 
 from __future__ import annotations
@@ -58,6 +59,11 @@ class Case:
     source: str = ""
     noise: float = 0.0  # standard deviation, in units of that of y
     labels: Callable[[Tensor, int], Tensor] | None = None
+
+    @property
+    def key(self) -> str:
+        """What tells it from the others."""
+        return f"{self.formula} {self.ranges} {self.noise}"
 
 
 def cases() -> list[Case]:
@@ -197,26 +203,25 @@ def main() -> None:
         and (not options.formulas or any(part in f"{case.formula} {case.source}" for part in options.formulas))
     ]
     torch.set_num_threads(1)
-    results = []
+    file = options.results / "recovery.json"
+    known = json.loads(file.read_text())["results"] if file.exists() else {}
     for case in chosen:
-        runs = [measure(case, seed) for seed in range(options.seeds)]
-        results.append(
-            {
-                "formula": case.formula,
-                "source": case.source,
-                "group": case.group,
-                "noise": case.noise,
-                "ranges": case.ranges,
-                "runs": runs,
-            }
-        )
-        print(table(results[-1:]).splitlines()[-1], flush=True)
+        known[case.key] = {
+            "formula": case.formula,
+            "source": case.source,
+            "group": case.group,
+            "noise": case.noise,
+            "ranges": case.ranges,
+            "runs": [measure(case, seed) for seed in range(options.seeds)],
+        }
+        print(table([known[case.key]]).splitlines()[-1], flush=True)
+    results = {case.key: known[case.key] for case in everything if case.key in known}
     options.results.mkdir(parents=True, exist_ok=True)
-    (options.results / "recovery.json").write_text(json.dumps({"machine": machine(), "results": results}, indent=1))
+    file.write_text(json.dumps({"machine": machine(), "results": results}, indent=1))
     parts = [
         f"## {group}\n\n{table(rows)}\n"
-        for group in dict.fromkeys(result["group"] for result in results)
-        if (rows := [result for result in results if result["group"] == group])
+        for group in dict.fromkeys(case.group for case in everything)
+        if (rows := [result for result in results.values() if result["group"] == group])
     ]
     (options.results / "recovery.md").write_text("\n".join(parts))
 
