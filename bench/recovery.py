@@ -114,6 +114,24 @@ def cases() -> list[Case]:
         ("exp(sin(pi*x_1) + x_2**2) + 0*x_3 + 0*x_4", ((-1, 1),) * 4),
         ("sqrt(x_1)", ((0, 2),)),
     ]
+    one = [
+        ("x_1 + sin(x_1)", (-3, 3)),
+        ("x_1**3 - x_1", (-2, 2)),
+        ("x_1**2 + sin(5*x_1)", (-1, 1)),
+        ("exp(-x_1) + exp(-4*x_1)/2", (0, 3)),
+        ("sqrt(x_1) + 1/x_1", (0.5, 3)),
+        ("x_1*exp(-x_1)", (0, 5)),
+        ("x_1*log(x_1)", (0.1, 4)),
+        ("sin(x_1)/x_1", (0.5, 12)),
+        ("x_1**2*exp(-x_1**2)", (-3, 3)),
+        ("x_1*atan(x_1)", (-4, 4)),
+        ("tanh(x_1) - x_1/3", (-3, 3)),
+        ("sqrt(x_1)*cos(3*x_1)", (0, 4)),
+        ("log(x_1) + 1/x_1**2", (0.5, 4)),
+        ("1/(x_1*(1 + x_1))", (0.2, 3)),
+        ("(x_1**2 + 1)*sin(x_1)", (-3, 3)),
+        ("x_1**3 - 2*x_1**2 + x_1", (-1, 3)),
+    ]
     noisy = [
         ("exp(sin(pi*x_1) + x_2**2)", square, 0.03),
         ("x_1*x_2", square, 0.1),
@@ -125,6 +143,7 @@ def cases() -> list[Case]:
         Case("exp(-x_1)", ((0, 5),), "target", "y' = -y, y(0) = 1", labels=from_ode),
         *(Case(formula, ranges, "feynman", source) for source, formula, ranges in feynman),
         *(Case(formula, ranges, "others") for formula, ranges in others),
+        *(Case(formula, (range_,), "one input") for formula, range_ in one),
         *(Case(formula, ranges, "noisy", noise=noise) for formula, ranges, noise in noisy),
     ]
 

@@ -14,7 +14,8 @@ from kan_fast.network import KAN
 from kan_fast.optim import LevenbergMarquardt
 from kan_fast.symbolic.chains import chains
 from kan_fast.symbolic.constants import recognised
-from kan_fast.symbolic.descent import descend
+from kan_fast.symbolic.descent import best_scale, descend
+from kan_fast.symbolic.pairs import pairs
 from kan_fast.symbolic.search import Data, rate, refit, simplify, thin
 
 
@@ -63,6 +64,18 @@ def test_a_function_of_another_and_a_dict_whose_test_data_count_for_nothing():
     data = {"train_input": x, "train_label": torch.log(1 + x**2), "test_input": "unused", "test_label": None}
     model = KAN.discover(data, progress=False)
     assert sympy.simplify(model.symbolic_formula(digits=5)[0][0] - sympy.sympify("log(1 + x_1**2)")) == 0
+
+
+@pytest.mark.parametrize(
+    ("expected", "width"), [("x_1 + sin(x_1)", [1, 2, 1]), ("x_1*exp(-x_1)", [1, [0, 1], 1])], ids=["sum", "product"]
+)
+def test_two_functions_of_one_input(expected, width):
+    x = samples(1, 0, 5)
+    truth = sympy.lambdify(sympy.Symbol("x_1"), expected, modules=torch)
+    formula, model = discovered(x, truth(x))
+    assert sympy.simplify(formula - sympy.sympify(expected)) == 0
+    assert model.width == width
+    assert (model(x) - truth(x)).abs().max() < 1e-12
 
 
 def test_what_a_network_learnt_of_an_equation():
@@ -146,7 +159,70 @@ def test_chains_of_two_functions():
     torch.testing.assert_close(value * y.std(correction=0) + y.mean(), y, atol=1e-6, rtol=0)
 
 
+# Sums and products
+
+
+@pytest.mark.parametrize(
+    ("names", "multiply", "f"),
+    [
+        ({"x^2", "sin"}, False, lambda x: x**2 + 0.3 * torch.sin(5 * x)),
+        ({"exp", "sin"}, True, lambda x: 7 + 100 * torch.exp(-x) * torch.sin(5 * x)),
+        ({"x", "exp"}, True, lambda x: (x - 0.3) * torch.exp(-2 * x)),
+    ],
+)
+def test_pairs_of_functions(names, multiply, f):
+    functions = select(["0", "x", "x^2", "x^3", "exp", "sin", "tanh", "1/x"])
+    x = samples(1, n=200)[:, 0]
+    best, second = pairs(x, f(x), functions, 2, multiply)
+    assert {function.name for function in best.functions} == names
+
+    def value(pair):
+        parts = [
+            c * function.evaluate(a * x + b) + d
+            for function, (a, b, c, d) in zip(pair.functions, pair.affine.tolist(), strict=True)
+        ]
+        return (math.prod(parts) if multiply else sum(parts)) + pair.constant
+
+    torch.testing.assert_close(value(best), f(x), atol=1e-6 * f(x).std().item(), rtol=0)
+    assert (value(second) - f(x)).square().mean() > (value(best) - f(x)).square().mean()
+
+
 # Descent
+
+
+def test_best_scales_are_those_of_least_squares():
+    f, target = torch.randn(5, 2, 30, dtype=torch.float64), torch.randn(5, 30, dtype=torch.float64)
+    f[1, 0] = 3.0
+    f[2, 1] = 2 * f[2, 0] + 1
+    f[3] = 0
+    f[4] += 1e3
+    c, d = best_scale(f, target)
+    for problem in range(5):
+        columns = np.column_stack([f[problem].T, np.ones(30)])
+        best = columns @ np.linalg.lstsq(columns, target[problem].numpy(), rcond=1e-10)[0]
+        ours = (c[problem, :, None] * f[problem]).sum(0) + d[problem]
+        np.testing.assert_allclose(ours.numpy(), best, atol=1e-8)
+    assert c[1, 0] == c[2, 1] == 0
+
+
+def test_descent_of_a_sum_agrees_with_scipy():
+    """c exp(a x) + e sin(p x + q) + d of noisy data."""
+    u = torch.linspace(-1, 1, 80, dtype=torch.float64)
+    y = (torch.exp(1.3 * u) + 0.5 * torch.sin(6 * u + 1) + 0.1 * torch.randn_like(u))[None]
+
+    def model(ends):
+        z = torch.lerp(ends[:, ::2, None], ends[:, 1::2, None], (1 + u) / 2)
+        slope = torch.stack([z[:, 0].exp(), z[:, 1].cos()], 1)
+        share = torch.stack([(1 - u) / 2, (1 + u) / 2])
+        return torch.stack([z[:, 0].exp(), z[:, 1].sin()], 1), (slope[:, :, None] * share).flatten(1, 2)
+
+    bounds = torch.full((1, 4), -math.inf, dtype=torch.float64), torch.full((1, 4), math.inf, dtype=torch.float64)
+    _, error = descend(model, y, torch.tensor([[-0.5, 0.5, -4.0, 6.0]], dtype=torch.float64), bounds, 30)
+    x = u.numpy()
+    best = least_squares(
+        lambda p: p[0] * np.exp(p[1] * x) + p[2] * np.sin(p[3] * x + p[4]) + p[5] - y[0].numpy(), [1, 1, 0.5, 6, 1, 0]
+    )
+    assert error.item() == pytest.approx(2 * best.cost / 80, rel=1e-7)
 
 
 def test_descent_agrees_with_scipy():
@@ -156,7 +232,7 @@ def test_descent_agrees_with_scipy():
 
     def model(ends):
         z = torch.lerp(ends[:, :1], ends[:, 1:], (1 + u) / 2)
-        return z.exp(), torch.stack([z.exp() * (1 - u) / 2, z.exp() * (1 + u) / 2], 1)
+        return z.exp()[:, None], torch.stack([z.exp() * (1 - u) / 2, z.exp() * (1 + u) / 2], 1)
 
     bounds = torch.full((1, 2), -math.inf, dtype=torch.float64), torch.full((1, 2), math.inf, dtype=torch.float64)
     _, error = descend(model, y, torch.tensor([[-0.5, 0.5]], dtype=torch.float64), bounds, 20)
@@ -171,7 +247,7 @@ def test_descent_stays_within_bounds():
     def model(ends):
         z = torch.lerp(ends[:, :1], ends[:, 1:], (1 + u) / 2)
         slope = 0.5 / z.sqrt()
-        return z.sqrt(), torch.stack([slope * (1 - u) / 2, slope * (1 + u) / 2], 1)
+        return z.sqrt()[:, None], torch.stack([slope * (1 - u) / 2, slope * (1 + u) / 2], 1)
 
     bounds = torch.zeros(1, 2, dtype=torch.float64), torch.full((1, 2), math.inf, dtype=torch.float64)
     ends, error = descend(model, y, torch.tensor([[0.02, 1.5]], dtype=torch.float64), bounds, 20)

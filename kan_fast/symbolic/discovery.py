@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -17,7 +18,8 @@ from kan_fast.functions import Function, select
 from kan_fast.options import integer
 from kan_fast.symbolic.chains import chains
 from kan_fast.symbolic.fitting import held_out, plain
-from kan_fast.symbolic.search import Data, Trial, priced, rate, refit, snap, thin
+from kan_fast.symbolic.pairs import pairs
+from kan_fast.symbolic.search import Data, Trial, distinct, priced, rate, refit, snap, thin
 
 if TYPE_CHECKING:
     from kan_fast.network import KAN
@@ -31,7 +33,7 @@ FIRST_GRID = 3
 COARSE, FINE, REFINED_STEPS = (6,), (12, 24), 12  # grids before and after edges are left out, and steps on each
 PROMISING = 1e-3  # error of splines from which on a formula is looked for at once
 LIKELY, LIKELY_ONES = 2.0, 3  # else in the end, from the best, up to this factor
-CHAINS = 6
+PAIRS = 6  # of functions of one input that are tried as chain, sum and product
 
 
 class Shape(NamedTuple):
@@ -77,7 +79,8 @@ def discover(
 
     The search ends with the first formula that is exact to rounding. Else the one is taken that has the smallest
     error on held-out samples, a fifth of the data, complexity considered (see `kan_fast.symbolic.search.rate`). A
-    function of one variable may also be one function of the library of another, `log(1 + x^2)`.
+    function of one variable may also be one function of the library of another, `log(1 + x^2)`, or the sum or product
+    of two, `x^2 + sin(x)`.
 
     What another network has learnt is data as well: `KAN.discover((x, net(x)))` with a `net` that solves a differential
     equation.
@@ -114,8 +117,9 @@ def discover(
             if error < min([PROMISING, *(formula.error for formula in found)]):
                 found += _formula(trial, data, functions)
             others.append((error, trial))
-        if x.shape[1] == 1 and not _exact(found, data):
-            found += _chains(cls, data, functions)
+        for two in (_chains, _sums, _products) if x.shape[1] == 1 else ():
+            if not _exact(found, data):
+                found += two(cls, data, distinct(functions))
         if _exact(found, data):
             break
     least = min(error for error, _ in others)
@@ -190,12 +194,28 @@ def _formula(trial: Trial, data: Data, functions: Sequence[Function]) -> list[Tr
 def _chains(cls: type[KAN], data: Data, functions: Sequence[Function]) -> list[Trial]:
     """Networks [1, 1, 1] of two functions of the library."""
     trials = []
-    for chain in chains(data.x[:, 0], data.y[:, 0], functions, CHAINS):
+    for chain in chains(data.x[:, 0], data.y[:, 0], functions, PAIRS):
         model = cls([1, 1, 1], grid=1, dtype=torch.float64, seed=0)
         model.layers[0].fix(0, 0, chain.inner, chain.inner_affine)
         model.layers[1].fix(0, 0, chain.outer, chain.outer_affine)
         trials.append(refit(model, data, 30))
     return [trial for trial in trials if trial.error < math.inf]
+
+
+def _sums(cls: type[KAN], data: Data, functions: Sequence[Function], multiply: bool = False) -> list[Trial]:
+    """Networks [1, 2, 1] that add two functions of the library, or [1, [0, 1], 1] that multiply them."""
+    trials = []
+    for pair in pairs(data.x[:, 0], data.y[:, 0], functions, PAIRS, multiply):
+        model = cls([1, [0, 1] if multiply else 2, 1], grid=1, dtype=torch.float64, seed=0)
+        first, last = model.layers
+        first.fix_many([(0, 0), (1, 0)], pair.functions, pair.affine)
+        last.fix_many([(0, i) for i in range(last.in_features)], ["x"] * last.in_features)
+        torch.nn.init.constant_(last.get_parameter("bias"), pair.constant)
+        trials.append(refit(model, data, 30))
+    return [trial for trial in trials if trial.error < math.inf]
+
+
+_products = partial(_sums, multiply=True)
 
 
 def _exact(found: Sequence[Trial], data: Data) -> bool:

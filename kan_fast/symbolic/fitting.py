@@ -116,7 +116,8 @@ def _fit(x: Tensor, y: Tensor, functions: Sequence[Function], test: Tensor, roun
     pairs, b = pairs._replace(ends=pairs.ends + inward[:, None]), b + inward
 
     f = pairs.evaluate(fit_u)
-    c, d = best_scale(f, fit_v[pairs.curve])
+    c, d = best_scale(f[:, None], fit_v[pairs.curve])
+    c = c[:, 0]
     lost = (rounding * c * f.abs().amax(1)).square()
     r2 = []
     for part_u, part_v in ((fit_u, fit_v), (u[:, test], v[:, test])):
@@ -183,7 +184,7 @@ class _Pairs(NamedTuple):
         def model(ends: Tensor) -> tuple[Tensor, Tensor]:
             z = torch.lerp(ends[:, :1], ends[:, 1:], share)
             f, slope = evaluate(self.functions, self.function, z, slope=True)
-            return f, torch.stack([slope * (1 - share), slope * share], 1)
+            return f[:, None], torch.stack([slope * (1 - share), slope * share], 1)
 
         bounds = (self.start[:, None].expand_as(self.ends), self.end[:, None].expand_as(self.ends))
         ends, error = descend(model, v[self.curve], self.ends, bounds, steps)
