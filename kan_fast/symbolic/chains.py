@@ -19,7 +19,6 @@ from kan_fast.symbolic.starts import grid
 
 INNER, OUTER = 96, 16  # curves of each function that are tried
 STARTS = 2  # for each pair of functions
-FLOOR = 1e-20  # mean squared error that counts as none
 
 
 class Chain(NamedTuple):
@@ -64,10 +63,11 @@ class _Pairs(NamedTuple):
         """Those of these numbers."""
         return _Pairs(self.functions, *(values[which] for values in self[1:]))
 
-    def cost(self, error: Tensor) -> Tensor:
-        """Bits that are left unexplained, and what the functions cost."""
+    @property
+    def price(self) -> Tensor:
+        """Complexities, `(pairs,)`."""
         price = torch.tensor([f.complexity for f in self.functions])
-        return error.clamp_min(FLOOR).log2() + price[self.inner] + price[self.outer]
+        return price[self.inner] + price[self.outer]
 
     def descend(self, x: Tensor, y: Tensor, steps: int) -> tuple[_Pairs, Tensor]:
         """Fit them better, with the squared errors that this leads to."""

@@ -13,6 +13,7 @@ from kan_fast.functions import Function
 NEAR = 0.02  # of an interval of arguments
 SAMPLES, STEPS = 48, 10
 FINALISTS, FINE_SAMPLES, FINE_STEPS = 100, 150, 25  # pairs of functions that go on
+FLOOR = 1e-20  # mean squared error that counts as none
 
 
 def evaluate(functions: Sequence[Function], which: Tensor, z: Tensor, slope: bool = False) -> tuple[Tensor, Tensor]:
@@ -131,12 +132,13 @@ def _solve(matrix: Tensor, right: Tensor, damping: Tensor) -> Tensor:
 class Fits(Protocol):
     """Fits of pairs of functions to one curve, under way."""
 
-    def select(self: F, which: Tensor) -> F:
-        """Those of these numbers."""
+    @property
+    def price(self) -> Tensor:
+        """What the functions of each cost, in bits that are left unexplained."""
         ...
 
-    def cost(self, error: Tensor) -> Tensor:
-        """Bits that are left unexplained, and what the functions cost."""
+    def select(self: F, which: Tensor) -> F:
+        """Those of these numbers."""
         ...
 
     def descend(self: F, x: Tensor, y: Tensor, steps: int) -> tuple[F, Tensor]:
@@ -148,18 +150,21 @@ F = TypeVar("F", bound=Fits)
 
 
 def tournament(start: Callable[[Tensor, Tensor], F], x: Tensor, y: Tensor, starts: int, count: int) -> F:
-    """The fits of the least cost, the best first: the best start of each pair first, the best pairs with more samples.
+    """The fits of the least cost, the best first: one start of each pair of functions goes on, then the best pairs.
 
     Args:
         start: gives some starts for every pair of functions, one after the other, for x and y.
         x: samples `(n,)` in ascending order.
-        y: values `(n,)`.
+        y: values `(n,)` of variance 1.
         starts: their number for each pair.
         count: number of fits.
     """
+
+    def best(fits: F, error: Tensor, count: int) -> F:
+        return fits.select((error.clamp_min(FLOOR).log2() + fits.price).argsort()[:count])
+
     few, more = (torch.linspace(0, len(x) - 1, min(n, len(x))).round().long() for n in (SAMPLES, FINE_SAMPLES))
     fits, error = start(x[few], y[few]).descend(x[few], y[few], STEPS)
-    error, best = error.view(-1, starts).min(1)
-    fits = fits.select(best + starts * torch.arange(len(best)))
-    fits, error = fits.select(fits.cost(error).argsort()[:FINALISTS]).descend(x[more], y[more], FINE_STEPS)
-    return fits.select(fits.cost(error).argsort()[:count])
+    error, winners = error.view(-1, starts).min(1)
+    fits = best(fits.select(winners + starts * torch.arange(len(winners))), error, FINALISTS)
+    return best(*fits.descend(x[more], y[more], FINE_STEPS), count)

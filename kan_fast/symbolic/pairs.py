@@ -19,7 +19,6 @@ from kan_fast.symbolic.descent import best_scale, descend, evaluate, tournament
 
 CURVES = 96  # of each function that are tried
 STARTS = 2  # for each pair of functions
-FLOOR = 1e-20  # mean squared error that counts as none
 
 
 class Pair(NamedTuple):
@@ -63,10 +62,10 @@ class _State(NamedTuple):
         """Those of these numbers."""
         return _State(self.functions, self.multiply, *(values[numbers] for values in self[2:]))
 
-    def cost(self, error: Tensor) -> Tensor:
-        """Bits that are left unexplained, and what the functions cost."""
-        price = torch.tensor([f.price for f in self.functions])
-        return error.clamp_min(FLOOR).log2() + price[self.which].sum(1)
+    @property
+    def price(self) -> Tensor:
+        """What the functions cost, `(pairs,)`."""
+        return torch.tensor([f.price for f in self.functions])[self.which].sum(1)
 
     def curves(self, x: Tensor, ends: Tensor, slope: bool) -> tuple[Tensor, Tensor]:
         """Values of f and g, and their derivatives in the arguments, `(pairs, 2, n)` each."""
@@ -104,22 +103,23 @@ class _State(NamedTuple):
 
 
 def _start(functions: Sequence[Function], multiply: bool, x: Tensor, y: Tensor) -> _State:
-    """The best of some coarse curves, for every pair of functions; all pairs of curves by matrix products."""
+    """The best of some coarse curves, for every pair of functions; pairs of curves by matrix products."""
     tried = [distinct(f, CURVES, origin=multiply) for f in functions]
-    ends, bounds = (torch.cat([_repeated(t) for t in tensors]) for tensors in zip(*tried, strict=True))
-    share = (1 + x) / 2
-    z = torch.lerp(ends[:, :1], ends[:, 1:], share).view(len(functions), CURVES, -1)
-    curves = torch.cat([f.evaluate(part) for f, part in zip(functions, z, strict=True)])
-    curves = torch.where(curves.isfinite().all(1, keepdim=True), curves, 0)
-    unit = (y - y.mean()) / (y - y.mean()).norm()
-    likeness = (_likeness_of_products if multiply else _likeness_of_sums)(curves, unit)
-    blocks = likeness.view(len(functions), CURVES, len(functions), CURVES).transpose(1, 2).flatten(2)
-    f, g = torch.triu_indices(len(functions), len(functions))
-    best = blocks[f, g].topk(STARTS).indices  # (pairs, STARTS)
-    number = torch.stack([f[:, None] * CURVES + best // CURVES, g[:, None] * CURVES + best % CURVES], 2).flatten(0, 1)
-    which = torch.stack([f, g], 1).repeat_interleave(STARTS, 0)
-    limits = bounds[number].repeat_interleave(2, 1)  # (starts, 4, 2)
-    return _State(functions, multiply, which, ends[number].flatten(1), *limits.unbind(2))
+    ends, bounds = (torch.stack([_repeated(t) for t in tensors]) for tensors in zip(*tried, strict=True))
+    z = torch.lerp(ends[..., :1], ends[..., 1:], (1 + x) / 2)
+    curves = torch.stack([f.evaluate(part) for f, part in zip(functions, z, strict=True)])  # (functions, CURVES, n)
+    curves = torch.where(curves.isfinite().all(2, keepdim=True), curves, 0)
+    likeness = _likeness_of_products if multiply else _likeness_of_sums
+    unit, found = (y - y.mean()) / (y - y.mean()).norm(), []
+    for f, curve in enumerate(curves):
+        blocks = likeness(curve, curves[f:].flatten(0, 1), unit).view(CURVES, -1, CURVES).transpose(0, 1).flatten(1)
+        best = blocks.topk(STARTS).indices  # (functions from f on, STARTS)
+        g = torch.arange(f, len(functions))[:, None].expand_as(best)
+        which = torch.stack([torch.full_like(g, f), g], 2)
+        number = torch.stack([best // CURVES, best % CURVES], 2)
+        limits = bounds[which, number].repeat_interleave(2, 2)  # (..., STARTS, 4, 2)
+        found.append([t.flatten(0, 1) for t in (which, ends[which, number].flatten(2), *limits.unbind(3))])
+    return _State(functions, multiply, *(torch.cat(tensors) for tensors in zip(*found, strict=True)))
 
 
 def _repeated(rows: Tensor) -> Tensor:
@@ -127,18 +127,17 @@ def _repeated(rows: Tensor) -> Tensor:
     return rows.repeat(-(-CURVES // len(rows)), 1)[:CURVES]
 
 
-def _likeness_of_sums(curves: Tensor, unit: Tensor) -> Tensor:
-    """R2 of the best combination of two curves, for all pairs of them."""
-    curves = curves - curves.mean(1, keepdim=True)
-    curves = curves / curves.norm(dim=1, keepdim=True).clamp_min(1e-300)
-    along, gram = curves @ unit, curves @ curves.T
-    explained = along[:, None].square() + along.square() - 2 * along[:, None] * along * gram
+def _likeness_of_sums(f: Tensor, g: Tensor, unit: Tensor) -> Tensor:
+    """R2 of the best combination of each two curves, `(m, n)` and `(k, n)` to `(m, k)`."""
+    f, g = (curves - curves.mean(1, keepdim=True) for curves in (f, g))
+    f, g = (curves / curves.norm(dim=1, keepdim=True).clamp_min(1e-300) for curves in (f, g))
+    a, b, gram = (f @ unit)[:, None], g @ unit, f @ g.T
     rest = 1 - gram.square()
-    return torch.where(rest > 1e-6, explained / rest, -1)
+    return torch.where(rest > 1e-6, (a.square() + b.square() - 2 * a * b * gram) / rest, -1)
 
 
-def _likeness_of_products(curves: Tensor, unit: Tensor) -> Tensor:
-    """R2 of the product of two curves, for all pairs of them."""
-    curves = curves / curves.abs().amax(1, keepdim=True).clamp_min(1e-300)
-    variance = curves.square() @ curves.square().T - (curves @ curves.T).square() / curves.shape[1]
-    return torch.where(variance > 1e-9, ((curves * unit) @ curves.T).square() / variance, -1)
+def _likeness_of_products(f: Tensor, g: Tensor, unit: Tensor) -> Tensor:
+    """R2 of the product of each two curves."""
+    f, g = (curves / curves.abs().amax(1, keepdim=True).clamp_min(1e-300) for curves in (f, g))
+    variance = f.square() @ g.square().T - (f @ g.T).square() / f.shape[1]
+    return torch.where(variance > 1e-9, ((f * unit) @ g.T).square() / variance, -1)
