@@ -110,6 +110,18 @@ def test_a_constant_is_a_formula():
     assert not model.layers[0].present.any()
 
 
+@pytest.mark.parametrize("lib", [["x"], ["0"]])
+@pytest.mark.parametrize("varies", [True, False])
+def test_few_functions_and_an_input_that_never_changes(lib, varies):
+    x = samples(1, 0.5, 2.5, n=60)
+    y = torch.sin(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = KAN.discover((x if varies else torch.ones_like(x), y), lib=lib, progress=False)
+    error = (model(x if varies else torch.ones_like(x)) - y).square().mean()
+    assert error <= 1.1 * y.var()
+
+
 def test_without_a_formula_it_says_so():
     x = samples(1, 0, 1)
     y = (x + (5 * x).floor() / 3) * torch.sin(9 * x)

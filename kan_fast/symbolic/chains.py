@@ -42,6 +42,8 @@ def chains(x: Tensor, y: Tensor, functions: Sequence[Function], count: int) -> l
         count: number of chains, each of another pair of functions.
     """
     functions = [f for f in functions if f.complexity > 1]
+    if not functions:
+        return []
     x, order = x.sort()
     y = ((y - y.mean()) / y.std(correction=0))[order]
     return tournament(partial(_start, functions), x, y, STARTS, count).chains(x, y)

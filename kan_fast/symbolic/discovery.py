@@ -19,7 +19,7 @@ from kan_fast.options import integer
 from kan_fast.symbolic.chains import chains
 from kan_fast.symbolic.fitting import held_out, plain
 from kan_fast.symbolic.pairs import pairs
-from kan_fast.symbolic.search import Data, Trial, distinct, priced, rate, refit, snap, thin
+from kan_fast.symbolic.search import Data, Trial, distinct, priced, rate, refit, simplify, snap, thin
 
 if TYPE_CHECKING:
     from kan_fast.network import KAN
@@ -117,8 +117,8 @@ def discover(
             if error < min([PROMISING, *(formula.error for formula in found)]):
                 found += _formula(trial, data, functions)
             others.append((error, trial))
-        for two in (_chains, _sums, _products) if x.shape[1] == 1 else ():
-            if not _exact(found, data):
+        for two in (_chains, _sums, _products):
+            if data.x.shape[1] == 1 and data.x.any() and not _exact(found, data):
                 found += two(cls, data, distinct(functions))
         if _exact(found, data):
             break
@@ -199,7 +199,7 @@ def _chains(cls: type[KAN], data: Data, functions: Sequence[Function]) -> list[T
         model.layers[0].fix(0, 0, chain.inner, chain.inner_affine)
         model.layers[1].fix(0, 0, chain.outer, chain.outer_affine)
         trials.append(refit(model, data, 30))
-    return [trial for trial in trials if trial.error < math.inf]
+    return _simplified(trials, data)
 
 
 def _sums(cls: type[KAN], data: Data, functions: Sequence[Function], multiply: bool = False) -> list[Trial]:
@@ -212,10 +212,19 @@ def _sums(cls: type[KAN], data: Data, functions: Sequence[Function], multiply: b
         last.fix_many([(0, i) for i in range(last.in_features)], ["x"] * last.in_features)
         torch.nn.init.constant_(last.get_parameter("bias"), pair.constant)
         trials.append(refit(model, data, 30))
-    return [trial for trial in trials if trial.error < math.inf]
+    return _simplified(trials, data)
 
 
 _products = partial(_sums, multiply=True)
+
+
+def _simplified(trials: Sequence[Trial], data: Data) -> list[Trial]:
+    """Those that are defined on the samples, and the best of them with lines and constants where that pays."""
+    trials = [trial for trial in trials if trial.error < math.inf]
+    if not trials:
+        return []
+    best = _best(trials, data)
+    return [*trials, simplify(best, priced(data, best.error))]
 
 
 def _exact(found: Sequence[Trial], data: Data) -> bool:

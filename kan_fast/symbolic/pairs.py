@@ -22,12 +22,11 @@ STARTS = 2  # for each pair of functions
 
 
 class Pair(NamedTuple):
-    """Two functions with their affine parameters, to be added or multiplied, and a constant d to be added."""
+    """Two functions with their affine parameters, and a constant to be added to their sum or product."""
 
     functions: tuple[Function, Function]
     affine: Tensor  # (2, 4)
     constant: float
-    multiply: bool
 
 
 @torch.no_grad()
@@ -42,6 +41,8 @@ def pairs(x: Tensor, y: Tensor, functions: Sequence[Function], count: int, multi
         multiply: whether it is products, not sums.
     """
     functions = [f for f in functions if f.complexity]
+    if not functions:
+        return []
     x, order = x.sort()
     y = y[order]
     unit = (y - y.mean()) / y.std(correction=0)
@@ -97,7 +98,7 @@ class _State(NamedTuple):
         scale = torch.cat([c, torch.ones_like(c)], 1) if self.multiply else c
         affine = torch.stack([(last - first) / 2, (last + first) / 2, scale, torch.zeros_like(scale)], 2)
         return [
-            Pair((self.functions[f], self.functions[g]), parameters, constant, self.multiply)
+            Pair((self.functions[f], self.functions[g]), parameters, constant)
             for (f, g), parameters, constant in zip(self.which.tolist(), affine, d.tolist(), strict=True)
         ]
 
@@ -108,12 +109,15 @@ def _start(functions: Sequence[Function], multiply: bool, x: Tensor, y: Tensor) 
     ends, bounds = (torch.stack([_repeated(t) for t in tensors]) for tensors in zip(*tried, strict=True))
     z = torch.lerp(ends[..., :1], ends[..., 1:], (1 + x) / 2)
     curves = torch.stack([f.evaluate(part) for f, part in zip(functions, z, strict=True)])  # (functions, CURVES, n)
-    curves = torch.where(curves.isfinite().all(2, keepdim=True), curves, 0)
+    here = torch.tensor([len(rows) for rows, _ in tried])[:, None] > torch.arange(CURVES)  # the others are repeated
+    here &= curves.isfinite().all(2)
+    curves = curves.where(here[..., None], 0)
     likeness = _likeness_of_products if multiply else _likeness_of_sums
     unit, found = (y - y.mean()) / (y - y.mean()).norm(), []
     for f, curve in enumerate(curves):
-        blocks = likeness(curve, curves[f:].flatten(0, 1), unit).view(CURVES, -1, CURVES).transpose(0, 1).flatten(1)
-        best = blocks.topk(STARTS).indices  # (functions from f on, STARTS)
+        blocks = likeness(curve, curves[f:].flatten(0, 1), unit).view(CURVES, -1, CURVES).transpose(0, 1)
+        both = here[f, :, None] & here[f:, None]
+        best = blocks.where(both, -1).flatten(1).topk(STARTS).indices  # (functions from f on, STARTS)
         g = torch.arange(f, len(functions))[:, None].expand_as(best)
         which = torch.stack([torch.full_like(g, f), g], 2)
         number = torch.stack([best // CURVES, best % CURVES], 2)
