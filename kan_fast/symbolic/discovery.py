@@ -119,7 +119,7 @@ def discover(
             others.append((error, trial))
         for two in (_chains, _sums, _products):
             if data.x.shape[1] == 1 and data.x.any() and not _exact(found, data):
-                found += two(cls, data, distinct(functions))
+                found += two(cls, data, functions)
         if _exact(found, data):
             break
     least = min(error for error, _ in others)
@@ -205,7 +205,7 @@ def _chains(cls: type[KAN], data: Data, functions: Sequence[Function]) -> list[T
 def _sums(cls: type[KAN], data: Data, functions: Sequence[Function], multiply: bool = False) -> list[Trial]:
     """Networks [1, 2, 1] that add two functions of the library, or [1, [0, 1], 1] that multiply them."""
     trials = []
-    for pair in pairs(data.x[:, 0], data.y[:, 0], functions, PAIRS, multiply):
+    for pair in pairs(data.x[:, 0], data.y[:, 0], distinct(functions), PAIRS, multiply):
         model = cls([1, [0, 1] if multiply else 2, 1], grid=1, dtype=torch.float64, seed=0)
         first, last = model.layers
         first.fix_many([(0, 0), (1, 0)], pair.functions, pair.affine)
