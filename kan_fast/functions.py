@@ -36,6 +36,7 @@ class Function:
         degree: n if `f(s z) = s^n f(z)` plus a constant for all s > 0, so that a scale of the argument tells nothing.
         translates: whether `f(z + t)` is `f(z)` times a constant plus a constant for all t, so that an origin tells
             nothing.
+        jump: the argument where it jumps from one constant to another, if that is all that it does.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Function:
     period: float | None = None
     degree: float | None = None
     translates: bool = False
+    jump: float | None = None
 
     @property
     def price(self) -> float:
@@ -175,7 +177,7 @@ LIBRARY: dict[str, Function] = {
         Function("exp", torch.exp, "exp(z)", 2, translates=True),
         Function("log", torch.log, "log(z)", 2, (0, math.inf), pole=0, degree=0),
         Function("abs", torch.abs, "Abs(z)", 3, parity=1, degree=1),
-        Function("sgn", lambda z: torch.where(z.isnan(), z, torch.sign(z)), "sign(z)", 3, parity=-1, degree=0),
+        Function("sgn", lambda z: torch.where(z.isnan(), z, torch.sign(z)), "sign(z)", 3, parity=-1, degree=0, jump=0),
         Function("sin", torch.sin, "sin(z)", 2, parity=-1, period=2 * math.pi),
         Function("cos", torch.cos, "cos(z)", 2, parity=1, period=2 * math.pi),
         Function("tan", torch.tan, "tan(z)", 3, pole=math.pi / 2, parity=-1, period=math.pi),

@@ -148,14 +148,10 @@ class KANLinear(nn.Module):
     @property
     def spline_mask(self) -> Tensor | None:
         """Which edges `(out, in)` are splines, neither masked nor symbolic; None if all are."""
-        if self.mask is None:
-            return None if self.symbolic is None else ~self.symbolic.where
-        if self.mask.dtype != torch.bool or self.mask.shape != self.spline_weight.shape[:2]:
-            raise ValueError(
-                f"mask must be bool and of the shape (out, in) = {tuple(self.spline_weight.shape[:2])}, got "
-                f"{self.mask.dtype} and {tuple(self.mask.shape)}; for one of numbers take mask != 0"
-            )
-        return self.mask if self.symbolic is None else self.mask & ~self.symbolic.where
+        mask = self._checked_mask()
+        if self.symbolic is None:
+            return mask
+        return ~self.symbolic.where if mask is None else mask & ~self.symbolic.where
 
     @property
     def splines(self) -> Tensor:
@@ -172,7 +168,7 @@ class KANLinear(nn.Module):
 
     def has_splines(self) -> bool:
         """Whether some edge is a spline; without one, splines are not evaluated."""
-        return self.symbolic is None or self.symbolic.leaves_some(self.mask)
+        return self.symbolic is None or self.symbolic.leaves_some(self._checked_mask())
 
     def unused_parameters(self) -> list[nn.Parameter]:
         """Parameters without effect: those of the splines if no edge is one."""
@@ -195,10 +191,9 @@ class KANLinear(nn.Module):
             affine: (a, b, c, d), trained with the other parameters.
 
         Raises:
-            ValueError: there is no such edge or function, or affine parameters are not four finite numbers.
+            TypeError, ValueError: there is no such edge or function, or affine parameters are not four finite numbers.
         """
-        values = affine if isinstance(affine, Tensor) else torch.as_tensor(affine, dtype=torch.float64)
-        self.fix_many([(output, input)], [function], values[None])
+        self.fix_many([(output, input)], [function], _numbers("affine", affine)[None])
 
     @torch.no_grad()
     def fix_many(
@@ -207,7 +202,8 @@ class KANLinear(nn.Module):
         """`fix` for several edges (output, input) at once, with affine parameters `(n, 4)`; None for x itself."""
         self._check_unsharded("fix")
         new, like = [(integer("output", o, 0), integer("input", i, 0)) for o, i in edges], self.spline_weight
-        values = like.new_tensor([[1.0, 0, 1, 0]]).expand(len(new), 4) if affine is None else affine.detach().to(like)
+        plain = [(1.0, 0.0, 1.0, 0.0)] * len(new)
+        values = _numbers("affine", plain if affine is None else affine).to(like)
         if not values.isfinite().all():
             raise ValueError(f"affine parameters must be finite, got {values.tolist()}")
         added = SymbolicEdges((self.out_features, self.in_features), new, functions, values)
@@ -422,6 +418,15 @@ class KANLinear(nn.Module):
     def _base_name(self) -> str:
         return self.base if isinstance(self.base, str) else getattr(self.base, "__name__", type(self.base).__name__)
 
+    def _checked_mask(self) -> Tensor | None:
+        mask = self.mask
+        if mask is not None and (mask.dtype != torch.bool or mask.shape != self.spline_weight.shape[:2]):
+            raise ValueError(
+                f"mask must be bool and of the shape (out, in) = {tuple(self.spline_weight.shape[:2])}, got "
+                f"{mask.dtype} and {tuple(mask.shape)}; for one of numbers take mask != 0"
+            )
+        return mask
+
     def _check_movable(self, what: str) -> None:
         if "spline_weight" not in self._parameters:
             raise ValueError(
@@ -538,6 +543,16 @@ def _range(given: Range, in_features: int) -> Range:
             f"each of the {in_features} features"
         )
     return tuple(array.tolist()) if array.ndim == 1 else tuple(map(tuple, array.tolist()))
+
+
+def _numbers(name: str, given: Any) -> Tensor:
+    """A float64 tensor of real numbers; TypeError if they are something else."""
+    try:
+        if not (isinstance(given, Tensor) and given.is_complex()):
+            return torch.as_tensor(given, dtype=torch.float64).detach()
+    except (TypeError, ValueError, RuntimeError):
+        pass
+    raise TypeError(f"{name} must have real numbers, got {given!r}")
 
 
 def _check_distinct_knots(grid_range: Range, grid_size: int, degree: int, dtype: torch.dtype) -> None:

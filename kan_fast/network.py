@@ -15,6 +15,7 @@ from kan_fast.functional import Base
 from kan_fast.linear import KANLinear
 from kan_fast.nodes import Nodes, levels
 from kan_fast.options import integer, listed, real
+from kan_fast.pykan import tolerant
 from kan_fast.symbolic import discovery, formula, report, snapping
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class KAN(nn.Module):
     layers: Sequence[KANLinear]
     nodes: Sequence[Nodes]
 
+    @tolerant
     def __init__(
         self,
         width: Sequence[int | Sequence[int]],
@@ -248,24 +250,24 @@ class KAN(nn.Module):
             inputs = flow.record(self, self.layers, x)[1]
         return [layer.coverage(samples) for layer, samples in zip(self.layers, inputs, strict=True)]
 
-    fit = training.fit
+    fit = tolerant(training.fit)
     saveckpt = storage.save
     loadckpt = classmethod(storage.load)
     multistart = multistart.multistart
-    attribute = attribution.attribute
-    plot = plots.plot
+    attribute = tolerant(attribution.attribute)
+    plot = tolerant(plots.plot)
     plot_edge = plots.plot_edge
     prune = pruning.prune
-    prune_node = pruning.prune_node
-    prune_edge = pruning.prune_edge
-    prune_input = pruning.prune_input
-    remove_edge = pruning.remove_edge
-    remove_node = pruning.remove_node
-    suggest_symbolic = snapping.suggest_symbolic
-    fix_symbolic = snapping.fix_symbolic
-    unfix_symbolic = snapping.unfix_symbolic
-    unfix_symbolic_all = snapping.unfix_symbolic_all
-    auto_symbolic = snapping.auto_symbolic
+    prune_node = tolerant(pruning.prune_node)
+    prune_edge = tolerant(pruning.prune_edge)
+    prune_input = tolerant(pruning.prune_input)
+    remove_edge = tolerant(pruning.remove_edge)
+    remove_node = tolerant(pruning.remove_node)
+    suggest_symbolic = tolerant(snapping.suggest_symbolic)
+    fix_symbolic = tolerant(snapping.fix_symbolic)
+    unfix_symbolic = tolerant(snapping.unfix_symbolic)
+    unfix_symbolic_all = tolerant(snapping.unfix_symbolic_all)
+    auto_symbolic = tolerant(snapping.auto_symbolic)
     discover = classmethod(discovery.discover)
     symbolic_formula = formula.symbolic_formula
     formula_report = report.formula_report

@@ -239,7 +239,7 @@ def fit(
                     "activation is NaN or infinite. The parameters of the last good step are restored; a smaller lr, "
                     "other data scaling or a smooth loss_fn may help",
                     RuntimeWarning,
-                    stacklevel=2,
+                    stacklevel=3,  # `KAN.fit` is `tolerant`
                 )
             except KeyboardInterrupt:
                 loop.objective.restore()
@@ -354,5 +354,5 @@ def _warn_if_outside(model: KAN, x: Tensor) -> None:
             "update_grid=True, scale the inputs, or give the network a grid_range that covers them: "
             f"the data reach from {x.min().item():.4g} to {x.max().item():.4g}",
             UserWarning,
-            stacklevel=3,
+            stacklevel=4,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import ctypes
 import math
+import time
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from kan_fast.functions import LIBRARY, add_symbolic, find
 from kan_fast.symbolic.code import c_source, latex, numpy_function, numpy_source
 from kan_fast.symbolic.constants import recognised, rounded
 from kan_fast.symbolic.normal import Combination, applied, product
+from kan_fast.symbolic.simplify import expanded_terms
 
 x, y = sympy.symbols("x y")
 
@@ -126,6 +128,21 @@ def test_names_of_inputs():
     assert given == [a, sympy.log(b)] and formulas[0].free_symbols == {a, b}
     with pytest.raises(ValueError, match=r"var must have an entry for each of the 2 inputs, got 1: \['a'\]"):
         model.symbolic_formula(["a"])
+
+
+@pytest.mark.parametrize(
+    ("var", "message"),
+    [
+        (["a", "a"], "another symbol for every input, got a twice"),
+        (["x", x], "another symbol for every input, got x twice"),
+        ("ab", "var must be a list"),
+        (["a", None], "names, symbols or expressions, got None"),
+        (["a", ""], "names, symbols or expressions, got ''"),
+    ],
+)
+def test_bad_names_of_inputs(var, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        network().symbolic_formula(var)
 
 
 def test_pruned_inputs_keep_their_names():
@@ -321,6 +338,35 @@ def test_simplify_finds_a_product_in_squares():
     model.layers[1].fix_many([(0, 0), (0, 1)], ["x^2"] * 2, torch.tensor([[1, 0, 0.25, 0], [1, 0, -0.25, 0]]))
     assert str(model.symbolic_formula(simplify=True)[0][0]) == "x_1*x_2"
     assert model.symbolic_formula()[0][0].count_ops() > 4
+
+
+@pytest.mark.parametrize(
+    ("width", "names"),
+    [
+        ([2, 1, 1], [["1/x^4", "x^5"], ["sgn"]]),
+        ([3, [0, 2], 1], [["x^4", "x^3", "x^2"] * 4, ["x^4", "x^3"]]),
+    ],
+)
+def test_simplify_takes_little_time(width, names):
+    """sympy's simplify takes from ten seconds to minutes for these."""
+    model = KAN(width, dtype=torch.float64)
+    for layer, functions in zip(model.layers, names, strict=True):
+        edges = [(o, i) for o in range(layer.out_features) for i in range(layer.in_features)]
+        layer.fix_many(edges, functions, 0.1 + torch.rand(len(edges), 4, dtype=torch.float64))
+    start = time.perf_counter()
+    (formula,), symbols = model.symbolic_formula(simplify=True)
+    assert time.perf_counter() - start < 5
+    points = 0.5 + torch.rand(20, width[0], dtype=torch.float64)
+    values = torch.from_numpy(numpy_function([formula], symbols)(points.numpy()))
+    torch.testing.assert_close(values, model(points), rtol=1e-6, atol=0)
+
+
+def test_expanded_terms_bound_what_expand_gives():
+    for expression in ((x + 1.5) ** 3 * (y + 2) + x, sympy.exp((x + y + 0.5) ** 2) * (x + 1) ** 2, (x + 2) ** -2 + 1):
+        expanded = sympy.expand(expression)
+        longest = max(len(sympy.Add.make_args(part)) for part in sympy.preorder_traversal(expanded))
+        assert longest <= expanded_terms(expression) <= 3 * longest
+    assert expanded_terms((x + y + 1) ** 1000) == 501
 
 
 # Source code

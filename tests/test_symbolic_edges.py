@@ -159,6 +159,21 @@ def test_errors(call, message):
         call(KANLinear(2, 3))
 
 
+@pytest.mark.parametrize("affine", ["abc", [1.0, "b", 1.0, 0.0], None, torch.ones(4, dtype=torch.complex64)])
+def test_affine_parameters_that_are_no_numbers(affine):
+    with pytest.raises(TypeError, match="affine must have real numbers, got"):
+        KANLinear(2, 1).fix(0, 0, "sin", affine)
+
+
+@pytest.mark.parametrize("inputs", [1, 2])
+def test_masks_of_numbers_are_refused(inputs):
+    layer = KANLinear(2, 1)
+    layer.fix_many([(0, i) for i in range(inputs)], ["sin"] * inputs)
+    layer.mask = torch.ones(1, 2)
+    with pytest.raises(ValueError, match=r"mask must be bool .* take mask != 0"):
+        layer(torch.zeros(3, 2))
+
+
 # Derivatives
 
 

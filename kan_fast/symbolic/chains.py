@@ -7,21 +7,18 @@ nothing about f and g.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from kan_fast.functions import Function
-from kan_fast.symbolic.descent import best_scale, descend, evaluate
+from kan_fast.symbolic.descent import best_scale, descend, evaluate, tournament
 from kan_fast.symbolic.starts import grid
 
 INNER, OUTER = 96, 16  # curves of each function that are tried
 STARTS = 2  # for each pair of functions
-SAMPLES, STEPS = 48, 10
-FINALISTS, FINE_SAMPLES, FINE_STEPS = 100, 150, 25  # pairs that go on
-FLOOR = 1e-20  # mean squared error that counts as none
 
 
 class Chain(NamedTuple):
@@ -45,14 +42,11 @@ def chains(x: Tensor, y: Tensor, functions: Sequence[Function], count: int) -> l
         count: number of chains, each of another pair of functions.
     """
     functions = [f for f in functions if f.complexity > 1]
+    if not functions:
+        return []
     x, order = x.sort()
     y = ((y - y.mean()) / y.std(correction=0))[order]
-    few, more = (torch.linspace(0, len(x) - 1, min(n, len(x))).round().long() for n in (SAMPLES, FINE_SAMPLES))
-    pairs, error = _start(functions, x[few], y[few]).descend(x[few], y[few], STEPS)
-    error, best = error.view(-1, STARTS).min(1)
-    pairs = pairs.select(best + STARTS * torch.arange(len(best)))
-    pairs, error = pairs.select(pairs.cost(error).argsort()[:FINALISTS]).descend(x[more], y[more], FINE_STEPS)
-    return pairs.select(pairs.cost(error).argsort()[:count]).chains(x, y)
+    return tournament(partial(_start, functions), x, y, STARTS, count).chains(x, y)
 
 
 class _Pairs(NamedTuple):
@@ -71,10 +65,11 @@ class _Pairs(NamedTuple):
         """Those of these numbers."""
         return _Pairs(self.functions, *(values[which] for values in self[1:]))
 
-    def cost(self, error: Tensor) -> Tensor:
-        """Bits that are left unexplained, and what the functions cost."""
+    @property
+    def price(self) -> Tensor:
+        """Complexities, `(pairs,)`."""
         price = torch.tensor([f.complexity for f in self.functions])
-        return error.clamp_min(FLOOR).log2() + price[self.inner] + price[self.outer]
+        return price[self.inner] + price[self.outer]
 
     def descend(self, x: Tensor, y: Tensor, steps: int) -> tuple[_Pairs, Tensor]:
         """Fit them better, with the squared errors that this leads to."""
@@ -86,7 +81,9 @@ class _Pairs(NamedTuple):
             along = (1 + (g - self.centre[:, None]) / self.half[:, None]) / 2
             f, slope = evaluate(self.functions, self.outer, torch.lerp(r, s, along), slope=True)
             through = slope * (s - r) / 2 * rise / self.half[:, None]
-            return f, torch.stack([through * (1 - share), through * share, slope * (1 - along), slope * along], 1)
+            return f[:, None], torch.stack(
+                [through * (1 - share), through * share, slope * (1 - along), slope * along], 1
+            )
 
         ends, error = descend(model, y.expand(share.shape), self.ends, (self.low, self.high), steps)
         return self._replace(ends=ends), error
@@ -98,11 +95,11 @@ class _Pairs(NamedTuple):
         g = evaluate(self.functions, self.inner, torch.lerp(p, q, share))[0]
         along = (1 + (g - self.centre[:, None]) / self.half[:, None]) / 2
         f = evaluate(self.functions, self.outer, torch.lerp(r, s, along))[0]
-        c, d = best_scale(f, y.expand(f.shape))
-        error = (c[:, None] * f + d[:, None] - y).square().mean(1)
+        c, d = best_scale(f[:, None], y.expand(f.shape))
+        error = (c * f + d[:, None] - y).square().mean(1)
         p, q, r, s = self.ends.unbind(1)
         inner = torch.stack([(q - p) / 2, (q + p) / 2, 1 / self.half, -self.centre / self.half], 1)
-        outer = torch.stack([(s - r) / 2, (s + r) / 2, c, d], 1)
+        outer = torch.stack([(s - r) / 2, (s + r) / 2, c[:, 0], d], 1)
         return [
             Chain(self.functions[i], inner_affine, self.functions[o], outer_affine, e)
             for i, inner_affine, o, outer_affine, e in zip(
@@ -116,7 +113,7 @@ def _start(functions: Sequence[Function], x: Tensor, y: Tensor) -> _Pairs:
     share, unit = (1 + x) / 2, (y - y.mean()) / (y - y.mean()).norm()
     found = []
     for inner, g in enumerate(functions):
-        ends, bounds = _distinct(g, INNER)
+        ends, bounds = distinct(g, INNER)
         curve = g.evaluate(torch.lerp(ends[:, :1], ends[:, 1:], share))
         low, high = curve.aminmax(dim=1)
         defined = low.isfinite() & high.isfinite() & (high > low)
@@ -124,7 +121,7 @@ def _start(functions: Sequence[Function], x: Tensor, y: Tensor) -> _Pairs:
         along = ((1 + (curve - centre[:, None]) / half[:, None]) / 2)[defined, None]  # (curves, 1, n)
         ends, bounds, centre, half = (t[defined] for t in (ends, bounds, centre, half))
         for outer, f in enumerate(functions):
-            outer_ends, outer_bounds = _distinct(f, OUTER)
+            outer_ends, outer_bounds = distinct(f, OUTER)
             values = f.evaluate(torch.lerp(outer_ends[:, :1], outer_ends[:, 1:], along))  # (curves, outer curves, n)
             values = values - values.mean(2, keepdim=True)
             likeness = (values @ unit).square() / values.square().sum(2)
@@ -137,9 +134,16 @@ def _start(functions: Sequence[Function], x: Tensor, y: Tensor) -> _Pairs:
 
 
 @lru_cache(maxsize=256)
-def _distinct(function: Function, count: int) -> tuple[Tensor, Tensor]:
-    """Intervals of arguments with curves as different as can be, the most different first, and their bounds."""
+def distinct(function: Function, count: int, origin: bool = False) -> tuple[Tensor, Tensor]:
+    """Intervals of arguments with curves as different as can be, the most different first, and their bounds.
+
+    With `origin`, curves that differ by a constant are different.
+    """
     first, last, start, end, curve, defined = grid(function)
+    if origin:
+        share = torch.linspace(0, 1, curve.shape[2], dtype=torch.float64)
+        raw = function.evaluate(torch.lerp(first[..., None], last[..., None], share))
+        curve = (raw / raw.norm(dim=2, keepdim=True)).nan_to_num(0, 0, 0).float()
     defined = defined & curve.any(2)
     ends = torch.stack([first, last], 2)[defined]
     bounds = torch.stack([start, end], 1)[:, None].expand(*first.shape, 2)[defined]

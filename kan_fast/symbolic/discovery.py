@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -17,7 +18,8 @@ from kan_fast.functions import Function, select
 from kan_fast.options import integer
 from kan_fast.symbolic.chains import chains
 from kan_fast.symbolic.fitting import held_out, plain
-from kan_fast.symbolic.search import Data, Trial, priced, rate, refit, snap, thin
+from kan_fast.symbolic.pairs import pairs
+from kan_fast.symbolic.search import Data, Trial, distinct, priced, rate, refit, simplify, snap, thin
 
 if TYPE_CHECKING:
     from kan_fast.network import KAN
@@ -26,10 +28,12 @@ LEAST = 40  # samples
 HELD_OUT = 0.2  # share of the samples
 EXACT = 1e-20  # mean squared error, in units of the variance, that is rounding of float64
 STARTS, STEPS = 4, 25  # of the first training
-GRIDS, FINE_STEPS = (3, 6, 12, 24), 12
+PATIENCE = 4  # steps without progress after which training ends
+FIRST_GRID = 3
+COARSE, FINE, REFINED_STEPS = (6,), (12, 24), 12  # grids before and after edges are left out, and steps on each
 PROMISING = 1e-3  # error of splines from which on a formula is looked for at once
 LIKELY, LIKELY_ONES = 2.0, 3  # else in the end, from the best, up to this factor
-CHAINS = 6
+PAIRS = 6  # of functions of one input that are tried as chain, sum and product
 
 
 class Shape(NamedTuple):
@@ -75,7 +79,8 @@ def discover(
 
     The search ends with the first formula that is exact to rounding. Else the one is taken that has the smallest
     error on held-out samples, a fifth of the data, complexity considered (see `kan_fast.symbolic.search.rate`). A
-    function of one variable may also be one function of the library of another, `log(1 + x^2)`.
+    function of one variable may also be one function of the library of another, `log(1 + x^2)`, or the sum or product
+    of two, `x^2 + sin(x)`.
 
     What another network has learnt is data as well: `KAN.discover((x, net(x)))` with a `net` that solves a differential
     equation.
@@ -107,13 +112,14 @@ def discover(
     others: list[tuple[float, Trial]] = []  # networks from which no formula was made, with the error of their splines
     for group in tqdm(shapes(x.shape[1]), disable=not progress):
         for shape in group:
-            trial = _train(cls, shape, data, seed)
-            error = _refine(trial, data, GRIDS).error
+            trial = _refine(_train(cls, shape, data, seed), data, COARSE)
+            error = _refine(trial, data, FINE).error
             if error < min([PROMISING, *(formula.error for formula in found)]):
                 found += _formula(trial, data, functions)
             others.append((error, trial))
-        if x.shape[1] == 1 and not _exact(found, data):
-            found += _chains(cls, data, functions)
+        for two in (_chains, _sums, _products):
+            if data.x.shape[1] == 1 and data.x.any() and not _exact(found, data):
+                found += two(cls, data, functions)
         if _exact(found, data):
             break
     least = min(error for error, _ in others)
@@ -135,54 +141,90 @@ def discover(
 
 def _train(cls: type[KAN], shape: Shape, data: Data, seed: int) -> Trial:
     """The best of several starts on a coarse grid."""
-    model = cls(shape.width, grid=GRIDS[0], base="identity", extrapolation="linear", seed=seed, dtype=torch.float64)
-    last = model.layers[-1]
-    if shape.adds:
-        last.fix_many([(0, i) for i in range(last.in_features)], ["x"] * last.in_features)
-        last.requires_grad_(False)
-    model.multistart(
-        (data.x, data.y),
-        STARTS if len(shape.width) > 2 else 1,
-        "LM",
-        STEPS,
-        seed=seed,
-        stop_grid_update_step=STEPS // 2,
-        progress=False,
-    )
-    last.requires_grad_(True)
+    trials: list[Trial] = []
+    for start in range(STARTS if len(shape.width) > 2 else 1):
+        model = cls(
+            shape.width,
+            grid=FIRST_GRID,
+            base="identity",
+            extrapolation="linear",
+            seed=STARTS * seed + start,
+            dtype=torch.float64,
+        )
+        last = model.layers[-1]
+        if shape.adds:
+            last.fix_many([(0, i) for i in range(last.in_features)], ["x"] * last.in_features)
+            last.requires_grad_(False)
+        trials.append(_fit(model, data, STEPS))
+        last.requires_grad_(True)
+        if trials[-1].error < PROMISING:
+            break
+    return min(trials, key=lambda trial: trial.error)
+
+
+def _fit(model: KAN, data: Data, steps: int) -> Trial:
+    """Train in place, as long as that leads on."""
+    losses: list[float] = []
+
+    def stalled(_: int, entry: dict[str, float]) -> bool:
+        losses.append(entry["train_loss"])
+        return len(losses) > PATIENCE and losses[-1] > 0.98 * losses[-1 - PATIENCE]
+
+    pair = data.x, data.y
+    model.fit(pair, "LM", steps, stop_grid_update_step=steps // 2, callbacks=stalled, progress=False)
     return rate(model, data)
 
 
 def _refine(trial: Trial, data: Data, grids: Sequence[int]) -> Trial:
     """Go on on finer grids as long as that leads on."""
     for grid in grids:
-        if grid <= trial.model.grid:
-            continue
-        finer = trial.model.refine(grid)
-        finer.fit((data.x, data.y), "LM", FINE_STEPS, stop_grid_update_step=FINE_STEPS // 2, progress=False)
-        now = rate(finer, data)
-        if now.error > trial.error:
+        finer = _fit(trial.model.refine(grid), data, REFINED_STEPS)
+        if finer.error > trial.error:
             break
-        trial = now
+        trial = finer
     return trial
 
 
 def _formula(trial: Trial, data: Data, functions: Sequence[Function]) -> list[Trial]:
     """What a coarse network of splines becomes as a formula, if it does."""
-    thinned = thin(_refine(trial, data, GRIDS[:2]), data)
-    formula = snap(_refine(thinned, data, GRIDS[2:]).model, data, functions)
+    formula = snap(_refine(thin(trial, data), data, FINE).model, data, functions)
     return [] if formula is None else [formula]
 
 
 def _chains(cls: type[KAN], data: Data, functions: Sequence[Function]) -> list[Trial]:
     """Networks [1, 1, 1] of two functions of the library."""
     trials = []
-    for chain in chains(data.x[:, 0], data.y[:, 0], functions, CHAINS):
+    for chain in chains(data.x[:, 0], data.y[:, 0], functions, PAIRS):
         model = cls([1, 1, 1], grid=1, dtype=torch.float64, seed=0)
         model.layers[0].fix(0, 0, chain.inner, chain.inner_affine)
         model.layers[1].fix(0, 0, chain.outer, chain.outer_affine)
         trials.append(refit(model, data, 30))
-    return [trial for trial in trials if trial.error < math.inf]
+    return _simplified(trials, data)
+
+
+def _sums(cls: type[KAN], data: Data, functions: Sequence[Function], multiply: bool = False) -> list[Trial]:
+    """Networks [1, 2, 1] that add two functions of the library, or [1, [0, 1], 1] that multiply them."""
+    trials = []
+    for pair in pairs(data.x[:, 0], data.y[:, 0], distinct(functions), PAIRS, multiply):
+        model = cls([1, [0, 1] if multiply else 2, 1], grid=1, dtype=torch.float64, seed=0)
+        first, last = model.layers
+        first.fix_many([(0, 0), (1, 0)], pair.functions, pair.affine)
+        last.fix_many([(0, i) for i in range(last.in_features)], ["x"] * last.in_features)
+        torch.nn.init.constant_(last.get_parameter("bias"), pair.constant)
+        trials.append(refit(model, data, 30))
+    return _simplified(trials, data)
+
+
+_products = partial(_sums, multiply=True)
+
+
+def _simplified(trials: Sequence[Trial], data: Data) -> list[Trial]:
+    """Those that are defined on the samples, and the best of them with lines and constants where that pays."""
+    trials = [trial for trial in trials if trial.error < math.inf]
+    if not trials:
+        return []
+    best = _best(trials, data)
+    return [*trials, simplify(best, priced(data, best.error))]
 
 
 def _exact(found: Sequence[Trial], data: Data) -> bool:
@@ -248,16 +290,18 @@ class _Scales(NamedTuple):
 def _finish(model: KAN, scales: _Scales, x: Tensor) -> KAN:
     """The network for data as they were given, without edges that are constants."""
     first, last = model.layers[0].symbolic, model.layers[-1].symbolic
-    assert first is not None and last is not None and model.layers[-1].bias is not None
-    inputs = first.edges[:, 1]
-    first.affine[:, 0] /= scales.half[inputs]
-    first.affine[:, 1] -= first.affine[:, 0] * scales.centre[inputs]
-    last.affine[:, 2:] *= scales.deviation
+    if first is not None:
+        inputs = first.edges[:, 1]
+        first.affine[:, 0] /= scales.half[inputs]
+        first.affine[:, 1] -= first.affine[:, 0] * scales.centre[inputs]
+    if last is not None:
+        last.affine[:, 2:] *= scales.deviation
+    assert model.layers[-1].bias is not None
     model.layers[-1].bias.mul_(scales.deviation).add_(scales.mean)
     for number, layer in enumerate(model.layers):
-        assert layer.symbolic is not None and layer.bias is not None
-        for (output, input_), function, affine in layer.symbolic.items():
+        for (output, input_), function, affine in [] if layer.symbolic is None else layer.symbolic.items():
             if function.name == "0":
+                assert layer.bias is not None
                 layer.bias[output] += affine[3]
                 model.remove_edge(number, input_, output)
             else:

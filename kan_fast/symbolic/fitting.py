@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -115,7 +116,8 @@ def _fit(x: Tensor, y: Tensor, functions: Sequence[Function], test: Tensor, roun
     pairs, b = pairs._replace(ends=pairs.ends + inward[:, None]), b + inward
 
     f = pairs.evaluate(fit_u)
-    c, d = best_scale(f, fit_v[pairs.curve])
+    c, d = best_scale(f[:, None], fit_v[pairs.curve])
+    c = c[:, 0]
     lost = (rounding * c * f.abs().amax(1)).square()
     r2 = []
     for part_u, part_v in ((fit_u, fit_v), (u[:, test], v[:, test])):
@@ -182,7 +184,7 @@ class _Pairs(NamedTuple):
         def model(ends: Tensor) -> tuple[Tensor, Tensor]:
             z = torch.lerp(ends[:, :1], ends[:, 1:], share)
             f, slope = evaluate(self.functions, self.function, z, slope=True)
-            return f, torch.stack([slope * (1 - share), slope * share], 1)
+            return f[:, None], torch.stack([slope * (1 - share), slope * share], 1)
 
         bounds = (self.start[:, None].expand_as(self.ends), self.end[:, None].expand_as(self.ends))
         ends, error = descend(model, v[self.curve], self.ends, bounds, steps)
@@ -201,6 +203,11 @@ def _starts(functions: Sequence[Function], u: Tensor, v: Tensor) -> _Pairs:
     which = torch.arange(curves, device=u.device)[:, None].expand(curves, STARTS)
     found = []
     for number, function in enumerate(functions):
+        if function.jump is not None:
+            ends = (function.jump + _best_jump(u, v)).repeat_interleave(STARTS, 0)
+            line = torch.full_like(ends[:, 0], math.inf)
+            found.append([torch.full_like(which, number).flatten(), which.flatten(), ends, -line, line])
+            continue
         first, last, start, end, curve, defined = (t.to(u.device) for t in grid(function))
         likeness = (curve.view(-1, POINTS) @ shape).square().view(*defined.shape, curves)
         likeness, column = likeness.masked_fill(~defined[..., None], -1).max(1)  # (rows, curves)
@@ -212,3 +219,17 @@ def _starts(functions: Sequence[Function], u: Tensor, v: Tensor) -> _Pairs:
         pairs = (torch.full_like(which, number), which, ends, start[rows], end[rows])
         found.append([t if t is ends else t.flatten() for t in pairs])
     return _Pairs(functions, *(torch.cat(tensors) for tensors in zip(*found, strict=True)))
+
+
+def _best_jump(u: Tensor, v: Tensor) -> Tensor:
+    """Ends `(curves, 2)` of arguments that are 0 between the two parts of each curve that differ most in their means.
+
+    No descent finds that place, since a jump has no slope. The squared error of a mean on either side is least where
+    `(sum on the left)^2 / (n_left n_right)` is greatest, v having the mean 0.
+    """
+    n = u.shape[1]
+    left = torch.arange(1, n, dtype=u.dtype, device=u.device)
+    gain = (v - v.mean(1, keepdim=True)).cumsum(1)[:, :-1].square() / (left * (n - left))
+    split = gain.masked_fill(u[:, 1:] == u[:, :-1], -1).argmax(1, keepdim=True)
+    place = (u.gather(1, split) + u.gather(1, split + 1)) / 2
+    return torch.cat([-1 - place, 1 - place], 1)

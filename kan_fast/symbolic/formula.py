@@ -45,7 +45,7 @@ def symbolic_formula(
         digits: decimal places to round numbers to; what becomes 0 is dropped. None for all digits.
         constants: whether to replace numbers by fractions, roots, and multiples of pi and e that are close, or how
             close: True is 1e-3. See `kan_fast.symbolic.constants.recognised`.
-        simplify: whether to try sympy's expand and simplify, and take what is shortest; may take long.
+        simplify: whether to expand products and collect factors where that makes formulas shorter.
         normalizer: `(mean, std)` of the inputs, if the network was trained with `(x - mean) / std`; the formulas then
             take x itself.
         output_normalizer: likewise of the outputs; the formulas then give `y * std + mean`.
@@ -56,7 +56,6 @@ def symbolic_formula(
     Raises:
         TypeError, ValueError: some edges are splines, sizes don't fit, or an option is out of range.
     """
-    import sympy
 
     from kan_fast.symbolic.constants import recognised, rounded
     from kan_fast.symbolic.normal import Combination
@@ -71,12 +70,7 @@ def symbolic_formula(
             f"a formula needs symbolic edges: (layer, input, output) {', '.join(map(str, splines[:_SHOWN]))}{more} are "
             "splines; fix them with fix_symbolic or auto_symbolic, or prune them"
         )
-    names = [f"x_{i + 1}" for i in model.input_id] if var is None else list(var)
-    if len(names) != model.width_in[0]:
-        raise ValueError(
-            f"var must have an entry for each of the {model.width_in[0]} inputs, got {len(names)}: {names}"
-        )
-    symbols = [sympy.Symbol(name) if isinstance(name, str) else name for name in names]
+    symbols = _symbols([f"x_{i + 1}" for i in model.input_id] if var is None else listed("var", var), model.width_in[0])
     level = [Combination.of(symbol) for symbol in symbols]
     if normalizer is not None:
         pairs = zip(level, *scales("normalizer", normalizer, len(level)), strict=True)
@@ -94,6 +88,21 @@ def symbolic_formula(
     if places is not None:
         formulas = [rounded(formula, places) for formula in formulas]
     return formulas, symbols
+
+
+def _symbols(names: Sequence[str | sympy.Expr], count: int) -> list[sympy.Expr]:
+    """What stands for each input in formulas."""
+    import sympy
+
+    if len(names) != count:
+        raise ValueError(f"var must have an entry for each of the {count} inputs, got {len(names)}: {names}")
+    symbols = [sympy.Symbol(name) if isinstance(name, str) and name else name for name in names]
+    for symbol in symbols:
+        if not isinstance(symbol, sympy.Expr):
+            raise TypeError(f"var must have names, symbols or expressions, got {symbol!r}")
+        if symbol.is_Symbol and symbols.count(symbol) > 1:
+            raise ValueError(f"var must have another symbol for every input, got {symbol} twice: {names}")
+    return symbols
 
 
 def spline_edges(model: KAN) -> list[tuple[int, int, int]]:

@@ -121,7 +121,7 @@ def snap(model: KAN, data: Data, functions: Sequence[Function]) -> Trial | None:
     Returns:
         None if no combination is defined on the samples.
     """
-    data, functions = priced(data, rate(model, data).error), _distinct(functions)
+    data, functions = priced(data, rate(model, data).error), distinct(functions)
     beam = [rate(model, data)]
     for number, layer in enumerate(model.layers):
         if not layer.splines.any():
@@ -138,7 +138,7 @@ def snap(model: KAN, data: Data, functions: Sequence[Function]) -> Trial | None:
     return simplify(min(finished, key=lambda trial: trial.cost), data) if finished else None
 
 
-def _distinct(functions: Sequence[Function]) -> list[Function]:
+def distinct(functions: Sequence[Function]) -> list[Function]:
     """Without those that are others but for a, b, c, d."""
     names = {function.name for function in functions}
     return [function for function in functions if SAME.get(function.name) not in names]

@@ -1,6 +1,8 @@
-"""Shorter forms of formulas by sympy, checked by numbers."""
+"""Shorter forms of formulas: what expanding them leads to, checked by numbers."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import numpy.typing as npt
@@ -10,17 +12,22 @@ from kan_fast.symbolic.code import numpy_function
 
 _CANCELLED = 1e-13  # coefficients that are smaller, relative to the largest, are what rounding leaves of 0
 _SAME = 1e-9  # relative difference of values
+_TERMS = 500  # of a sum, up to which products are expanded
 
 
 def shortest(expression: sympy.Expr) -> sympy.Expr:
-    """The shortest of an expression and what sympy's expand, factor_terms and simplify make of it.
+    """The shortest of an expression, its expanded form, and that with factors that terms share in front.
 
-    Forms that don't have its values, to nine digits, at 100 random points are left out.
+    What would have more than 500 terms is not expanded. (sympy's own simplify knows more, but can take minutes for a
+    formula of ten operations.) Forms that don't have the values of the expression, to nine digits, at 100 random points
+    are left out.
     """
+    if expanded_terms(expression) > _TERMS:
+        return expression
     expanded = without_rounding(sympy.expand(expression))
-    forms = [expanded, sympy.factor_terms(expanded), sympy.simplify(expression), sympy.simplify(expanded)]
     forms = [
-        form.xreplace({sympy.Float(1.0): sympy.Integer(1), sympy.Float(-1.0): sympy.Integer(-1)}) for form in forms
+        form.xreplace({sympy.Float(1.0): sympy.Integer(1), sympy.Float(-1.0): sympy.Integer(-1)})
+        for form in (expanded, sympy.factor_terms(expanded))
     ]
     symbols = sorted(expression.free_symbols, key=str)
     expected = values(expression, symbols)
@@ -30,6 +37,30 @@ def shortest(expression: sympy.Expr) -> sympy.Expr:
         if np.isfinite(expected).any() and np.allclose(values(form, symbols), expected, _SAME, _SAME, equal_nan=True):
             return form
     return expression
+
+
+def expanded_terms(expression: sympy.Expr) -> int:
+    """A bound for the terms of the longest sum in an expression that is expanded; all above 500 are 501."""
+    most = 1
+
+    def terms(part: sympy.Expr) -> int:
+        nonlocal most
+        counts = [terms(child) for child in part.args]
+        if part.is_Add:
+            count = sum(counts)
+        elif part.is_Mul:
+            count = math.prod(counts)
+        elif part.is_Pow and part.exp.is_Integer:
+            n = abs(int(part.exp))
+            count = math.comb(counts[0] + n - 1, n)
+        else:
+            count = 1
+        count = min(count, _TERMS + 1)
+        most = max(most, count)
+        return count
+
+    terms(expression)
+    return most
 
 
 def without_rounding(expression: sympy.Expr) -> sympy.Expr:

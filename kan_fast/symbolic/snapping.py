@@ -58,6 +58,12 @@ class Suggestions(tuple[Suggestion, ...]):
     __repr__ = __str__
 
 
+def _shown(suggestions: Suggestions, verbose: bool | int) -> Suggestions:
+    if verbose:
+        print(suggestions)
+    return suggestions
+
+
 def _r2(value: float) -> str:
     """Rounded down, so that 1 is exact."""
     if value == -math.inf:
@@ -76,6 +82,7 @@ def suggest_symbolic(
     weight_simple: float = 0.5,
     holdout: float = 0.2,
     x: Tensor | None = None,
+    verbose: bool | int = False,
 ) -> Suggestions:
     """The functions that fit an edge best, `c f(a x + b) + d`; nothing is changed.
 
@@ -90,6 +97,7 @@ def suggest_symbolic(
             what is left unexplained, 1 - R2, for every unit of complexity that it costs. See `costs`.
         holdout: share of the samples that is not fitted, and on which functions are compared, 0 to less than 1.
         x: input samples `(..., width_in[0])`; None for the inputs that `fit` trained on last.
+        verbose: whether to print the table.
 
     Returns:
         A table, the best first. R2 is -inf where no a and b keep the arguments in the domain of the function.
@@ -102,7 +110,7 @@ def suggest_symbolic(
     count = integer("topk", topk, 1)
     inputs = _inputs(model, x, "suggest_symbolic", l)
     (found,) = _suggest(model, l, [(j, i)], inputs, select(lib), weight_simple, holdout)
-    return Suggestions(found[:count])
+    return _shown(Suggestions(found[:count]), verbose)
 
 
 @torch.no_grad()
@@ -117,6 +125,7 @@ def fix_symbolic(
     affine: Sequence[float] | None = None,
     holdout: float = 0.2,
     x: Tensor | None = None,
+    verbose: bool | int = False,
 ) -> Suggestion | None:
     """Make an edge the function `c f(a x + b) + d`; `fit` then trains a, b, c, d with everything else.
 
@@ -130,6 +139,7 @@ def fix_symbolic(
         affine: a, b, c, d to take instead.
         holdout: as in `suggest_symbolic`.
         x: as in `suggest_symbolic`.
+        verbose: whether to print what is returned.
 
     Returns:
         How well the function fits the edge that was there; None without a fit.
@@ -151,7 +161,7 @@ def fix_symbolic(
             f"{function.domain}. Choose another one (suggest_symbolic), or give affine"
         )
     model.layers[l].fix(j, i, function, found.affine)
-    return found
+    return _shown(Suggestions([found]), verbose)[0]
 
 
 def unfix_symbolic(model: KAN, l: int, i: int, j: int) -> None:  # noqa: E741  # pykan's name
@@ -179,6 +189,7 @@ def auto_symbolic(
     weight_simple: float = 0.5,
     holdout: float = 0.2,
     x: Tensor | None = None,
+    verbose: bool | int = False,
 ) -> Suggestions:
     """Make every spline the function that fits it best, layer by layer; what came before is then taken as it became.
 
@@ -193,6 +204,7 @@ def auto_symbolic(
         weight_simple: as in `suggest_symbolic`.
         holdout: as in `suggest_symbolic`.
         x: as in `suggest_symbolic`.
+        verbose: whether to print what is returned.
 
     Returns:
         A table with the best function of every edge that was a spline, the worst fit first. Those that stay splines
@@ -213,7 +225,7 @@ def auto_symbolic(
             affine = torch.tensor([s.affine for _, s in chosen], dtype=torch.float64)
             layer.fix_many([pair for pair, _ in chosen], [s.name for _, s in chosen], affine)
         found += best
-    return Suggestions(sorted(found, key=lambda s: s.r2_held_out))
+    return _shown(Suggestions(sorted(found, key=lambda s: s.r2_held_out)), verbose)
 
 
 def costs(fits: Fits, functions: Sequence[Function], weight_simple: float) -> Tensor:

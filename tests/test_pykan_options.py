@@ -1,0 +1,84 @@
+"""Options of pykan that are not here: harmless values pass, others are refused with what to do instead."""
+
+import inspect
+import warnings
+
+import pytest
+import torch
+
+from kan_fast import KAN
+from kan_fast.pykan import _OPTIONS
+
+
+@pytest.fixture
+def model():
+    model = KAN([2, 2, 1], seed=0)
+    model.get_act(torch.rand(50, 2))
+    return model
+
+
+def data():
+    x = torch.rand(50, 2)
+    return x, x.sum(1, keepdim=True)
+
+
+def test_a_call_with_all_of_pykans_defaults(model):
+    """Signatures of pykan 0.2.8, without options that have a default of their own here."""
+    KAN([2, 1], save_act=False, auto_save=False, symbolic_enabled=True, affine_trainable=False, sparse_init=False)
+    model.fit(data(), steps=1, save_fig=False, in_vars=None, out_vars=None, beta=3, save_fig_freq=1, img_folder="v",
+              singularity_avoiding=False, y_th=1000.0, progress=False)  # fmt: skip
+    model.fix_symbolic(0, 0, 0, "sin", verbose=False, random=False, log_history=False)
+    model.unfix_symbolic(0, 0, 0, log_history=False)
+    model.unfix_symbolic_all(log_history=False)
+    model.attribute(plot=False)
+    model.prune_node(0.0, mode="auto", log_history=False).prune_edge(0.0, log_history=False)
+    model.remove_edge(0, 0, 0, log_history=False)
+    model.remove_node(1, 0, log_history=False)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda model: KAN([2, 1], auto_save=True), r"KAN has no auto_save \(got True\): .*saveckpt"),
+        (lambda model: model.fit(data(), save_fig=True), "fit has no save_fig .*callback"),
+        (lambda model: model.fit(data(), singularity_avoiding=True), "fit has no singularity_avoiding"),
+        (lambda model: model.train(data(), save_fig=True), "fit has no save_fig"),
+        (lambda model: model.suggest_symbolic(0, 0, 0, a_range=(-1, 1)), "a_range .*affine="),
+        (lambda model: model.auto_symbolic(b_range=(-1, 1)), "b_range"),
+        (lambda model: model.prune_node(mode="manual"), "active_neurons_id"),
+        (lambda model: model.fit(data(), spam=1), "unexpected keyword argument 'spam'"),
+    ],
+)
+def test_what_is_refused(model, call, message):
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    with pytest.raises(TypeError, match=message):
+        call(model)
+    for name, t in model.state_dict().items():
+        assert torch.equal(t, before[name])
+
+
+def test_the_drawing_that_the_error_for_save_fig_suggests(model, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+    model.fit(data(), steps=2, progress=False, callbacks=lambda step, entry: model.plot().save(f"{step}.png"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.png", "1.png"]
+
+
+@pytest.mark.parametrize("verbose", [0, 1])
+def test_verbose_prints_what_is_returned(model, capsys, verbose):
+    table = model.suggest_symbolic(0, 0, 0, topk=3, verbose=verbose)
+    assert capsys.readouterr().out == (f"{table}\n" if verbose else "")
+    model.fix_symbolic(0, 0, 0, "exp", verbose=verbose)
+    assert ("exp" in capsys.readouterr().out) == bool(verbose)
+    table = model.auto_symbolic(verbose=verbose)
+    assert capsys.readouterr().out == (f"{table}\n" if verbose else "")
+
+
+def test_signatures_and_places_of_warnings_are_those_of_the_methods(model):
+    for name, options in _OPTIONS.items():
+        parameters = inspect.signature(KAN if name == "KAN" else getattr(KAN, name)).parameters
+        assert not options.keys() & parameters.keys()
+    with warnings.catch_warnings(record=True) as raised:
+        warnings.simplefilter("always")
+        model.fit((10 * torch.rand(50, 2), torch.rand(50, 1)), steps=1, update_grid=False, progress=False)
+    assert [warning.filename for warning in raised] == [__file__]
