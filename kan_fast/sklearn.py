@@ -177,12 +177,16 @@ class _Estimator(BaseEstimator):
     @property
     def formula_(self) -> Any:
         names = getattr(self, "feature_names_in_", None)
-        formulas = self.symbolic_.symbolic_formula(
-            None if names is None else list(names),
+        formulas, _ = self._formulas(None if names is None else list(names))
+        return formulas[0] if len(formulas) == 1 else formulas
+
+    def _formulas(self, names: Sequence[str] | None) -> tuple[list[Any], list[Any]]:
+        """Formulas and symbols in the units of X and y."""
+        return self.symbolic_.symbolic_formula(
+            names,
             normalizer=(self.x_mean_.tolist(), self.x_scale_.tolist()),
             output_normalizer=self._target_scales(),
-        )[0]
-        return formulas[0] if len(formulas) == 1 else formulas
+        )
 
     def _target_scales(self) -> tuple[list[float], list[float]] | None:
         return None

@@ -1,0 +1,83 @@
+"""What the commands do; each takes the options of the command line and returns the exit status."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from kan_fast.cli.refused import Refused
+
+LANGUAGES = ("text", "latex", "python", "c")  # see formulas.FORMATS
+
+
+def demo(options: argparse.Namespace) -> int:
+    """Run the demo."""
+    from kan_fast import demo
+
+    demo.run(options.out)
+    return 0
+
+
+def fit(options: argparse.Namespace) -> int:
+    """Train on a part of a table, test on the rest; write model and report."""
+    from kan_fast.cli.fit import run
+
+    return run(options)
+
+
+def predict(options: argparse.Namespace) -> int:
+    """Write a CSV file with a prediction for each row; of classes also the probabilities."""
+    import pandas as pd
+
+    from kan_fast.cli.columns import read, require
+    from kan_fast.cli.table_model import TableModel
+
+    model = TableModel.load(options.model)
+    table = read(options.table)
+    require(table, [column.name for column in model.columns])
+    for column in model.columns:
+        note = column.note(table[column.name])
+        if note is not None:
+            print(f"note: {note}", file=sys.stderr)
+    x = model.features(table)
+    try:
+        result = pd.DataFrame({model.target: model.estimator.predict(x)})
+    except ValueError as error:
+        raise Refused(str(error)) from error
+    if model.classes is not None:
+        for name, share in zip(model.classes, model.estimator.predict_proba(x).T, strict=True):
+            result[f"probability of {name}"] = share
+    result.to_csv(sys.stdout if options.out is None else options.out, index=False)
+    return 0
+
+
+def formula(options: argparse.Namespace) -> int:
+    """Print the formula."""
+    from kan_fast.cli.formulas import FORMATS
+    from kan_fast.cli.table_model import TableModel
+
+    print(FORMATS[options.format](TableModel.load(options.model).formulas()))
+    return 0
+
+
+def plot(options: argparse.Namespace) -> int:
+    """Write a picture of the network, or of the formula if there is one."""
+    from kan_fast.cli.columns import read
+    from kan_fast.cli.pictures import network
+    from kan_fast.cli.table_model import TableModel
+
+    model = TableModel.load(options.model)
+    x = None if options.table is None else model.features(read(options.table))
+    try:
+        network(model, x, symbolic=model.has_formula).save(options.out)
+    except ValueError as error:
+        raise Refused(str(error)) from error
+    print(f"wrote {options.out}")
+    return 0
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Print what there is, and whether the kernels compute what they should."""
+    from kan_fast.cli.doctor import examine
+
+    return examine()
