@@ -54,12 +54,8 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--task", choices=("auto", "regression", "classification"), default="auto")
     fit.add_argument("--symbolic", action="store_true", help="look for a formula as well")
     fit.add_argument("--out", type=Path, metavar="DIR", help="folder for model and report (TABLE's name and _kan)")
-    fit.add_argument(
-        "--drop", action="append", default=[], metavar="COLUMN", help="leave a column out; can be repeated"
-    )
-    fit.add_argument(
-        "--hidden", metavar="N[,N]", help="nodes of hidden levels, or 'none' (16; 2 for formulas of classes)"
-    )
+    fit.add_argument("--drop", action="append", default=[], metavar="COLUMN", help="leave a column out; repeatable")
+    fit.add_argument("--hidden", metavar="N[,N]", help="hidden nodes, or 'none' (16; 2 for formulas of classes)")
     fit.add_argument("--grid", type=int, default=5, help="spans of the grids (%(default)s)")
     fit.add_argument("--steps", type=int, help="steps of training (100 epochs, at least 500 steps)")
     fit.add_argument("--test", type=float, default=0.2, metavar="SHARE", help="of rows held out (%(default)s)")

@@ -129,9 +129,7 @@ class Column:
         if self.fill is None:
             unknown = sorted({str(value) for value in values.dropna()} - set(self.levels))
             if unknown:
-                notes.append(
-                    f"values that were not there in training count as none of its values: {', '.join(unknown)}"
-                )
+                notes.append(f"values that are new count as none of its values: {', '.join(unknown)}")
         return f"column {self.name!r}: {'; '.join(notes)}" if notes else None
 
     def to_data(self) -> dict[str, Any]:

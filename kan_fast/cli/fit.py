@@ -127,7 +127,7 @@ def _look_for_formula(
     if isinstance(estimator, KANClassifier):
         _ = estimator.symbolic_
         return []
-    inputs = estimator._scaled(x[:FORMULA_ROWS]).double()
+    inputs = torch.from_numpy((x[:FORMULA_ROWS] - estimator.x_mean_) / estimator.x_scale_)
     targets = torch.from_numpy((y[:FORMULA_ROWS, None] - estimator.y_mean_) / estimator.y_scale_)
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")

@@ -3,38 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import sympy
 
-from kan_fast.symbolic.code import c_source, latex, numpy_source
+from kan_fast.symbolic.code import c_source, latex, numpy_function, numpy_source
+from kan_fast.symbolic.simplify import without_rounding
 
 DIGITS = 5  # of numbers in formulas that are to be read
+SAME = 1e-9  # change of values, in units of their deviation, that is none
 
-Formulas = tuple[list[Any], list[Any], list[str]]  # expressions, symbols, and what each expression is called
+
+class Formulas(NamedTuple):
+    """What a model computes."""
+
+    exact: list[sympy.Expr]
+    symbols: list[sympy.Symbol]
+    names: list[str]  # what each is called
+    points: npt.NDArray[Any]  # (n, symbols), typical features
+
+    @property
+    def brief(self) -> list[sympy.Expr]:
+        """The same to be read: without what is rounding alone, as far as values stay, and with few digits."""
+        return [_short(self._tidy(expression)) for expression in self.exact]
+
+    def _tidy(self, expression: sympy.Expr) -> sympy.Expr:
+        tidy = expression.replace(lambda part: part.is_Add, without_rounding)
+        before, after = (numpy_function([form], self.symbols)(self.points) for form in (expression, tidy))
+        return tidy if np.allclose(after, before, 0, SAME * np.nanstd(before), equal_nan=True) else expression
 
 
-def short(expression: Any) -> Any:
-    """An expression with fewer digits, to be read."""
-    return expression.xreplace({number: sympy.Float(number, DIGITS) for number in expression.atoms(sympy.Float)})
+def _short(expression: sympy.Expr) -> sympy.Expr:
+    return expression.xreplace({number: _few_digits(number) for number in expression.atoms(sympy.Float)})
+
+
+def _few_digits(number: sympy.Float) -> sympy.Expr:
+    short = float(f"{float(number):.{DIGITS - 1}e}")
+    return sympy.Integer(short) if short == round(short) and abs(short) < 10**DIGITS else sympy.Float(number, DIGITS)
 
 
 def text(found: Formulas) -> str:
     """A line for each formula."""
-    return "\n".join(f"{name} = {short(expression)}" for expression, name in zip(found[0], found[2], strict=True))
+    return "\n".join(f"{name} = {brief}" for name, brief in zip(found.names, found.brief, strict=True))
 
 
 def _latex(found: Formulas) -> str:
-    names = [rf"\text{{{name}}}".replace("_", r"\_") for name in found[2]]
-    return latex([short(expression) for expression in found[0]], names)
+    return latex(found.brief, [rf"\text{{{name}}}".replace("_", r"\_") for name in found.names])
 
 
 def _python(found: Formulas) -> str:
-    return numpy_source(found[0], found[1])
+    return numpy_source(found.exact, found.symbols)
 
 
 def _c(found: Formulas) -> str:
-    return c_source(found[0], found[1])
+    return c_source(found.exact, found.symbols)
 
 
 FORMATS: dict[str, Callable[[Formulas], str]] = {"text": text, "latex": _latex, "python": _python, "c": _c}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy.typing as npt
+from matplotlib.ticker import MaxNLocator
 
 from kan_fast.cli.table_model import TableModel
 from kan_fast.plots.canvas import COLORS, Picture, one_axes
@@ -27,6 +28,7 @@ def agreement(y: npt.NDArray[Any], predicted: npt.NDArray[Any], target: str) -> 
     axes.scatter(y, predicted, s=9, alpha=0.5, linewidths=0, color=COLORS[0])
     both = [min(y.min(), predicted.min()), max(y.max(), predicted.max())]
     axes.plot(both, both, color=COLORS[2], linewidth=1)
+    axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.set(xlabel=f"{_plain(target)}, rows held out", ylabel="predicted")
     return picture
 

@@ -14,7 +14,6 @@ import sympy
 
 from kan_fast._version import __version__
 from kan_fast.cli import pictures
-from kan_fast.cli.formulas import short
 from kan_fast.cli.table_model import TableModel
 from kan_fast.plots import plot_training
 from kan_fast.plots.canvas import Picture
@@ -86,9 +85,8 @@ def _predictions(model: TableModel, predicted: npt.NDArray[Any], y: npt.NDArray[
 
 
 def _formulas(model: TableModel) -> Iterable[str]:
-    formulas, _, names = model.formulas()
-    for formula, name in zip(formulas, names, strict=True):
-        brief = short(formula)
+    formulas = model.formulas()
+    for brief, name in zip(formulas.brief, formulas.names, strict=True):
         text = f"{name} = {brief}"
         if len(text) <= LONGEST:
             typeset = sympy.mathml(brief, printer="presentation")

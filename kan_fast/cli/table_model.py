@@ -66,14 +66,16 @@ class TableModel:
         return features(self.columns, table)
 
     def formulas(self) -> Formulas:
-        """The formulas, the symbols in them, and what each is called.
+        """The formulas, in the units of the table.
 
         Raises:
             Refused: the model has none.
         """
         if not self.has_formula:
             raise Refused("the model has no formula; train it with fit --symbolic")
-        return (*self.estimator._formulas(self.names), self.output_names())
+        deviations = np.random.default_rng(0).normal(size=(100, len(self.names)))
+        points = self.estimator.x_mean_ + self.estimator.x_scale_ * deviations
+        return Formulas(*self.estimator._formulas(self.names), self.output_names(), points)
 
     def output_names(self) -> list[str]:
         """What the outputs of the network are called."""
