@@ -336,7 +336,7 @@ def test_tables_without_an_extra(missing, monkeypatch, capsys):
     monkeypatch.setattr(builtins, "__import__", without)
     monkeypatch.setattr(cli, "TABLES", (missing,))
     assert cli.main(["fit", "t.csv", "--target", "y"]) == 1
-    assert f"fit needs {missing}; install it with: pip install 'kan_fast[cli]'" in capsys.readouterr().err
+    assert f"fit needs {missing}; install it with: pip install 'kan_fast[table]'" in capsys.readouterr().err
 
 
 def test_the_doctor_finds_what_is_wrong(monkeypatch, capsys):

@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as missing:
         if missing.name not in options.needs:
             raise
-        extra = "demo" if options.command == "demo" else "cli"
+        extra = "demo" if options.command == "demo" else "table"
         print(
             f"{options.command} needs {missing.name}; install it with: pip install 'kan_fast[{extra}]'", file=sys.stderr
         )

@@ -40,7 +40,7 @@ def read(path: Path) -> pd.DataFrame:
         else:
             raise Refused(f"{path} must be a .csv, .tsv or .parquet file")
     except ImportError as error:
-        raise Refused(f"reading {path} needs pyarrow; install it with: pip install 'kan_fast[cli]'") from error
+        raise Refused(f"reading {path} needs pyarrow; install it with: pip install 'kan_fast[table]'") from error
     except (ValueError, OSError) as error:
         raise Refused(f"can't read {path}: {error}") from error
     if not len(table) or not len(table.columns):
