@@ -150,6 +150,7 @@ class _Estimator(BaseEstimator):
             callbacks=compare,
             seed=int(random.randint(2**31)),
             progress=bool(self.verbose),
+            display_metrics="train_loss",
             **options,
         )
         stopping.end_stage(self.model_)

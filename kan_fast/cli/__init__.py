@@ -21,6 +21,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for module in options.needs:
             __import__(module)
         return options.run(options)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     except ModuleNotFoundError as missing:
         if missing.name not in options.needs:
             raise

@@ -1,61 +1,28 @@
-"""Tables as numbers: reading files, what kind each column is, and how it becomes features."""
+"""Columns as features: what kind each column is, and the numbers that it becomes."""
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from kan_fast.cli.refused import Refused
+from kan_fast.cli.tables import require
 
 if TYPE_CHECKING:
     import pandas as pd
 
+Array = npt.NDArray[Any]
+
 MOST_LEVELS = 20  # different values of a column of text
 MOST_CLASSES = 10  # different values of a target of whole numbers that is taken as classes
-
-
-def read(path: Path) -> pd.DataFrame:
-    """The table in a file.
-
-    Raises:
-        Refused: it can't be read, or is empty.
-    """
-    import pandas as pd
-
-    suffixes = {suffix.lower() for suffix in path.suffixes}
-    if not path.exists():
-        raise Refused(f"there is no file {path}")
-    try:
-        if ".parquet" in suffixes:
-            table = pd.read_parquet(path)
-        elif {".csv", ".tsv", ".txt"} & suffixes:
-            table = pd.read_csv(path, sep="\t" if ".tsv" in suffixes else ",", skipinitialspace=True)
-        else:
-            raise Refused(f"{path} must be a .csv, .tsv or .parquet file")
-    except ImportError as error:
-        raise Refused(f"reading {path} needs pyarrow; install it with: pip install 'kan_fast[table]'") from error
-    except (ValueError, OSError) as error:
-        raise Refused(f"can't read {path}: {error}") from error
-    if not len(table) or not len(table.columns):
-        raise Refused(f"{path} has no rows")
-    table.columns = [str(name) for name in table.columns]
-    return table
-
-
-def require(table: pd.DataFrame, names: Sequence[str]) -> None:
-    """Refuse if one of these is no column."""
-    for name in names:
-        if name not in table.columns:
-            close = difflib.get_close_matches(name, table.columns, 1)
-            hint = f"; did you mean {close[0]!r}?" if close else "."
-            raise Refused(f"there is no column {name!r}{hint} The columns are: {', '.join(table.columns)}")
+LARGEST = 1e100  # squares of larger numbers, and of the inverse of smaller ones, don't fit
+NUMBERS = ("integer", "floating", "mixed-integer-float", "decimal", "boolean")  # pandas' names of kinds
+TEXTS = ("string", "categorical")
 
 
 @dataclass
@@ -65,7 +32,7 @@ class Column:
     Attributes:
         name: of the column.
         fill: what missing numbers count as, the median of those to train on; None for a category.
-        levels: values that have an indicator each, as text; a category of two has one indicator, of the second.
+        levels: the values of a category, as text. Two of them are one feature: 0, 1, and 0.5 for any other value.
     """
 
     name: str
@@ -85,51 +52,50 @@ class Column:
         leave_out = f"leave the column out with --drop {name!r}"
         if not len(known):
             raise Refused(f"column {name!r} is empty; {leave_out}")
-        if pd.api.types.is_numeric_dtype(values.dtype):
-            return cls(name, float(np.median(_numbers(known))), [])
-        if not (pd.api.types.is_string_dtype(values.dtype) or isinstance(values.dtype, pd.CategoricalDtype)):
-            kind = "dates" if pd.api.types.is_datetime64_any_dtype(values.dtype) else str(values.dtype)
-            raise Refused(f"column {name!r} holds {kind}; turn it into numbers, or {leave_out}")
-        levels = sorted({str(value) for value in known})
+        kind = kind_of(values)
+        if kind in NUMBERS:
+            return cls(name, float(np.median(numbers(known))), [])
+        if kind not in TEXTS:
+            raise Refused(f"column {name!r} holds {_plural(kind)}; turn it into numbers, or {leave_out}")
+        levels = sorted(set(texts(known)))
         if len(levels) > MOST_LEVELS:
             parsed = pd.to_numeric(known, errors="coerce")
-            if parsed.notna().mean() > 0.5:
+            if 0.5 < parsed.notna().mean() < 1:
                 wrong = str(known[parsed.isna()].iloc[0])
                 raise Refused(f"column {name!r} holds {wrong!r} among numbers; replace it, or {leave_out}")
             raise Refused(
-                f"column {name!r} has {len(levels)} texts, more than {MOST_LEVELS}; group some, or {leave_out}"
+                f"column {name!r} has {len(levels)} different texts, such as {levels[0]!r}, more than {MOST_LEVELS}; "
+                f"turn it into numbers or group some, or {leave_out}"
             )
         return cls(name, None, levels)
 
-    @property
-    def indicators(self) -> list[str]:
-        """Levels that have a feature."""
-        return self.levels[1:] if len(self.levels) == 2 else self.levels
-
-    def features(self, values: pd.Series) -> Iterator[npt.NDArray[Any]]:
+    def features(self, values: pd.Series) -> Iterator[Array]:
         """The features of some rows, each `(rows,)`."""
         if self.fill is not None:
-            yield np.where(values.isna(), self.fill, _numbers(values))
+            known = numbers(values)
+            yield np.where(np.isnan(known), self.fill, known)
+        elif len(self.levels) == 2:
+            yield texts(values).map({self.levels[0]: 0.0, self.levels[1]: 1.0}).fillna(0.5).to_numpy(float)
         else:
-            text = values.astype(object).where(values.notna(), None).map(str)
-            for level in self.indicators:
-                yield (text == level).to_numpy(float)
+            for level in self.levels:
+                yield (texts(values) == level).to_numpy(float)
 
     def names(self) -> list[str]:
         """Names of the features."""
-        return [self.name] if self.fill is not None else [f"{self.name}_{level}" for level in self.indicators]
+        indicators = self.levels[1:] if len(self.levels) == 2 else self.levels
+        return [self.name] if self.fill is not None else [f"{self.name}_{level}" for level in indicators]
 
     def note(self, values: pd.Series) -> str | None:
         """What becomes of values that are missing or unknown."""
-        missing = int(values.isna().sum())
-        notes = []
+        missing, notes = int(values.isna().sum()), []
+        other = "halfway between its two values" if len(self.levels) == 2 else "none of its values"
         if missing:
-            number = f"the median, {self.fill:.4g}" if self.fill is not None else "none of its values"
-            notes.append(f"{missing} missing values count as {number}")
-        if self.fill is None:
-            unknown = sorted({str(value) for value in values.dropna()} - set(self.levels))
-            if unknown:
-                notes.append(f"values that are new count as none of its values: {', '.join(unknown)}")
+            notes.append(
+                f"{missing} missing values count as {other if self.fill is None else f'{self.fill:.4g}, the median'}"
+            )
+        unknown = set() if self.fill is not None else set(texts(values.dropna())) - set(self.levels)
+        if unknown:
+            notes.append(f"values that are new count as {other}: {', '.join(sorted(unknown))}")
         return f"column {self.name!r}: {'; '.join(notes)}" if notes else None
 
     def to_data(self) -> dict[str, Any]:
@@ -137,17 +103,47 @@ class Column:
         return asdict(self)
 
 
-def _numbers(values: pd.Series) -> npt.NDArray[Any]:
+def kind_of(values: pd.Series) -> str:
+    """What a column holds besides gaps, in pandas' words: "integer", "string", ..."""
+    import pandas as pd
+
+    return pd.api.types.infer_dtype(values, skipna=True)
+
+
+def _plural(kind: str) -> str:
+    return "dates" if kind.startswith("date") else "lengths of time" if kind.startswith("time") else f"{kind} values"
+
+
+def numbers(values: pd.Series) -> Array:
+    """Values as numbers, NaN where one is missing.
+
+    Raises:
+        Refused: there is text, or a number that is too large or too small to compute with.
+    """
     try:
-        numbers = values.to_numpy(float, na_value=np.nan)
+        found = values.astype(object).where(values.notna(), np.nan).to_numpy(float)
     except (TypeError, ValueError):
-        raise Refused(f"column {values.name!r} must hold numbers, as in training; got {values.dtype}") from None
-    if np.isinf(numbers).any():
+        raise Refused(f"column {values.name!r} must hold numbers, got {_plural(kind_of(values))}") from None
+    size = np.nanmax(np.abs(found), initial=0)
+    if np.isinf(size):
         raise Refused(f"column {values.name!r} holds infinite values; replace them, or leave the column out")
-    return numbers
+    if size > LARGEST or 0 < size < 1 / LARGEST:
+        raise Refused(f"column {values.name!r} reaches {size:.1e}; change its unit, so that it is not beyond 1e+-100")
+    return found
 
 
-def features(columns: Sequence[Column], table: pd.DataFrame) -> npt.NDArray[Any]:
+def texts(values: pd.Series) -> pd.Series:
+    """Values as text, None where one is missing; whole numbers are so written in columns with gaps as well."""
+    return values.astype(object).where(values.notna(), None).map(_text)
+
+
+def _text(value: Any) -> str | None:
+    if value is None:
+        return None
+    return f"{value:.0f}" if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def features(columns: Sequence[Column], table: pd.DataFrame) -> Array:
     """The features of all rows, `(rows, features)`."""
     require(table, [column.name for column in columns])
     return np.stack([feature for column in columns for feature in column.features(table[column.name])], 1)
@@ -166,9 +162,7 @@ def feature_names(columns: Sequence[Column]) -> list[str]:
 
 def is_classification(target: pd.Series) -> bool:
     """Whether a target looks like classes: text, truth values, or whole numbers of which there are few."""
-    import pandas as pd
-
-    if pd.api.types.is_bool_dtype(target.dtype) or not pd.api.types.is_numeric_dtype(target.dtype):
+    if kind_of(target) not in NUMBERS or kind_of(target) == "boolean":
         return True
-    numbers = target.to_numpy(float)
-    return bool((numbers == np.round(numbers)).all()) and len(np.unique(numbers)) <= MOST_CLASSES
+    values = numbers(target)
+    return bool((values == np.round(values)).all()) and len(np.unique(values)) <= MOST_CLASSES

@@ -29,17 +29,14 @@ def predict(options: argparse.Namespace) -> int:
     """Write a CSV file with a prediction for each row; of classes also the probabilities."""
     import pandas as pd
 
-    from kan_fast.cli.columns import read, require
+    from kan_fast.cli import tables
     from kan_fast.cli.table_model import TableModel
 
     model = TableModel.load(options.model)
-    table = read(options.table)
-    require(table, [column.name for column in model.columns])
-    for column in model.columns:
-        note = column.note(table[column.name])
-        if note is not None:
-            print(f"note: {note}", file=sys.stderr)
+    table, notes = tables.read(options.table)
     x = model.features(table)
+    notes += [note for column in model.columns if (note := column.note(table[column.name])) is not None]
+    print(*(f"note: {note}\n" for note in notes), sep="", end="", file=sys.stderr)
     try:
         result = pd.DataFrame({model.target: model.estimator.predict(x)})
     except ValueError as error:
@@ -62,12 +59,12 @@ def formula(options: argparse.Namespace) -> int:
 
 def plot(options: argparse.Namespace) -> int:
     """Write a picture of the network, or of the formula if there is one."""
-    from kan_fast.cli.columns import read
+    from kan_fast.cli import tables
     from kan_fast.cli.pictures import network
     from kan_fast.cli.table_model import TableModel
 
     model = TableModel.load(options.model)
-    x = None if options.table is None else model.features(read(options.table))
+    x = None if options.table is None else model.features(tables.read(options.table)[0])
     try:
         network(model, x, symbolic=model.has_formula).save(options.out)
     except ValueError as error:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import os
 import warnings
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
 from sklearn.model_selection import train_test_split
 
-from kan_fast.cli import columns, report
+from kan_fast.cli import columns, report, tables
 from kan_fast.cli.formulas import text
 from kan_fast.cli.refused import Refused
-from kan_fast.cli.scores import baseline, scores
+from kan_fast.cli.scores import baseline, brief, scores
 from kan_fast.cli.table_model import TableModel
 from kan_fast.network import KAN
 from kan_fast.sklearn import KANClassifier, KANRegressor
@@ -25,23 +28,19 @@ FORMULA_ROWS = 2000  # that a formula is looked for in, at most
 
 def run(options: argparse.Namespace) -> int:
     """Do it; returns the exit status."""
-    table = _table(options)
-    notes = []
-    empty = table[options.target].isna()
-    if empty.any():
-        notes.append(f"rows without {options.target!r} are left out: {int(empty.sum())}")
-        table = table[~empty]
-    classes = _classes(table[options.target], options.task)
+    table, notes = _table(options)
+    classes = _is_classification(table[options.target], options.task)
     target = _target(table[options.target], classes)
     train, test = _split(target, options, classes)
     inputs = table.drop(columns=[options.target, *options.drop])
-    used = [columns.Column.of(inputs.loc[train, name]) for name in inputs.columns]
-    notes += [note for column in used if (note := column.note(inputs[column.name])) is not None]
+    used, said = _columns(inputs, train)
+    notes += said
     model = TableModel(used, options.target, _estimator(options, classes))
     x, x_test = model.features(inputs.loc[train]), model.features(inputs.loc[test])
     y, y_test = target[train].to_numpy(), target[test].to_numpy()
+    out = _folder(options)
     print(f"{'classification' if classes else 'regression'}: {len(y)} rows to train on, {len(y_test)} to test")
-    print(*(f"note: {note}\n" for note in notes), sep="", end="")
+    print(*(f"note: {note}\n" for note in notes), sep="", end="", flush=True)
     try:
         model.estimator.fit(x, y)
         found = {"network": scores(model, x_test, y_test)}
@@ -51,39 +50,48 @@ def run(options: argparse.Namespace) -> int:
     except (TypeError, ValueError) as error:
         raise Refused(str(error)) from error
     found["without features"] = baseline(y, y_test, classes)
-    _write(options, model, found, notes, len(y), x_test, y_test)
+    model.save(out / "model.kan")
+    report.write(out / "report.html", model, found, notes, len(y), x_test, y_test)
+    _print(model, found)
+    print(f"wrote {out / 'model.kan'} and {out / 'report.html'}")
     return 0
 
 
-def _table(options: argparse.Namespace) -> pd.DataFrame:
+def _table(options: argparse.Namespace) -> tuple[pd.DataFrame, list[str]]:
+    """The rows that have a target, and notes."""
     if not 0 < options.test < 1:
         raise Refused(f"--test must be a share of the rows, between 0 and 1, got {options.test}")
-    table = columns.read(options.table)
-    columns.require(table, [options.target, *options.drop])
+    if not 0 <= options.seed < 2**32:
+        raise Refused(f"--seed must be 0 to {2**32 - 1}, got {options.seed}")
+    table, notes = tables.read(options.table)
+    tables.require(table, [options.target, *options.drop])
     if options.target in options.drop:
         raise Refused(f"{options.target!r} is the target and can't be dropped")
-    if len(table.columns) == 1 + len(set(options.drop)):
-        raise Refused("no column is left to learn from")
-    return table.reset_index(drop=True)
+    empty = table[options.target].isna()
+    if empty.any():
+        notes.append(f"rows without {options.target!r} are left out: {int(empty.sum())}")
+    return table[~empty], notes
 
 
-def _classes(target: pd.Series, task: str) -> bool:
-    if task == "regression" and not pd.api.types.is_numeric_dtype(target.dtype):
-        raise Refused(f"{target.name!r} holds {target.dtype}, no numbers; a regression needs numbers")
+def _is_classification(target: pd.Series, task: str) -> bool:
+    kind = columns.kind_of(target)
+    if task == "regression" and kind not in columns.NUMBERS:
+        raise Refused(f"{target.name!r} holds {kind} values; a regression needs numbers")
+    if kind not in (*columns.NUMBERS, *columns.TEXTS, "empty"):
+        raise Refused(f"{target.name!r} holds {kind} values; a target must be numbers, truth values or text")
     return columns.is_classification(target) if task == "auto" else task == "classification"
 
 
 def _target(target: pd.Series, classes: bool) -> pd.Series:
     """Numbers, or names of classes."""
-    if len(target) < FEWEST_ROWS:
-        raise Refused(f"{len(target)} rows are too few to learn from and to test on; at least {FEWEST_ROWS} are needed")
-    if target.nunique() < 2:
+    rows, values = len(target), target.nunique()
+    if rows < FEWEST_ROWS:
+        raise Refused(f"{rows} rows are too few to learn from and to test on; at least {FEWEST_ROWS} are needed")
+    if values < 2:
         raise Refused(f"{target.name!r} has one value, {target.iloc[0]}; there is nothing to learn")
-    if not classes:
-        return target.astype(float)
-    truth = pd.api.types.is_bool_dtype(target.dtype)
-    whole = not truth and pd.api.types.is_numeric_dtype(target.dtype) and bool((target == target.round()).all())
-    return (target.astype("int64") if whole else target).map(str)
+    if classes and values > rows / 2:
+        raise Refused(f"{target.name!r} has {values} different values in {rows} rows, too many to be classes")
+    return columns.texts(target) if classes else pd.Series(columns.numbers(target), target.index)
 
 
 def _split(target: pd.Series, options: argparse.Namespace, classes: bool) -> tuple[pd.Index, pd.Index]:
@@ -97,6 +105,23 @@ def _split(target: pd.Series, options: argparse.Namespace, classes: bool) -> tup
         target.index, test_size=tested, random_state=options.seed, stratify=target if even else None
     )
     return train, test
+
+
+def _columns(inputs: pd.DataFrame, train: pd.Index) -> tuple[list[columns.Column], list[str]]:
+    """The columns that tell rows to train on apart, and notes."""
+    found = [columns.Column.of(inputs.loc[train, name]) for name in inputs.columns]
+    constant = [
+        column.name
+        for column in found
+        if all(np.ptp(one) == 0 for one in column.features(inputs.loc[train, column.name]))
+    ]
+    used = [column for column in found if column.name not in constant]
+    if not used:
+        raise Refused(
+            "no column is left to learn from" + (f"; of one value: {', '.join(constant)}" if constant else "")
+        )
+    notes = [note for column in used if (note := column.note(inputs[column.name])) is not None]
+    return used, [f"columns of one value are left out: {', '.join(constant)}", *notes] if constant else notes
 
 
 def _estimator(options: argparse.Namespace, classes: bool) -> KANClassifier | KANRegressor:
@@ -115,6 +140,18 @@ def _estimator(options: argparse.Namespace, classes: bool) -> KANClassifier | KA
         verbose=not options.quiet,
         **settings,
     )
+
+
+def _folder(options: argparse.Namespace) -> Path:
+    """The folder to write to, which there is from now on."""
+    out = options.out or options.table.with_name(f"{options.table.stem}_kan")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Refused(f"can't write to the folder {out}: {error.strerror}; give another by --out") from error
+    if not os.access(out, os.W_OK):
+        raise Refused(f"can't write to the folder {out}: no permission; give another by --out")
+    return out
 
 
 def _look_for_formula(
@@ -137,22 +174,9 @@ def _look_for_formula(
     return notes
 
 
-def _write(
-    options: argparse.Namespace,
-    model: TableModel,
-    found: dict[str, dict[str, float]],
-    notes: list[str],
-    trained: int,
-    x: npt.NDArray[Any],
-    y: npt.NDArray[Any],
-) -> None:
-    out = options.out or options.table.parent / f"{options.table.name.partition('.')[0]}_kan"
-    out.mkdir(parents=True, exist_ok=True)
-    model.save(out / "model.kan")
-    report.write(out / "report.html", model, found, notes, trained, x, y)
+def _print(model: TableModel, found: dict[str, dict[str, float]]) -> None:
     width = max(map(len, found))
     for name, values in found.items():
-        print(f"{name:{width}}  " + ", ".join(f"{what} {value:.4g}" for what, value in values.items()))
+        print(f"{name:{width}}  " + ", ".join(f"{what} {brief(value)}" for what, value in values.items()))
     if model.has_formula:
         print(text(model.formulas()))
-    print(f"wrote {out / 'model.kan'} and {out / 'report.html'}")

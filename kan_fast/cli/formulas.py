@@ -8,11 +8,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import sympy
+from sympy.printing.mathml import MathMLPresentationPrinter
 
 from kan_fast.symbolic.code import c_source, latex, numpy_function, numpy_source
 from kan_fast.symbolic.simplify import without_rounding
 
 DIGITS = 5  # of numbers in formulas that are to be read
+ESCAPES = {letter: f"\\{letter}" for letter in "_%&#${}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+}
 SAME = 1e-9  # change of values, in units of their deviation, that is none
 
 
@@ -49,8 +55,27 @@ def text(found: Formulas) -> str:
     return "\n".join(f"{name} = {brief}" for name, brief in zip(found.names, found.brief, strict=True))
 
 
+def mathml(expression: sympy.Expr) -> str:
+    """What goes between `<math>` and `</math>`."""
+    return _MathML().doprint(expression)
+
+
+class _MathML(MathMLPresentationPrinter):
+    """Names are written as they are, without a part that is lowered."""
+
+    def _print_Symbol(self, symbol: sympy.Symbol, style: str = "plain") -> Any:
+        name = self.dom.createElement("mi")
+        name.appendChild(self.dom.createTextNode(symbol.name))
+        return name
+
+
 def _latex(found: Formulas) -> str:
-    return latex(found.brief, [rf"\text{{{name}}}".replace("_", r"\_") for name in found.names])
+    return latex(found.brief, [rf"\text{{{_escaped(name)}}}" for name in found.names])
+
+
+def _escaped(name: str) -> str:
+    """A name of a table as text for LaTeX."""
+    return "".join(ESCAPES.get(letter, letter) for letter in name)
 
 
 def _python(found: Formulas) -> str:

@@ -31,6 +31,11 @@ def baseline(y_train: npt.NDArray[Any], y: npt.NDArray[Any], classes: bool) -> S
     return _agreement(y, np.full(len(y), names[counts.argmax()]), shares, names)
 
 
+def brief(value: float) -> str:
+    """A number with four digits, or as many as a whole number has before an exponent is easier to read."""
+    return f"{value:.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
+
+
 def _errors(y: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> Scores:
     return {
         "mean absolute error": float(metrics.mean_absolute_error(y, predicted)),

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from kan_fast import storage
+from kan_fast.checkpoint import write
 from kan_fast.cli.columns import Column, feature_names, features
 from kan_fast.cli.formulas import Formulas
 from kan_fast.cli.refused import Refused
@@ -101,7 +102,7 @@ class TableModel:
             "network": storage.describe(estimator.model_),
             "symbolic": storage.describe(estimator.symbolic_) if self.has_formula else None,
         }
-        torch.save(data, path)
+        write(data, path)
 
     @classmethod
     def load(cls, path: Path) -> TableModel:
