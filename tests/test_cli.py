@@ -1,10 +1,12 @@
 """The command line on tables: models, reports, predictions and refusals; and the doctor."""
 
+import base64
 import builtins
 import io
 import pickle
 import re
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -76,7 +78,7 @@ def test_a_regression_from_table_to_report(fitted):
     assert sorted(path.name for path in out.iterdir()) == ["model.kan", "report.html"]
     assert "regression: 239 rows to train on, 60 to test" in printed.out
     assert "note: rows without 'price' are left out: 1" in printed.out
-    assert "note: column 'size m2': 8 missing values count as the median" in printed.out
+    assert re.search(r"note: column 'size m2': 8 missing values count as [\d.]+, the median", printed.out)
     assert "note: column 'town': 6 missing values count as none of its values" in printed.out
     r2 = float(re.search(r"network .*R2 ([\d.]+)", printed.out)[1])
     assert r2 > 0.8
@@ -84,7 +86,7 @@ def test_a_regression_from_table_to_report(fitted):
 
     page = Page((out / "report.html").read_text())
     assert page.addresses
-    assert all(address.startswith("data:image/png;base64,") for address in page.addresses)
+    assert all(address.startswith("data:image/svg+xml;base64,") for address in page.addresses)
     assert not page.tags & {"script", "link", "b", "iframe"}
     text = " ".join(page.words)
     for words in ("price", "size_m2", "town_b_Cedar_b", "239 rows to train on", f"{r2:.4g}", "spline", "median"):
@@ -195,6 +197,33 @@ def test_a_formula_is_found_reported_printed_and_predicts(tmp_path, capsys):
     assert "<svg" in (tmp_path / "p.svg").read_text()
 
 
+def test_a_formula_that_is_not_found_leaves_the_network(tmp_path, capsys):
+    houses(38).to_csv(tmp_path / "t.csv", index=False)
+    assert run("fit", tmp_path / "t.csv", "--target", "price", "--symbolic", "--steps", 2, "--quiet") == 0
+    assert re.search("note: no formula: .*at least 40", capsys.readouterr().out)
+    assert run("formula", tmp_path / "t_kan" / "model.kan") == 1
+    assert "no formula: " in (tmp_path / "t_kan" / "report.html").read_text()
+
+
+def test_names_in_formulas_stay_whole():
+    from kan_fast.cli.formulas import FORMATS, Formulas, mathml
+
+    x = sympy.Symbol("side_a_2")
+    found = Formulas([x**2, x], [x], ["50% & $_1", "b"], np.zeros((1, 1)))
+    assert "<mi>side_a_2</mi>" in mathml(x**2)
+    assert r"\text{50\% \& \$\_1} &=" in FORMATS["latex"](found)
+
+
+def test_names_in_any_script(tmp_path):
+    table = houses(40).rename(columns={"size m2": "Gr\u00f6\u00dfe", "price": "\u4fa1\u683c", "rooms": "$x$ % <a>"})
+    table.to_csv(tmp_path / "t.v2.csv", index=False)
+    assert run("fit", tmp_path / "t.v2.csv", "--target", "\u4fa1\u683c", "--steps", 2, "--quiet") == 0
+    page = Page((tmp_path / "t.v2_kan" / "report.html").read_text(encoding="utf-8"))
+    pictures = [base64.b64decode(address.partition(",")[2]) for address in page.addresses]
+    texts = {element.text for picture in pictures for element in ElementTree.fromstring(picture).iter()}
+    assert {"Gr\u00f6\u00dfe", "\u4fa1\u683c", "\u4fa1\u683c, rows held out"} <= texts
+
+
 def test_tiny_numbers_go_only_where_they_are_rounding():
     from kan_fast.cli.formulas import Formulas
 
@@ -252,14 +281,27 @@ def test_parquet(tmp_path):
         (lambda t: None, ("--target", "price", "--test", "0.01"), "leaves fewer than two to test"),
         (lambda t: None, ("--target", "price", "--hidden", "a"), "--hidden must be numbers such as"),
         (lambda t: None, ("--target", "price", "--grid", "0"), "grid must be at least 1"),
-        (lambda t: t.insert(0, "id", [f"n{n}" for n in range(len(t))]), ("--target", "price"), "has 32 texts"),
+        (
+            lambda t: t.insert(0, "id", [f"n{n}" for n in range(len(t))]),
+            ("--target", "price"),
+            "has 32 different texts, such as",
+        ),
         (lambda t: t.insert(0, "age", ["?", *map(str, range(39))]), ("--target", "price"), "holds '?' among numbers"),
         (lambda t: t.insert(0, "gap", np.nan), ("--target", "price"), "column 'gap' is empty"),
         (lambda t: t.insert(0, "far", np.inf), ("--target", "price"), "column 'far' holds infinite values"),
         (lambda t: t.__setitem__("price", 3.0), ("--target", "price"), "has one value, 3.0"),
         (lambda t: t[:5], ("--target", "price"), "5 rows are too few"),
         (lambda t: t[:0], ("--target", "price"), "has no rows"),
-        (lambda t: None, ("--target", "price", "--symbolic"), "at least 40"),
+        (lambda t: t.rename(columns={"new": "rooms"}), ("--target", "price"), "more than one column 'rooms'"),
+        (
+            lambda t: t[["price"]].assign(one=1, other="x"),
+            ("--target", "price"),
+            "no column is left to learn from; of one",
+        ),
+        (lambda t: t.insert(0, "far", 1e200), ("--target", "price"), "column 'far' reaches 1.0e+200; change its unit"),
+        (lambda t: t.insert(0, "who", [f"n{n}" for n in range(40)]), ("--target", "who"), "too many to be classes"),
+        (lambda t: None, ("--target", "price", "--seed", "-1"), "--seed must be 0 to 4294967295"),
+        (lambda t: None, ("--target", "price", "--out", __file__), "is no folder; give another by --out"),
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else "",
 )
@@ -274,26 +316,6 @@ def test_tables_that_are_refused(change, options, message, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["t.csv"], "nothing is left behind"
 
 
-def test_dates_are_refused():
-    pandas = pytest.importorskip("pandas")
-    from kan_fast.cli.columns import Column
-    from kan_fast.cli.refused import Refused
-
-    days = pandas.Series(pandas.date_range("2020-01-01", periods=20), name="day")
-    with pytest.raises(Refused, match="column 'day' holds dates; turn it into numbers, or leave the column out"):
-        Column.of(days)
-
-
-def test_names_of_features_are_identifiers_and_distinct():
-    from kan_fast.cli.columns import Column, feature_names
-
-    columns = [Column(name, 0.0, []) for name in ("a b", "a_b", "a-b", "2x", "%", "x", "a_b_2")]
-    columns += [Column("c", None, ["no", "yes"]), Column("d", None, ["1", "2", "3"])]
-    names = feature_names(columns)
-    assert names == ["a_b", "a_b_2", "a_b_3", "x_2x", "x", "x_2", "a_b_2_2", "c_yes", "d_1", "d_2", "d_3"]
-    assert all(name.isidentifier() for name in names)
-
-
 def test_other_files_are_refused(tmp_path, capsys):
     houses(20).to_csv(tmp_path / "t.csv", index=False)
     (tmp_path / "t.xlsx").write_bytes(b"")
@@ -306,7 +328,7 @@ def test_other_files_are_refused(tmp_path, capsys):
     torch.save({"format": "another"}, tmp_path / "other.kan")
     torch.save(Attack(), tmp_path / "attack.kan")
     for command, message in (
-        (("fit", tmp_path / "t.xlsx", "--target", "a"), "must be a .csv, .tsv or .parquet file"),
+        (("fit", tmp_path / "t.xlsx", "--target", "a"), "must be a .csv, .tsv, .txt or .parquet file"),
         (("fit", tmp_path / "none.csv", "--target", "a"), "there is no file"),
         (("formula", tmp_path / "none.kan"), "none.kan"),
         (("formula", tmp_path / "pickle.kan"), "is not a model that fit wrote"),

@@ -40,16 +40,20 @@ def run(options: argparse.Namespace) -> int:
     y, y_test = target[train].to_numpy(), target[test].to_numpy()
     out = _folder(options)
     print(f"{'classification' if classes else 'regression'}: {len(y)} rows to train on, {len(y_test)} to test")
-    print(*(f"note: {note}\n" for note in notes), sep="", end="", flush=True)
+    _say(notes)
     try:
         model.estimator.fit(x, y)
-        found = {"network": scores(model, x_test, y_test)}
-        if options.symbolic:
-            notes += _look_for_formula(model.estimator, x, y, options)
-            found["formula"] = scores(model.by_formula(), x_test, y_test)
     except (TypeError, ValueError) as error:
         raise Refused(str(error)) from error
+    found = {"network": scores(model, x_test, y_test)}
+    if options.symbolic:
+        heard = _look_for_formula(model.estimator, x, y, options)
+        _say(heard)
+        notes += heard
+    if model.has_formula:
+        found["formula"] = scores(model.by_formula(), x_test, y_test)
     found["without features"] = baseline(y, y_test, classes)
+    out.mkdir(parents=True, exist_ok=True)
     model.save(out / "model.kan")
     report.write(out / "report.html", model, found, notes, len(y), x_test, y_test)
     _print(model, found)
@@ -143,14 +147,13 @@ def _estimator(options: argparse.Namespace, classes: bool) -> KANClassifier | KA
 
 
 def _folder(options: argparse.Namespace) -> Path:
-    """The folder to write to, which there is from now on."""
-    out = options.out or options.table.with_name(f"{options.table.stem}_kan")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise Refused(f"can't write to the folder {out}: {error.strerror}; give another by --out") from error
-    if not os.access(out, os.W_OK):
-        raise Refused(f"can't write to the folder {out}: no permission; give another by --out")
+    """The folder to write to; there is no use in training for one that can't be."""
+    out: Path = options.out or options.table.with_name(f"{options.table.stem}_kan")
+    present = next(folder for folder in (out, *out.parents) if folder.exists())
+    if not present.is_dir():
+        raise Refused(f"can't write to {out}: {present} is no folder; give another by --out")
+    if not os.access(present, os.W_OK):
+        raise Refused(f"can't write to {out}: no permission; give another by --out")
     return out
 
 
@@ -168,10 +171,15 @@ def _look_for_formula(
     targets = torch.from_numpy((y[:FORMULA_ROWS, None] - estimator.y_mean_) / estimator.y_scale_)
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
-        estimator._symbolic = KAN.discover((inputs, targets), seed=options.seed, progress=not options.quiet)
-    notes = [str(one.message) for one in heard if issubclass(one.category, UserWarning)]
-    print(*(f"note: {note}\n" for note in notes), sep="", end="")
-    return notes
+        try:
+            estimator._symbolic = KAN.discover((inputs, targets), seed=options.seed, progress=not options.quiet)
+        except ValueError as error:
+            return [f"no formula: {error}"]
+    return [str(one.message) for one in heard if issubclass(one.category, UserWarning)]
+
+
+def _say(notes: list[str]) -> None:
+    print(*(f"note: {note}\n" for note in notes), sep="", end="", flush=True)
 
 
 def _print(model: TableModel, found: dict[str, dict[str, float]]) -> None:

@@ -23,6 +23,11 @@ Array = npt.NDArray[Any]
 MOST_ROWS = 20  # of tables of features and edges that are not folded away
 MOST_EDGES = 200
 TYPESET = 150  # letters of a formula that is typeset
+MEANING = {
+    True: "R2 is the share of the variance that is explained, at best 1. Without features the mean is predicted.",
+    False: "Log loss is small where true classes were given high probabilities. Without features the most frequent "
+    "class is predicted.",
+}
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 60em; margin: 2em auto; padding: 0 1em; }
 h1 { font-size: 1.6em; } h2 { font-size: 1.2em; margin-top: 2em; } h3 { font-size: 1em; }
@@ -56,6 +61,7 @@ def write(
         *_list(notes),
         "<h2>On the rows held out</h2>",
         _table(["", *next(iter(scores.values()))], [[name, *values.values()] for name, values in scores.items()]),
+        f"<p>{MEANING[model.classes is None]}</p>",
         *_predictions(model, x, y),
         *(_formulas(model, scores["formula"]) if model.has_formula else ()),
         "<h2>Importance of the features</h2>",
