@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 
 from kan_fast.cli.refused import Refused
 
@@ -66,9 +67,13 @@ def plot(options: argparse.Namespace) -> int:
     model = TableModel.load(options.model)
     x = None if options.table is None else model.features(tables.read(options.table)[0])
     try:
-        network(model, x, symbolic=model.has_formula).save(options.out)
+        picture = network(model, x, symbolic=model.has_formula)
+        with warnings.catch_warnings(record=True) as heard:
+            picture.save(options.out)
     except ValueError as error:
         raise Refused(str(error)) from error
+    if any("missing from font" in str(one.message) for one in heard):
+        print("note: the font lacks letters of some names; --out network.svg has all of them", file=sys.stderr)
     print(f"wrote {options.out}")
     return 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -22,7 +23,10 @@ class Picture(NamedTuple):
 
     def save(self, path: Any, dpi: float = 200) -> None:
         """Write an image file; the ending of the path gives the format."""
-        self.figure.savefig(path, dpi=dpi, bbox_inches="tight")
+        if str(path).lower().endswith(".svg"):
+            Path(path).write_text(self.svg(), encoding="utf-8")
+        else:
+            self.figure.savefig(path, dpi=dpi, bbox_inches="tight")
 
     def png(self, dpi: float = 150) -> bytes:
         """The content of a PNG file."""
