@@ -205,6 +205,26 @@ def test_a_formula_that_is_not_found_leaves_the_network(tmp_path, capsys):
     assert "no formula: " in (tmp_path / "t_kan" / "report.html").read_text()
 
 
+@pytest.mark.parametrize(("shift", "found"), [(0.0, True), (-9.0, False)])
+def test_a_formula_without_values_on_rows_held_out(shift, found, tmp_path, capsys, monkeypatch):
+    pandas = pytest.importorskip("pandas")
+    from kan_fast.network import KAN
+
+    def discover(*arguments, **options):
+        network = KAN([1, 1], dtype=torch.float64, seed=0)
+        network.fix_symbolic(0, 0, 0, "sqrt", affine=(1.0, shift, 1.0, 0.0))
+        return network
+
+    monkeypatch.setattr(KAN, "discover", discover)
+    x = np.random.default_rng(0).normal(size=100)
+    pandas.DataFrame({"x": x, "y": np.sqrt(abs(x))}).to_csv(tmp_path / "t.csv", index=False)
+    assert run("fit", tmp_path / "t.csv", "--target", "y", "--symbolic", "--steps", 2, "--quiet") == 0
+    printed = capsys.readouterr().out
+    assert bool(re.search(r"note: the formula has no value on 1?\d of the rows held out", printed)) is found
+    assert bool(re.search(r"^formula +mean absolute error [\d.]+,", printed, re.M)) is found
+    assert ("no formula: the one that was found has no value on rows held out" in printed) is not found
+
+
 def test_names_in_formulas_stay_whole():
     from kan_fast.cli.formulas import FORMATS, Formulas, mathml
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 from sklearn.model_selection import train_test_split
 
 from kan_fast.cli import columns, report, tables
+from kan_fast.cli.columns import Array
 from kan_fast.cli.formulas import text
 from kan_fast.cli.refused import Refused
 from kan_fast.cli.scores import baseline, brief, scores
@@ -46,15 +46,16 @@ def run(options: argparse.Namespace) -> int:
     except (TypeError, ValueError) as error:
         raise Refused(str(error)) from error
     found = {"network": scores(model, x_test, y_test)}
+    out.mkdir(parents=True, exist_ok=True)
+    model.save(out / "model.kan")
     if options.symbolic:
-        heard = _look_for_formula(model.estimator, x, y, options)
+        heard = _look_for_formula(model, x, y, x_test, options)
         _say(heard)
         notes += heard
     if model.has_formula:
         found["formula"] = scores(model.by_formula(), x_test, y_test)
+        model.save(out / "model.kan")
     found["without features"] = baseline(y, y_test, classes)
-    out.mkdir(parents=True, exist_ok=True)
-    model.save(out / "model.kan")
     report.write(out / "report.html", model, found, notes, len(y), x_test, y_test)
     _print(model, found)
     print(f"wrote {out / 'model.kan'} and {out / 'report.html'}")
@@ -157,25 +158,33 @@ def _folder(options: argparse.Namespace) -> Path:
     return out
 
 
-def _look_for_formula(
-    estimator: KANClassifier | KANRegressor, x: npt.NDArray[Any], y: npt.NDArray[Any], options: argparse.Namespace
-) -> list[str]:
-    """Give the estimator a symbolic network, and return what there is to say of it.
+def _look_for_formula(model: TableModel, x: Array, y: Array, x_test: Array, options: argparse.Namespace) -> list[str]:
+    """Give the model a formula that has values on rows to test, and return what there is to say of it.
 
     Of a regression it is what `KAN.discover` makes of the data, of a classification what becomes of the network.
     """
-    if isinstance(estimator, KANClassifier):
-        _ = estimator.symbolic_
-        return []
-    inputs = torch.from_numpy((x[:FORMULA_ROWS] - estimator.x_mean_) / estimator.x_scale_)
-    targets = torch.from_numpy((y[:FORMULA_ROWS, None] - estimator.y_mean_) / estimator.y_scale_)
+    estimator = model.estimator
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         try:
-            estimator._symbolic = KAN.discover((inputs, targets), seed=options.seed, progress=not options.quiet)
+            if isinstance(estimator, KANClassifier):
+                _ = estimator.symbolic_
+            else:
+                inputs = torch.from_numpy((x[:FORMULA_ROWS] - estimator.x_mean_) / estimator.x_scale_)
+                targets = torch.from_numpy((y[:FORMULA_ROWS, None] - estimator.y_mean_) / estimator.y_scale_)
+                estimator._symbolic = KAN.discover((inputs, targets), seed=options.seed, progress=not options.quiet)
         except ValueError as error:
             return [f"no formula: {error}"]
-    return [str(one.message) for one in heard if issubclass(one.category, UserWarning)]
+    notes = [str(one.message) for one in heard if issubclass(one.category, UserWarning)]
+    undefined = int((~model.by_formula().defined(x_test)).sum())
+    if undefined > len(x_test) - 2:
+        estimator._symbolic = None
+        return [*notes, "no formula: the one that was found has no value on rows held out"]
+    if undefined:
+        notes.append(
+            f"the formula has no value on {undefined} of the rows held out; its scores are those of the others"
+        )
+    return notes
 
 
 def _say(notes: list[str]) -> None:

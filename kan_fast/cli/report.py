@@ -49,6 +49,7 @@ def write(
 ) -> None:
     """Write it; x `(rows, features)` and y are the rows held out, `trained` is the number of the others."""
     estimator = model.estimator
+    defined = x[model.by_formula().defined(x)] if model.has_formula else x
     importances = sorted(
         zip(model.names, estimator.feature_importances_.tolist(), strict=True), key=lambda one: -one[1]
     )
@@ -70,12 +71,15 @@ def write(
         "<p>From the inputs to the outputs: every box is the function of an edge, the darker the more it matters.</p>",
         _image(pictures.network(model, x), "the network"),
         *(
-            ["<h3>What the formula computes</h3>", _image(pictures.network(model, x, True), "the formula as a network")]
+            [
+                "<h3>What the formula computes</h3>",
+                _image(pictures.network(model, defined, True), "the formula as a network"),
+            ]
             if model.has_formula
             else ()
         ),
         "<h2>Edges</h2>",
-        *_folded(["layer", "from", "to", "function", "score"], _edges(model, x)[:MOST_EDGES]),
+        *_folded(["layer", "from", "to", "function", "score"], _edges(model, defined)[:MOST_EDGES]),
         "<h2>Training</h2>",
         _image(plot_training(estimator.history_), "losses by step"),
     ]

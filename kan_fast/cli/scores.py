@@ -15,8 +15,9 @@ Scores = dict[str, float]
 
 
 def scores(model: TableModel, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> Scores:
-    """Error measures of a model on features `(rows, features)` and targets."""
-    estimator = model.estimator
+    """Error measures of a model on those features `(rows, features)` and targets that it has a value for."""
+    estimator, defined = model.estimator, model.defined(x)
+    x, y = x[defined], y[defined]
     if isinstance(estimator, KANClassifier):
         return _agreement(y, estimator.predict(x), estimator.predict_proba(x), estimator.classes_)
     return _errors(y, estimator.predict(x))

@@ -66,6 +66,10 @@ class TableModel:
         """The features of the rows of a table, `(rows, features)`."""
         return features(self.columns, table)
 
+    def defined(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Which rows of features `(rows, features)` it has a value for; a formula may lack some."""
+        return np.all(np.isfinite(self.estimator._outputs(x)), axis=1)
+
     def formulas(self) -> Formulas:
         """The formulas, in the units of the table.
 
