@@ -161,6 +161,14 @@ def test_names_do_not_overlap(length):
     assert all(left[1] < right[0] for left, right in pairwise(extents))
 
 
+@pytest.mark.parametrize("length", [5, 20, 60])
+def test_titles_of_a_summary_do_not_overlap(length):
+    figure, panels = KAN([40, 5, 1], seed=0).plot(x=samples(40), in_vars=[f"{n:0{length}}" for n in range(40)])
+    figure.canvas.draw()
+    extents = sorted(axes.title.get_window_extent().extents[[0, 2]].tolist() for axes in panels[1:5])
+    assert all(left[1] < right[0] for left, right in pairwise(extents))
+
+
 def test_a_large_network_is_drawn_as_a_summary():
     x, model = samples(20), KAN([20, 10, 2], seed=0)
     model.fix_symbolic(1, 3, 1, "tanh", affine=(1.0, 0.0, 100.0, 0.0))

@@ -68,7 +68,7 @@ def write(
         "<h2>Importance of the features</h2>",
         *_folded(["feature", "share"], importances),
         "<h2>Network</h2>",
-        "<p>From the inputs to the outputs: every box is the function of an edge, the darker the more it matters.</p>",
+        "<p>Every edge is a function of one variable, the darker the more it matters. Layer 0 takes the features.</p>",
         _image(pictures.network(model, x), "the network"),
         *(
             [
