@@ -9,7 +9,7 @@ import pytest
 pd = pytest.importorskip("pandas")
 
 from kan_fast.cli.columns import Column, feature_names, is_classification, kind_of, texts  # noqa: E402
-from kan_fast.cli.refused import Refused  # noqa: E402
+from kan_fast.cli.messages import Refused  # noqa: E402
 from kan_fast.cli.tables import read  # noqa: E402
 
 TABLE = pd.DataFrame({"a b": [1.5, 2.0], "c;d": ["x, y", "z"], "e": [3, 4]})

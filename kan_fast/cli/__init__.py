@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kan_fast._version import __version__
 from kan_fast.cli import commands
-from kan_fast.cli.refused import Refused
+from kan_fast.cli.messages import Refused
 
 TABLES = ("pandas", "sklearn", "matplotlib")
 
@@ -31,6 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(
             f"{options.command} needs {missing.name}; install it with: pip install 'kan_fast[{extra}]'", file=sys.stderr
         )
+    except BrokenPipeError:  # of a reader such as head, which has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (Refused, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
     return 1

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from kan_fast.cli.refused import Refused
+from kan_fast.cli.messages import Refused
 from kan_fast.cli.tables import require
 
 if TYPE_CHECKING:
@@ -147,6 +147,11 @@ def features(columns: Sequence[Column], table: pd.DataFrame) -> Array:
     """The features of all rows, `(rows, features)`."""
     require(table, [column.name for column in columns])
     return np.stack([feature for column in columns for feature in column.features(table[column.name])], 1)
+
+
+def notes(columns: Sequence[Column], table: pd.DataFrame) -> list[str]:
+    """What becomes of values that are missing or unknown, of all columns."""
+    return [note for column in columns if (note := column.note(table[column.name])) is not None]
 
 
 def feature_names(columns: Sequence[Column]) -> list[str]:

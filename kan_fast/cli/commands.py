@@ -6,7 +6,7 @@ import argparse
 import sys
 import warnings
 
-from kan_fast.cli.refused import Refused
+from kan_fast.cli.messages import Refused, say
 
 LANGUAGES = ("text", "latex", "python", "c")  # see formulas.FORMATS
 
@@ -31,13 +31,13 @@ def predict(options: argparse.Namespace) -> int:
     import pandas as pd
 
     from kan_fast.cli import tables
+    from kan_fast.cli.columns import notes
     from kan_fast.cli.table_model import TableModel
 
     model = TableModel.load(options.model)
-    table, notes = tables.read(options.table)
+    table, said = tables.read(options.table)
     x = model.features(table)
-    notes += [note for column in model.columns if (note := column.note(table[column.name])) is not None]
-    print(*(f"note: {note}\n" for note in notes), sep="", end="", file=sys.stderr)
+    say([*said, *notes(model.columns, table)], sys.stderr)
     try:
         result = pd.DataFrame({model.target: model.estimator.predict(x)})
     except ValueError as error:
@@ -73,7 +73,7 @@ def plot(options: argparse.Namespace) -> int:
     except ValueError as error:
         raise Refused(str(error)) from error
     if any("missing from font" in str(one.message) for one in heard):
-        print("note: the font lacks letters of some names; --out network.svg has all of them", file=sys.stderr)
+        say(["the font lacks letters of some names; --out network.svg has all of them"], sys.stderr)
     print(f"wrote {options.out}")
     return 0
 

@@ -16,7 +16,7 @@ from sklearn.model_selection import train_test_split
 from kan_fast.cli import columns, report, tables
 from kan_fast.cli.columns import Array
 from kan_fast.cli.formulas import text
-from kan_fast.cli.refused import Refused
+from kan_fast.cli.messages import Refused, say
 from kan_fast.cli.scores import baseline, brief, scores
 from kan_fast.cli.table_model import TableModel
 from kan_fast.network import KAN
@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     y, y_test = target[train].to_numpy(), target[test].to_numpy()
     out = _folder(options)
     print(f"{'classification' if classes else 'regression'}: {len(y)} rows to train on, {len(y_test)} to test")
-    _say(notes)
+    say(notes)
     try:
         model.estimator.fit(x, y)
     except (TypeError, ValueError) as error:
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     model.save(out / "model.kan")
     if options.symbolic:
         heard = _look_for_formula(model, x, y, x_test, options)
-        _say(heard)
+        say(heard)
         notes += heard
     if model.has_formula:
         found["formula"] = scores(model.by_formula(), x_test, y_test)
@@ -125,7 +125,7 @@ def _columns(inputs: pd.DataFrame, train: pd.Index) -> tuple[list[columns.Column
         raise Refused(
             "no column is left to learn from" + (f"; of one value: {', '.join(constant)}" if constant else "")
         )
-    notes = [note for column in used if (note := column.note(inputs[column.name])) is not None]
+    notes = columns.notes(used, inputs)
     return used, [f"columns of one value are left out: {', '.join(constant)}", *notes] if constant else notes
 
 
@@ -185,10 +185,6 @@ def _look_for_formula(model: TableModel, x: Array, y: Array, x_test: Array, opti
             f"the formula has no value on {undefined} of the rows held out; its scores are those of the others"
         )
     return notes
-
-
-def _say(notes: list[str]) -> None:
-    print(*(f"note: {note}\n" for note in notes), sep="", end="", flush=True)
 
 
 def _print(model: TableModel, found: dict[str, dict[str, float]]) -> None:

@@ -15,7 +15,7 @@ from kan_fast import storage
 from kan_fast.checkpoint import write
 from kan_fast.cli.columns import Column, feature_names, features
 from kan_fast.cli.formulas import Formulas
-from kan_fast.cli.refused import Refused
+from kan_fast.cli.messages import Refused
 from kan_fast.network import KAN
 from kan_fast.sklearn import KANClassifier, KANRegressor
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kan_fast.cli.refused import Refused
+from kan_fast.cli.messages import Refused
 
 if TYPE_CHECKING:
     import pandas as pd
