@@ -31,7 +31,7 @@ Array = npt.NDArray[Any]
 _EPOCHS, _FEWEST_STEPS = 100, 500  # of Adam, unless the user says how many steps
 _BATCH = 256
 _TRIM = 0.003  # share of the samples beyond either end of the grids: tables have outliers
-_DECAY = 300  # weight decay times the number of samples: a prior counts as much as some number of them
+_DECAY, _MOST_DECAY = 300, 0.5  # weight decay times the number of samples: a prior is worth some number of them
 _LINE_SEARCH_STEPS = 30  # of LBFGS and LM
 _SYMBOLIC_SAMPLES, _SYMBOLIC_STEPS = (
     2000,
@@ -52,7 +52,7 @@ class _Estimator(BaseEstimator):
         steps: number of steps; None for 100 epochs of Adam, at least 500 steps, and for 30 steps of the others.
         batch_size: samples per step of Adam; None for 256.
         learning_rate: None for 0.03 with Adam and 1 with LBFGS.
-        weight_decay: of Adam, at least 0; None for 300 divided by the number of samples.
+        weight_decay: of Adam, at least 0; None for 300 / (number of samples), at most 0.5.
         lamb: weight of the sparsity terms, see `KAN.fit`.
         validation_fraction: share of the samples that are held out to choose the best state, 0 (none) to below 1.
         patience: epochs (steps, but with Adam) without a smaller validation loss after which training ends; None for
@@ -150,6 +150,7 @@ class _Estimator(BaseEstimator):
             callbacks=compare,
             seed=int(random.randint(2**31)),
             progress=bool(self.verbose),
+            display_metrics="train_loss",
             **options,
         )
         stopping.end_stage(self.model_)
@@ -177,12 +178,16 @@ class _Estimator(BaseEstimator):
     @property
     def formula_(self) -> Any:
         names = getattr(self, "feature_names_in_", None)
-        formulas = self.symbolic_.symbolic_formula(
-            None if names is None else list(names),
+        formulas, _ = self._formulas(None if names is None else list(names))
+        return formulas[0] if len(formulas) == 1 else formulas
+
+    def _formulas(self, names: Sequence[str] | None) -> tuple[list[Any], list[Any]]:
+        """Formulas and symbols in the units of X and y."""
+        return self.symbolic_.symbolic_formula(
+            names,
             normalizer=(self.x_mean_.tolist(), self.x_scale_.tolist()),
             output_normalizer=self._target_scales(),
-        )[0]
-        return formulas[0] if len(formulas) == 1 else formulas
+        )
 
     def _target_scales(self) -> tuple[list[float], list[float]] | None:
         return None
@@ -210,7 +215,9 @@ class _Estimator(BaseEstimator):
         epoch = math.ceil(count / batch)
         steps = max(_EPOCHS * epoch, _FEWEST_STEPS) if self.steps is None else integer("steps", self.steps, 1)
         rate = real("learning_rate", 0.03 if self.learning_rate is None else self.learning_rate, positive=True)
-        decay = real("weight_decay", _DECAY / count if self.weight_decay is None else self.weight_decay)
+        decay = real(
+            "weight_decay", min(_MOST_DECAY, _DECAY / count) if self.weight_decay is None else self.weight_decay
+        )
         adam = torch.optim.AdamW(self.model_.parameters(), rate, weight_decay=decay, fused=True)
         options = {"grid_trim": _TRIM, "opt": adam, "batch": batch, "scheduler": CosineAnnealingLR(adam, steps)}
         return steps, epoch, options

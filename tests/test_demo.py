@@ -71,7 +71,7 @@ def test_demo_without_an_extra(missing, monkeypatch, capsys, tmp_path):
 
     monkeypatch.setattr(builtins, "__import__", without)
     assert cli.main(["demo", "--out", str(tmp_path / "out")]) == 1
-    assert f"the demo needs {missing}" in (err := capsys.readouterr().err)
+    assert f"demo needs {missing}" in (err := capsys.readouterr().err)
     assert "pip install 'kan_fast[demo]'" in err
     assert not (tmp_path / "out").exists()
 

@@ -149,6 +149,26 @@ def test_boxes_do_not_overlap_and_stay_inside(width):
     assert (apart | np.eye(len(corners), dtype=bool)).all()
 
 
+@pytest.mark.parametrize("length", [3, 12, 40])
+def test_names_do_not_overlap(length):
+    names = [letter * length for letter in "Wwmiabcd"]
+    figure, axes = KAN([8, 1], seed=0).plot(x=samples(8), in_vars=names)
+    figure.canvas.draw()
+    extents = sorted(
+        text.get_window_extent().extents[[0, 2]].tolist() for text in axes.texts if text.get_text() in names
+    )
+    assert len(extents) == 8
+    assert all(left[1] < right[0] for left, right in pairwise(extents))
+
+
+@pytest.mark.parametrize("length", [5, 20, 60])
+def test_titles_of_a_summary_do_not_overlap(length):
+    figure, panels = KAN([40, 5, 1], seed=0).plot(x=samples(40), in_vars=[f"{n:0{length}}" for n in range(40)])
+    figure.canvas.draw()
+    extents = sorted(axes.title.get_window_extent().extents[[0, 2]].tolist() for axes in panels[1:5])
+    assert all(left[1] < right[0] for left, right in pairwise(extents))
+
+
 def test_a_large_network_is_drawn_as_a_summary():
     x, model = samples(20), KAN([20, 10, 2], seed=0)
     model.fix_symbolic(1, 3, 1, "tanh", affine=(1.0, 0.0, 100.0, 0.0))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -21,13 +23,26 @@ class Picture(NamedTuple):
 
     def save(self, path: Any, dpi: float = 200) -> None:
         """Write an image file; the ending of the path gives the format."""
-        self.figure.savefig(path, dpi=dpi, bbox_inches="tight")
+        if str(path).lower().endswith(".svg"):
+            Path(path).write_text(self.svg(), encoding="utf-8")
+        else:
+            self.figure.savefig(path, dpi=dpi, bbox_inches="tight")
 
     def png(self, dpi: float = 150) -> bytes:
         """The content of a PNG file."""
         buffer = io.BytesIO()
         self.figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight")
         return buffer.getvalue()
+
+    def svg(self) -> str:
+        """The content of an SVG file, whose text is text: the reader's fonts draw it, in any script."""
+        import matplotlib
+
+        buffer = io.BytesIO()
+        with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "kan_fast"}), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font", UserWarning)
+            self.figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
+        return buffer.getvalue().decode()
 
     def _repr_png_(self) -> bytes:
         return self.png()

@@ -27,6 +27,7 @@ BOX, SMALLEST_BOX, ROOM = 0.62, 0.3, 1.35  # sides of boxes, and the room for on
 GAP, PRODUCT_GAP = 0.55, 0.45  # between nodes and boxes; from factors up to their product
 NODE, FACTOR, PRODUCT, DOT = 0.055, 0.03, 0.12, 0.013  # radii
 NAME, TITLE, MARGIN = 0.3, 0.45, 0.12
+NAME_SIZE = 0.17
 
 POINTS = 72  # of a font, in an inch
 WIRE, CURVE = 1.2, 1.4  # widths of lines in points, when `scale` is 1
@@ -117,7 +118,9 @@ def diagram(
     """Draw the network; see `KAN.plot`."""
     wanted = max(len(layer.sketch.edges) * BOX * ROOM for layer in layers)
     wanted = max(wanted, 0.7 * max(len(in_names), *(len(layer.nodes.owner) for layer in layers)))
-    width = min(max(wanted, NARROWEST), WIDEST)
+    rooms = [_room(names, varscale) for names in (in_names, out_names)]
+    width = min(max(wanted, NARROWEST, *rooms), WIDEST)
+    in_size, out_size = (NAME_SIZE * varscale * min(1, width / room) for room in rooms)
     places = [_Places.of(layer, width) for layer in layers]
     height = sum(place.nodes[0, 1] for place in places)
     bottom, top = -NAME - MARGIN, height + NAME + MARGIN + (TITLE if title else 0)
@@ -131,7 +134,7 @@ def diagram(
     below = _row(len(in_names), width, 0)
     for point, name in zip(below, in_names, strict=True):
         above.dot(point, NODE, INK, INK)
-        text(point - [0, 0.75 * NAME], name, 0.17 * varscale)
+        text(point - [0, 0.75 * NAME], name, in_size)
     for layer, place in zip(layers, places, strict=True):
         place = place.raised(below[0, 1])
         for number in np.argsort(layer.opacity, kind="stable"):  # the strongest above all others
@@ -147,12 +150,20 @@ def diagram(
                 text(node, r"$\times$", 0.2)
         below = place.nodes
     for point, name in zip(below, out_names, strict=True):
-        text(point + [0, 0.85 * NAME], name, 0.17 * varscale)
+        text(point + [0, 0.85 * NAME], name, out_size)
     if title:
         text((width / 2, top - TITLE / 2), title, 0.2 * varscale)
     for order, strokes in enumerate((pen, above)):
         strokes.draw(ax, scale, order)
     return Picture(ax.figure, ax)  # type: ignore[arg-type]  # or a SubFigure, which does as well
+
+
+def _room(names: Sequence[str], varscale: float) -> float:
+    """Length that a row of names takes."""
+    from matplotlib.textpath import TextPath
+
+    longest = max(TextPath((0, 0), name, size=1).get_extents().width for name in names)
+    return len(names) * (longest + 1) * NAME_SIZE * varscale
 
 
 def _edge(

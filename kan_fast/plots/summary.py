@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 CURVES = (2, 4)  # rows and columns of curves beside the scores of a layer
 WIDTH, HEIGHT = 10.0, 3.1  # of the row of a layer, when `scale` is 1
+LABEL = 17  # letters that fit above a curve in full size
+LONGEST = 23  # letters of a name
 NAMED, LETTERS = 12, 48  # nodes whose names fit along an axis, and how long they may be in all along the lower one
 
 
@@ -37,6 +39,7 @@ def summary(
 ) -> Picture:
     """Draw it, a row for each layer; see `KAN.plot`. `edges` are pairs (output, input), `scores` are `(out, in)`."""
     depth = len(model.layers)
+    in_names, out_names = _short(in_names), _short(out_names)
     figure = new_figure((WIDTH * scale, HEIGHT * depth * scale))
     font = 9 * scale * varscale
     if title:
@@ -62,10 +65,15 @@ def summary(
             color = INK if function is None else SYMBOLIC
             axes.plot(curves.x[:, place], curves.y[:, place], color=color, linewidth=1.3 * scale)
             label = f"{names[0][input_]} to {names[1][output]}" + ("" if function is None else f": {function}")
-            axes.set_title(label, fontsize=0.9 * font, color=color)
+            axes.set_title(label, fontsize=0.9 * font * min(1, LABEL / len(label)), color=color)
             axes.tick_params(labelsize=0.7 * font)
             every.append(axes)
     return Picture(figure, every)
+
+
+def _short(names: Sequence[str]) -> list[str]:
+    """Start and end of names that are long; formulas are left as they are."""
+    return [n if len(n) <= LONGEST or n.startswith("$") else f"{n[:10]}...{n[-10:]}" for n in names]
 
 
 def _ends(model: KAN, number: int) -> bool:

@@ -110,7 +110,7 @@ def discover(
     data = scales.data(x, y, rounding)
     found: list[Trial] = []
     others: list[tuple[float, Trial]] = []  # networks from which no formula was made, with the error of their splines
-    for group in tqdm(shapes(x.shape[1]), disable=not progress):
+    for group in tqdm(shapes(x.shape[1]), "formulas by size", disable=not progress):
         for shape in group:
             trial = _refine(_train(cls, shape, data, seed), data, COARSE)
             error = _refine(trial, data, FINE).error

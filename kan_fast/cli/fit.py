@@ -1,0 +1,195 @@
+"""`python -m kan_fast fit`: train on a part of a table, test on the rest; write model and report."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.model_selection import train_test_split
+
+from kan_fast.cli import columns, report, tables
+from kan_fast.cli.columns import Array
+from kan_fast.cli.formulas import text
+from kan_fast.cli.messages import Refused, say
+from kan_fast.cli.scores import baseline, brief, scores
+from kan_fast.cli.table_model import TableModel
+from kan_fast.network import KAN
+from kan_fast.sklearn import KANClassifier, KANRegressor
+
+FEWEST_ROWS = 10
+FORMULA_ROWS = 2000  # that a formula is looked for in, at most
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do it; returns the exit status."""
+    table, notes = _table(options)
+    classes = _is_classification(table[options.target], options.task)
+    target = _target(table[options.target], classes)
+    train, test = _split(target, options, classes)
+    inputs = table.drop(columns=[options.target, *options.drop])
+    used, said = _columns(inputs, train)
+    notes += said
+    model = TableModel(used, options.target, _estimator(options, classes))
+    x, x_test = model.features(inputs.loc[train]), model.features(inputs.loc[test])
+    y, y_test = target[train].to_numpy(), target[test].to_numpy()
+    out = _folder(options)
+    print(f"{'classification' if classes else 'regression'}: {len(y)} rows to train on, {len(y_test)} to test")
+    say(notes)
+    try:
+        model.estimator.fit(x, y)
+    except (TypeError, ValueError) as error:
+        raise Refused(str(error)) from error
+    found = {"network": scores(model, x_test, y_test)}
+    out.mkdir(parents=True, exist_ok=True)
+    model.save(out / "model.kan")
+    if options.symbolic:
+        heard = _look_for_formula(model, x, y, x_test, options)
+        say(heard)
+        notes += heard
+    if model.has_formula:
+        found["formula"] = scores(model.by_formula(), x_test, y_test)
+        model.save(out / "model.kan")
+    found["without features"] = baseline(y, y_test, classes)
+    report.write(out / "report.html", model, found, notes, len(y), x_test, y_test)
+    _print(model, found)
+    print(f"wrote {out / 'model.kan'} and {out / 'report.html'}")
+    return 0
+
+
+def _table(options: argparse.Namespace) -> tuple[pd.DataFrame, list[str]]:
+    """The rows that have a target, and notes."""
+    if not 0 < options.test < 1:
+        raise Refused(f"--test must be a share of the rows, between 0 and 1, got {options.test}")
+    if not 0 <= options.seed < 2**32:
+        raise Refused(f"--seed must be 0 to {2**32 - 1}, got {options.seed}")
+    table, notes = tables.read(options.table)
+    tables.require(table, [options.target, *options.drop])
+    if options.target in options.drop:
+        raise Refused(f"{options.target!r} is the target and can't be dropped")
+    empty = table[options.target].isna()
+    if empty.any():
+        notes.append(f"rows without {options.target!r} are left out: {int(empty.sum())}")
+    return table[~empty], notes
+
+
+def _is_classification(target: pd.Series, task: str) -> bool:
+    kind = columns.kind_of(target)
+    if task == "regression" and kind not in columns.NUMBERS:
+        raise Refused(f"{target.name!r} holds {kind} values; a regression needs numbers")
+    if kind not in (*columns.NUMBERS, *columns.TEXTS, "empty"):
+        raise Refused(f"{target.name!r} holds {kind} values; a target must be numbers, truth values or text")
+    return columns.is_classification(target) if task == "auto" else task == "classification"
+
+
+def _target(target: pd.Series, classes: bool) -> pd.Series:
+    """Numbers, or names of classes."""
+    rows, values = len(target), target.nunique()
+    if rows < FEWEST_ROWS:
+        raise Refused(f"{rows} rows are too few to learn from and to test on; at least {FEWEST_ROWS} are needed")
+    if values < 2:
+        raise Refused(f"{target.name!r} has one value, {target.iloc[0]}; there is nothing to learn")
+    if classes and values > rows / 2:
+        raise Refused(f"{target.name!r} has {values} different values in {rows} rows, too many to be classes")
+    return columns.texts(target) if classes else pd.Series(columns.numbers(target), target.index)
+
+
+def _split(target: pd.Series, options: argparse.Namespace, classes: bool) -> tuple[pd.Index, pd.Index]:
+    """Rows to train on and rows to test; the same share of every class in both, if there are enough of each."""
+    tested = round(options.test * len(target))
+    if not 2 <= tested <= len(target) - 2:
+        raise Refused(f"--test {options.test} of {len(target)} rows leaves fewer than two to test, or to train on")
+    counts = target.value_counts()
+    even = classes and counts.min() > 1 and len(counts) <= min(tested, len(target) - tested)
+    train, test = train_test_split(
+        target.index, test_size=tested, random_state=options.seed, stratify=target if even else None
+    )
+    return train, test
+
+
+def _columns(inputs: pd.DataFrame, train: pd.Index) -> tuple[list[columns.Column], list[str]]:
+    """The columns that tell rows to train on apart, and notes."""
+    found = [columns.Column.of(inputs.loc[train, name]) for name in inputs.columns]
+    constant = [
+        column.name
+        for column in found
+        if all(np.ptp(one) == 0 for one in column.features(inputs.loc[train, column.name]))
+    ]
+    used = [column for column in found if column.name not in constant]
+    if not used:
+        raise Refused(
+            "no column is left to learn from" + (f"; of one value: {', '.join(constant)}" if constant else "")
+        )
+    notes = columns.notes(used, inputs)
+    return used, [f"columns of one value are left out: {', '.join(constant)}", *notes] if constant else notes
+
+
+def _estimator(options: argparse.Namespace, classes: bool) -> KANClassifier | KANRegressor:
+    small = options.symbolic and classes  # the formula of classes is that of the network itself
+    given = options.hidden or ("2" if small else "16")
+    try:
+        hidden = () if given == "none" else tuple(int(number) for number in given.split(","))
+    except ValueError:
+        raise Refused(f"--hidden must be numbers such as 16 or 8,4, or none; got {given!r}") from None
+    settings: dict[str, Any] = {"lamb": 0.01} if small else {}
+    return (KANClassifier if classes else KANRegressor)(
+        hidden,
+        grid=options.grid,
+        steps=options.steps,
+        random_state=options.seed,
+        verbose=not options.quiet,
+        **settings,
+    )
+
+
+def _folder(options: argparse.Namespace) -> Path:
+    """The folder to write to; there is no use in training for one that can't be."""
+    out: Path = options.out or options.table.with_name(f"{options.table.stem}_kan")
+    present = next(folder for folder in (out, *out.parents) if folder.exists())
+    if not present.is_dir():
+        raise Refused(f"can't write to {out}: {present} is no folder; give another by --out")
+    if not os.access(present, os.W_OK):
+        raise Refused(f"can't write to {out}: no permission; give another by --out")
+    return out
+
+
+def _look_for_formula(model: TableModel, x: Array, y: Array, x_test: Array, options: argparse.Namespace) -> list[str]:
+    """Give the model a formula that has values on rows to test, and return what there is to say of it.
+
+    Of a regression it is what `KAN.discover` makes of the data, of a classification what becomes of the network.
+    """
+    estimator = model.estimator
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        try:
+            if isinstance(estimator, KANClassifier):
+                _ = estimator.symbolic_
+            else:
+                inputs = torch.from_numpy((x[:FORMULA_ROWS] - estimator.x_mean_) / estimator.x_scale_)
+                targets = torch.from_numpy((y[:FORMULA_ROWS, None] - estimator.y_mean_) / estimator.y_scale_)
+                estimator._symbolic = KAN.discover((inputs, targets), seed=options.seed, progress=not options.quiet)
+        except ValueError as error:
+            return [f"no formula: {error}"]
+    notes = [str(one.message) for one in heard if issubclass(one.category, UserWarning)]
+    undefined = int((~model.by_formula().defined(x_test)).sum())
+    if undefined > len(x_test) - 2:
+        estimator._symbolic = None
+        return [*notes, "no formula: the one that was found has no value on rows held out"]
+    if undefined:
+        notes.append(
+            f"the formula has no value on {undefined} of the rows held out; its scores are those of the others"
+        )
+    return notes
+
+
+def _print(model: TableModel, found: dict[str, dict[str, float]]) -> None:
+    width = max(map(len, found))
+    for name, values in found.items():
+        print(f"{name:{width}}  " + ", ".join(f"{what} {brief(value)}" for what, value in values.items()))
+    if model.has_formula:
+        print(text(model.formulas()))

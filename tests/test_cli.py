@@ -1,0 +1,397 @@
+"""The command line on tables: models, reports, predictions and refusals; and the doctor."""
+
+import base64
+import builtins
+import io
+import pickle
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import sympy
+import torch
+
+from kan_fast import _native, cli
+
+pytest.importorskip("sklearn")
+pytest.importorskip("matplotlib")
+
+
+def houses(n=300, seed=0):
+    pandas = pytest.importorskip("pandas")
+    random = np.random.default_rng(seed)
+    table = pandas.DataFrame(
+        {
+            "size m2": random.uniform(30, 200, n),
+            "rooms": random.integers(1, 7, n),
+            "town": random.choice(["Ash", "Birch", "<b>Cedar</b>"], n),
+            "new": random.choice([True, False], n),
+        }
+    )
+    table["price"] = 1000 * table["size m2"] + 50_000 * (table.town == "Birch") + 9_000 * table.new
+    return table
+
+
+def run(*arguments):
+    return cli.main([str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def fitted(tmp_path, capsys):
+    """A table with gaps, its model and report, and what was printed."""
+    table = houses()
+    table.loc[::40, "size m2"] = np.nan
+    table.loc[::50, "town"] = None
+    table.loc[7, "price"] = np.nan
+    table.to_csv(tmp_path / "houses.csv", index=False)
+    assert run("fit", tmp_path / "houses.csv", "--target", "price", "--steps", 150, "--quiet") == 0
+    return tmp_path, capsys.readouterr()
+
+
+class Page(HTMLParser):
+    """Tags, addresses and text of a page; fails on tags that are not closed in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.addresses, self.words = [], set(), [], []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+        self.addresses += [value for name, value in attributes if name in ("src", "href", "xlink:href")]
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def test_a_regression_from_table_to_report(fitted):
+    folder, printed = fitted
+    out = folder / "houses_kan"
+    assert sorted(path.name for path in out.iterdir()) == ["model.kan", "report.html"]
+    assert "regression: 239 rows to train on, 60 to test" in printed.out
+    assert "note: rows without 'price' are left out: 1" in printed.out
+    assert re.search(r"note: column 'size m2': 8 missing values count as [\d.]+, the median", printed.out)
+    assert "note: column 'town': 6 missing values count as none of its values" in printed.out
+    r2 = float(re.search(r"network .*R2 ([\d.]+)", printed.out)[1])
+    assert r2 > 0.8
+    assert printed.err == ""
+
+    page = Page((out / "report.html").read_text())
+    assert page.addresses
+    assert all(address.startswith("data:image/svg+xml;base64,") for address in page.addresses)
+    assert not page.tags & {"script", "link", "b", "iframe"}
+    text = " ".join(page.words)
+    for words in ("price", "size_m2", "town_b_Cedar_b", "239 rows to train on", f"{r2:.4g}", "spline", "median"):
+        assert words in text
+
+
+def test_predictions_of_the_file_are_those_of_the_model(fitted, capsys):
+    folder, _ = fitted
+    new = houses(50, seed=1)
+    new.loc[0, "town"] = "Dogwood"
+    new.to_csv(folder / "new.csv", index=False)
+    model = folder / "houses_kan" / "model.kan"
+    assert run("predict", model, folder / "new.csv") == 0
+    printed = capsys.readouterr()
+    assert "column 'town': values that are new count as none of its values: Dogwood" in printed.err
+    pandas = pytest.importorskip("pandas")
+    predicted = pandas.read_csv(io.StringIO(printed.out))
+    assert list(predicted.columns) == ["price"]
+    assert np.corrcoef(predicted.price[1:], new.price[1:])[0, 1] > 0.97
+
+    new[["new", "town", "price", "rooms", "size m2"]].to_csv(folder / "other_order.csv", index=False)
+    out = folder / "predicted.csv"
+    assert run("predict", model, folder / "other_order.csv", "--out", out) == 0
+    np.testing.assert_array_equal(pandas.read_csv(out).price, predicted.price)
+    new.drop(columns="rooms").to_csv(folder / "less.csv", index=False)
+    new.assign(rooms="many").to_csv(folder / "words.csv", index=False)
+    capsys.readouterr()
+    for name, message in (("less", "there is no column 'rooms'"), ("words", "column 'rooms' must hold numbers")):
+        assert run("predict", model, folder / f"{name}.csv") == 1
+        assert message in capsys.readouterr().err
+
+
+def test_a_file_keeps_a_model_to_the_bit(tmp_path):
+    pytest.importorskip("pandas")
+    from kan_fast.cli.columns import Column
+    from kan_fast.cli.table_model import TableModel
+    from kan_fast.sklearn import KANClassifier, KANRegressor
+
+    x = np.random.default_rng(0).normal(size=(60, 2))
+    columns = [Column("a", 0.5, []), Column("b", None, ["x", "y"])]
+    targets = (x[:, 0], np.where(x[:, 0] > 0, "b", "a"), np.array(["p", "q", "r"])[(x[:, 0] > 0) * 1 + (x[:, 1] > 0)])
+    for kind, y in zip((KANRegressor, KANClassifier, KANClassifier), targets, strict=True):
+        model = TableModel(columns, "t", kind((2,), steps=30, random_state=0).fit(x, y))
+        _ = model.estimator.symbolic_
+        model.save(tmp_path / "m.kan")
+        loaded = TableModel.load(tmp_path / "m.kan")
+        assert loaded.columns == columns
+        assert loaded.classes == model.classes
+        assert loaded.formulas()[:3] == model.formulas()[:3]
+        for one, other in ((model, loaded), (model.by_formula(), loaded.by_formula())):
+            np.testing.assert_array_equal(one.estimator._outputs(x), other.estimator._outputs(x))
+
+
+def test_a_classification_with_probabilities(tmp_path, capsys):
+    table = houses(200)
+    table["price"] = np.where(table["size m2"] > 110, "high", "low")
+    table.to_csv(tmp_path / "classes.tsv", index=False, sep="\t")
+    command = ("fit", tmp_path / "classes.tsv", "--target", "price", "--steps", 100, "--drop", "town", "--quiet")
+    assert run(*command, "--out", tmp_path / "there") == 0
+    printed = capsys.readouterr().out
+    assert "classification: 160 rows to train on, 40 to test" in printed
+    assert float(re.search(r"network *accuracy ([\d.]+)", printed)[1]) > 0.9
+    assert run("predict", tmp_path / "there" / "model.kan", tmp_path / "classes.tsv") == 0
+    pandas = pytest.importorskip("pandas")
+    predicted = pandas.read_csv(io.StringIO(capsys.readouterr().out))
+    assert list(predicted.columns) == ["price", "probability of high", "probability of low"]
+    assert ((predicted["probability of high"] > 0.5) == (predicted.price == "high")).all()
+    assert (predicted.price == table.price).mean() > 0.9
+    assert "town" not in (tmp_path / "there" / "report.html").read_text()
+
+
+def test_names_in_tables_are_text_in_reports(tmp_path):
+    table = houses(100).rename(columns={"price": "<i>price</i>", "town": "<script>town</script>"})
+    table.to_csv(tmp_path / "t.csv", index=False)
+    for target in ("<i>price</i>", "<script>town</script>"):
+        assert run("fit", tmp_path / "t.csv", "--target", target, "--steps", 2, "--quiet") == 0
+        page = Page((tmp_path / "t_kan" / "report.html").read_text())
+        assert not page.tags & {"i", "script", "b"}
+        assert target in " ".join(page.words)
+    assert "<b>Cedar</b>" in page.words
+
+
+def test_a_formula_is_found_reported_printed_and_predicts(tmp_path, capsys):
+    pandas = pytest.importorskip("pandas")
+    x = np.random.default_rng(0).uniform(1, 3, (150, 2))
+    y = 2 * x[:, 0] ** 2 + 7 * x[:, 1] + 5
+    pandas.DataFrame({"side a": x[:, 0], "b": x[:, 1], "y": y}).to_csv(tmp_path / "t.csv", index=False)
+    assert run("fit", tmp_path / "t.csv", "--target", "y", "--symbolic", "--steps", 20, "--quiet") == 0
+    printed = capsys.readouterr().out
+    assert "formula " in printed
+    assert "y = 7*b + 2*side_a**2 + 5" in printed
+    page = Page((tmp_path / "t_kan" / "report.html").read_text())
+    assert "math" in page.tags
+    assert "y = 7*b + 2*side_a**2 + 5" in page.words
+
+    model = tmp_path / "t_kan" / "model.kan"
+    texts = {}
+    for language in ("text", "latex", "python", "c"):
+        assert run("formula", model, "--format", language) == 0
+        texts[language] = capsys.readouterr().out
+    assert texts["text"].strip() in printed
+    assert r"\text{y} =" in texts["latex"]
+    assert "void formula(const double *x, double *y)" in texts["c"]
+    scope = {}
+    exec(texts["python"], scope)
+    np.testing.assert_allclose(scope["formula"](x)[:, 0], y, rtol=1e-10)
+    assert run("plot", model, "--table", tmp_path / "t.csv", "--out", tmp_path / "p.svg") == 0
+    assert "<svg" in (tmp_path / "p.svg").read_text()
+
+
+def test_a_formula_that_is_not_found_leaves_the_network(tmp_path, capsys):
+    houses(38).to_csv(tmp_path / "t.csv", index=False)
+    assert run("fit", tmp_path / "t.csv", "--target", "price", "--symbolic", "--steps", 2, "--quiet") == 0
+    assert re.search("note: no formula: .*at least 40", capsys.readouterr().out)
+    assert run("formula", tmp_path / "t_kan" / "model.kan") == 1
+    assert "no formula: " in (tmp_path / "t_kan" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(("shift", "found"), [(0.0, True), (-9.0, False)])
+def test_a_formula_without_values_on_rows_held_out(shift, found, tmp_path, capsys, monkeypatch):
+    pandas = pytest.importorskip("pandas")
+    from kan_fast.network import KAN
+
+    def discover(*arguments, **options):
+        network = KAN([1, 1], dtype=torch.float64, seed=0)
+        network.fix_symbolic(0, 0, 0, "sqrt", affine=(1.0, shift, 1.0, 0.0))
+        return network
+
+    monkeypatch.setattr(KAN, "discover", discover)
+    x = np.random.default_rng(0).normal(size=100)
+    pandas.DataFrame({"x": x, "y": np.sqrt(abs(x))}).to_csv(tmp_path / "t.csv", index=False)
+    assert run("fit", tmp_path / "t.csv", "--target", "y", "--symbolic", "--steps", 2, "--quiet") == 0
+    printed = capsys.readouterr().out
+    assert bool(re.search(r"note: the formula has no value on 1?\d of the rows held out", printed)) is found
+    assert bool(re.search(r"^formula +mean absolute error [\d.]+,", printed, re.M)) is found
+    assert ("no formula: the one that was found has no value on rows held out" in printed) is not found
+
+
+def test_names_in_formulas_stay_whole():
+    from kan_fast.cli.formulas import FORMATS, Formulas, mathml
+
+    x = sympy.Symbol("side_a_2")
+    found = Formulas([x**2, x], [x], ["50% & $_1", "b"], np.zeros((1, 1)))
+    assert "<mi>side_a_2</mi>" in mathml(x**2)
+    assert r"\text{50\% \& \$\_1} &=" in FORMATS["latex"](found)
+
+
+def test_names_in_any_script(tmp_path):
+    table = houses(40).rename(columns={"size m2": "Gr\u00f6\u00dfe", "price": "\u4fa1\u683c", "rooms": "$x$ % <a>"})
+    table.to_csv(tmp_path / "t.v2.csv", index=False)
+    assert run("fit", tmp_path / "t.v2.csv", "--target", "\u4fa1\u683c", "--steps", 2, "--quiet") == 0
+    page = Page((tmp_path / "t.v2_kan" / "report.html").read_text(encoding="utf-8"))
+    pictures = [base64.b64decode(address.partition(",")[2]) for address in page.addresses]
+    texts = {element.text for picture in pictures for element in ElementTree.fromstring(picture).iter()}
+    assert {"Gr\u00f6\u00dfe", "\u4fa1\u683c", "\u4fa1\u683c, rows held out"} <= texts
+
+
+def test_tiny_numbers_go_only_where_they_are_rounding():
+    from kan_fast.cli.formulas import Formulas
+
+    x, points = sympy.Symbol("x"), np.linspace(-1, 1, 20)[:, None]
+    exact = 3.0 * (x - 2e-17) ** 2
+    assert Formulas([exact], [x], ["y"], points).brief == [3 * x**2]
+    assert Formulas([exact], [x], ["y"], 1e-17 * points).brief == [3 * (x - sympy.Float(2e-17, 5)) ** 2]
+
+
+def test_formulas_of_classes(tmp_path, capsys):
+    table = houses(150)
+    table["price"] = np.where(table["size m2"] > 110, "high", "low")
+    table[["size m2", "price"]].to_csv(tmp_path / "t.csv", index=False)
+    command = ("fit", tmp_path / "t.csv", "--target", "price", "--symbolic", "--hidden", "none", "--quiet")
+    assert run(*command, "--steps", 100) == 0
+    printed = capsys.readouterr().out
+    assert float(re.search(r"formula *accuracy ([\d.]+)", printed)[1]) > 0.9
+    assert re.search(r"log-odds of low = .*size_m2", printed)
+
+
+def test_plots_need_no_table(fitted, monkeypatch):
+    folder, _ = fitted
+    monkeypatch.chdir(folder)
+    assert run("plot", folder / "houses_kan" / "model.kan") == 0
+    assert (folder / "network.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_whole_numbers_are_classes_only_if_there_are_few(tmp_path, capsys):
+    houses(60).to_csv(tmp_path / "t.csv", index=False)
+    for target, options, kind in (
+        ("rooms", (), "classification"),
+        ("new", (), "classification"),
+        ("rooms", ("--task", "regression"), "regression"),
+        ("price", ("--task", "auto"), "regression"),
+    ):
+        assert run("fit", tmp_path / "t.csv", "--target", target, "--steps", 2, "--quiet", *options) == 0
+        assert capsys.readouterr().out.startswith(kind)
+
+
+def test_parquet(tmp_path):
+    pytest.importorskip("pyarrow")
+    houses(50).to_parquet(tmp_path / "t.parquet")
+    assert run("fit", tmp_path / "t.parquet", "--target", "price", "--steps", 2, "--quiet") == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        (lambda t: None, ("--target", "prize"), "there is no column 'prize'; did you mean 'price'? The columns are"),
+        (lambda t: None, ("--target", "price", "--drop", "color"), "there is no column 'color'. The columns are"),
+        (lambda t: None, ("--target", "price", "--drop", "price"), "is the target and can't be dropped"),
+        (lambda t: t[["price", "new"]], ("--target", "price", "--drop", "new"), "no column is left to learn from"),
+        (lambda t: None, ("--target", "town", "--task", "regression"), "a regression needs numbers"),
+        (lambda t: None, ("--target", "price", "--test", "1.5"), "--test must be a share of the rows"),
+        (lambda t: None, ("--target", "price", "--test", "0.01"), "leaves fewer than two to test"),
+        (lambda t: None, ("--target", "price", "--hidden", "a"), "--hidden must be numbers such as"),
+        (lambda t: None, ("--target", "price", "--grid", "0"), "grid must be at least 1"),
+        (
+            lambda t: t.insert(0, "id", [f"n{n}" for n in range(len(t))]),
+            ("--target", "price"),
+            "has 32 different texts, such as",
+        ),
+        (lambda t: t.insert(0, "age", ["?", *map(str, range(39))]), ("--target", "price"), "holds '?' among numbers"),
+        (lambda t: t.insert(0, "gap", np.nan), ("--target", "price"), "column 'gap' is empty"),
+        (lambda t: t.insert(0, "far", np.inf), ("--target", "price"), "column 'far' holds infinite values"),
+        (lambda t: t.__setitem__("price", 3.0), ("--target", "price"), "has one value, 3.0"),
+        (lambda t: t[:5], ("--target", "price"), "5 rows are too few"),
+        (lambda t: t[:0], ("--target", "price"), "has no rows"),
+        (lambda t: t.rename(columns={"new": "rooms"}), ("--target", "price"), "more than one column 'rooms'"),
+        (
+            lambda t: t[["price"]].assign(one=1, other="x"),
+            ("--target", "price"),
+            "no column is left to learn from; of one",
+        ),
+        (lambda t: t.insert(0, "far", 1e200), ("--target", "price"), "column 'far' reaches 1.0e+200; change its unit"),
+        (lambda t: t.insert(0, "who", [f"n{n}" for n in range(40)]), ("--target", "who"), "too many to be classes"),
+        (lambda t: None, ("--target", "price", "--seed", "-1"), "--seed must be 0 to 4294967295"),
+        (lambda t: None, ("--target", "price", "--out", __file__), "is no folder; give another by --out"),
+    ],
+    ids=lambda value: value[:40] if isinstance(value, str) else "",
+)
+def test_tables_that_are_refused(change, options, message, tmp_path, capsys):
+    table = houses(40)
+    changed = change(table)
+    (table if changed is None else changed).to_csv(tmp_path / "t.csv", index=False)
+    assert run("fit", tmp_path / "t.csv", "--steps", 2, "--quiet", *options) == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: ")
+    assert message in printed
+    assert [path.name for path in tmp_path.iterdir()] == ["t.csv"], "nothing is left behind"
+
+
+def test_other_files_are_refused(tmp_path, capsys):
+    houses(20).to_csv(tmp_path / "t.csv", index=False)
+    (tmp_path / "t.xlsx").write_bytes(b"")
+
+    class Attack:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "attacked"), "w"))
+
+    (tmp_path / "pickle.kan").write_bytes(pickle.dumps(Attack()))
+    torch.save({"format": "another"}, tmp_path / "other.kan")
+    torch.save(Attack(), tmp_path / "attack.kan")
+    for command, message in (
+        (("fit", tmp_path / "t.xlsx", "--target", "a"), "must be a .csv, .tsv, .txt or .parquet file"),
+        (("fit", tmp_path / "none.csv", "--target", "a"), "there is no file"),
+        (("formula", tmp_path / "none.kan"), "none.kan"),
+        (("formula", tmp_path / "pickle.kan"), "is not a model that fit wrote"),
+        (("predict", tmp_path / "attack.kan", tmp_path / "t.csv"), "is not a model that fit wrote"),
+        (("plot", tmp_path / "other.kan"), "is not a model that this version of fit wrote"),
+    ):
+        assert run(*command) == 1
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "attacked").exists()
+
+
+def test_a_model_without_a_formula_says_so(fitted, capsys):
+    folder, _ = fitted
+    assert run("formula", folder / "houses_kan" / "model.kan") == 1
+    assert "has no formula; train it with fit --symbolic" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("missing", ["pandas", "sklearn", "matplotlib"])
+def test_tables_without_an_extra(missing, monkeypatch, capsys):
+    original = builtins.__import__
+
+    def without(name, *args):
+        if name.split(".")[0] == missing:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=missing)
+        return original(name, *args)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setattr(cli, "TABLES", (missing,))
+    assert cli.main(["fit", "t.csv", "--target", "y"]) == 1
+    assert f"fit needs {missing}; install it with: pip install 'kan_fast[table]'" in capsys.readouterr().err
+
+
+def test_the_doctor_finds_what_is_wrong(monkeypatch, capsys):
+    assert run("doctor") == 0
+    printed = capsys.readouterr().out
+    assert f"torch {torch.__version__}" in printed
+    assert "reference: available" in printed
+    if _native.unavailable_reason() is not None:
+        return
+    assert printed.count(": right") >= 4
+    forward = _native.forward
+    monkeypatch.setattr(_native, "forward", lambda *arguments: forward(*arguments) * 1.001)
+    assert run("doctor") == 1
+    printed = capsys.readouterr().out
+    assert "float32 on cpu: WRONG" in printed
+    assert "please report" in printed
