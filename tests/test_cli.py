@@ -137,7 +137,7 @@ def test_a_file_keeps_a_model_to_the_bit(tmp_path):
         assert loaded.classes == model.classes
         assert loaded.formulas()[:3] == model.formulas()[:3]
         for one, other in ((model, loaded), (model.by_formula(), loaded.by_formula())):
-            np.testing.assert_array_equal(one.estimator._outputs(x), other.estimator._outputs(x))
+            np.testing.assert_array_equal(one.estimator.predict(x), other.estimator.predict(x))
 
 
 def test_a_classification_with_probabilities(tmp_path, capsys):

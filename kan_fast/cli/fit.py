@@ -172,13 +172,13 @@ def _look_for_formula(model: TableModel, x: Array, y: Array, x_test: Array, opti
             else:
                 inputs = torch.from_numpy((x[:FORMULA_ROWS] - estimator.x_mean_) / estimator.x_scale_)
                 targets = torch.from_numpy((y[:FORMULA_ROWS, None] - estimator.y_mean_) / estimator.y_scale_)
-                estimator._symbolic = KAN.discover((inputs, targets), seed=options.seed, progress=not options.quiet)
+                estimator.symbolic_ = KAN.discover((inputs, targets), seed=options.seed, progress=not options.quiet)
         except ValueError as error:
             return [f"no formula: {error}"]
     notes = [str(one.message) for one in heard if issubclass(one.category, UserWarning)]
     undefined = int((~model.by_formula().defined(x_test)).sum())
     if undefined > len(x_test) - 2:
-        estimator._symbolic = None
+        del estimator.symbolic_
         return [*notes, "no formula: the one that was found has no value on rows held out"]
     if undefined:
         notes.append(
