@@ -300,7 +300,8 @@ def test_parquet(tmp_path):
         (lambda t: None, ("--target", "price", "--test", "1.5"), "--test must be a share of the rows"),
         (lambda t: None, ("--target", "price", "--test", "0.01"), "leaves fewer than two to test"),
         (lambda t: None, ("--target", "price", "--hidden", "a"), "--hidden must be numbers such as"),
-        (lambda t: None, ("--target", "price", "--grid", "0"), "grid must be at least 1"),
+        (lambda t: None, ("--target", "price", "--grid", "0"), "--grid must be 1 to 200, got 0"),
+        (lambda t: None, ("--target", "price", "--grid", "100000"), "--grid must be 1 to 200"),
         (
             lambda t: t.insert(0, "id", [f"n{n}" for n in range(len(t))]),
             ("--target", "price"),

@@ -23,11 +23,13 @@ from kan_fast.network import KAN
 from kan_fast.sklearn import KANClassifier, KANRegressor
 
 FEWEST_ROWS = 10
+MOST_SPANS = 200  # of a grid; memory grows with their square
 FORMULA_ROWS = 2000  # that a formula is looked for in, at most
 
 
 def run(options: argparse.Namespace) -> int:
     """Do it; returns the exit status."""
+    _check(options)
     table, notes = _table(options)
     classes = _is_classification(table[options.target], options.task)
     target = _target(table[options.target], classes)
@@ -62,12 +64,18 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _table(options: argparse.Namespace) -> tuple[pd.DataFrame, list[str]]:
-    """The rows that have a target, and notes."""
+def _check(options: argparse.Namespace) -> None:
+    """Refuse numbers out of range that the estimators don't refuse."""
     if not 0 < options.test < 1:
         raise Refused(f"--test must be a share of the rows, between 0 and 1, got {options.test}")
     if not 0 <= options.seed < 2**32:
         raise Refused(f"--seed must be 0 to {2**32 - 1}, got {options.seed}")
+    if not 1 <= options.grid <= MOST_SPANS:
+        raise Refused(f"--grid must be 1 to {MOST_SPANS}, got {options.grid}")
+
+
+def _table(options: argparse.Namespace) -> tuple[pd.DataFrame, list[str]]:
+    """The rows that have a target, and notes."""
     table, notes = tables.read(options.table)
     tables.require(table, [options.target, *options.drop])
     if options.target in options.drop:
