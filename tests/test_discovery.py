@@ -78,6 +78,14 @@ def test_two_functions_of_one_input(expected, width):
     assert (model(x) - truth(x)).abs().max() < 1e-12
 
 
+@pytest.mark.parametrize("place", range(0, 300, 60))
+def test_a_domain_that_ends_at_a_sample(place):
+    x = samples(1, 0.01, 4)
+    x[place] = 0
+    formula, _ = discovered(x, torch.exp(-torch.sqrt(x)))
+    assert sympy.simplify(formula - sympy.sympify("exp(-sqrt(x_1))")) == 0
+
+
 def test_what_a_network_learnt_of_an_equation():
     """y' = -y, y(0) = 1."""
     x, zero = samples(1, 0, 5, 200), torch.zeros(1, 1, dtype=torch.float64)

@@ -280,7 +280,7 @@ class _Scales(NamedTuple):
 
     def data(self, x: Tensor, y: Tensor, rounding: float) -> Data:
         """Standard data, some of them held out."""
-        test = held_out(len(x), HELD_OUT)
+        test = held_out(x, HELD_OUT)
         floor = max(EXACT, (4 * rounding * y.abs().max() / self.deviation).square().item())
         x, y = (x - self.centre) / self.half, (y - self.mean) / self.deviation
         return Data(x[~test], y[~test], x[test], y[test], floor)
