@@ -1,4 +1,4 @@
-"""What users pass, checked: integers and real numbers in a range, of Python's or numpy's types; lists, functions, tensors."""
+"""What users pass, checked: integers, real numbers and tensors of them, of Python or numpy; lists, functions."""
 
 from __future__ import annotations
 

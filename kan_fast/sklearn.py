@@ -356,6 +356,7 @@ def describe(estimator: KANRegressor | KANClassifier) -> dict[str, Any]:
     check_is_fitted(estimator)
     classes = estimator.classes_.tolist() if isinstance(estimator, KANClassifier) else None
     return {
+        "columns": estimator.feature_names_in_.tolist() if hasattr(estimator, "feature_names_in_") else None,
         "classes": classes,
         "single": classes is not None or estimator._single,
         "options": estimator.get_params(),
@@ -379,6 +380,8 @@ def rebuild(saved: dict[str, Any]) -> KANRegressor | KANClassifier:
     for name, scale in saved["scales"].items():
         setattr(estimator, name, scale.numpy())
     estimator.n_features_in_ = len(estimator.x_mean_)
+    if saved["columns"] is not None:
+        estimator.feature_names_in_ = np.array(saved["columns"], dtype=object)
     estimator.feature_importances_ = saved["importances"].numpy()
     estimator.model_ = storage.rebuild(KAN, saved["network"])
     if saved["symbolic"] is not None:
