@@ -257,7 +257,7 @@ class KAN(nn.Module):
             inputs = flow.record(self, self.layers, x)[1]
         return [layer.coverage(samples) for layer, samples in zip(self.layers, inputs, strict=True)]
 
-    fit = tolerant(training.fit)
+    fit = tolerant(training.interruptible(training.fit))
     saveckpt = storage.save
     loadckpt = classmethod(storage.load)
     multistart = multistart.multistart

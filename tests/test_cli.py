@@ -205,6 +205,19 @@ def test_a_formula_that_is_not_found_leaves_the_network(tmp_path, capsys):
     assert "no formula: " in (tmp_path / "t_kan" / "report.html").read_text()
 
 
+def test_an_interrupted_search_leaves_network_and_report(tmp_path, capsys, monkeypatch):
+    from kan_fast.network import KAN
+
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(KAN, "discover", interrupt)
+    houses(60).to_csv(tmp_path / "t.csv", index=False)
+    assert run("fit", tmp_path / "t.csv", "--target", "price", "--symbolic", "--steps", 2, "--quiet") == 0
+    assert "note: no formula: the search was interrupted" in capsys.readouterr().out
+    assert "search was interrupted" in (tmp_path / "t_kan" / "report.html").read_text()
+
+
 @pytest.mark.parametrize(("shift", "found"), [(0.0, True), (-9.0, False)])
 def test_a_formula_without_values_on_rows_held_out(shift, found, tmp_path, capsys, monkeypatch):
     pandas = pytest.importorskip("pandas")

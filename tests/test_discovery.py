@@ -139,6 +139,20 @@ def test_without_a_formula_it_says_so():
     assert len(model.symbolic_formula()[0]) == 1
 
 
+def test_an_interrupt_ends_the_search(monkeypatch):
+    steps = []
+
+    def interrupt(*arguments):
+        steps.append(1)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LevenbergMarquardt, "step", interrupt)
+    x = samples(2)
+    with pytest.raises(KeyboardInterrupt):
+        KAN.discover((x, x[:, :1]), progress=False)
+    assert len(steps) == 1
+
+
 def test_it_is_reproducible_and_leaves_random_numbers_alone():
     x = samples(2, n=80)
     state = torch.get_rng_state()

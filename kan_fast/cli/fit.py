@@ -183,6 +183,8 @@ def _look_for_formula(model: TableModel, x: Array, y: Array, x_test: Array, opti
                 estimator.symbolic_ = KAN.discover((inputs, targets), seed=options.seed, progress=not options.quiet)
         except ValueError as error:
             return [f"no formula: {error}"]
+        except KeyboardInterrupt:
+            return ["no formula: the search was interrupted"]
     notes = [str(one.message) for one in heard if issubclass(one.category, UserWarning)]
     undefined = int((~model.by_formula().defined(x_test)).sum())
     if undefined > len(x_test) - 2:

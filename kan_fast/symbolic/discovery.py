@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from kan_fast import flow
+from kan_fast import flow, training
 from kan_fast.data import Check
 from kan_fast.functions import Function, select
 from kan_fast.options import integer
@@ -171,7 +171,7 @@ def _fit(model: KAN, data: Data, steps: int) -> Trial:
         return len(losses) > PATIENCE and losses[-1] > 0.98 * losses[-1 - PATIENCE]
 
     pair = data.x, data.y
-    model.fit(pair, "LM", steps, stop_grid_update_step=steps // 2, callbacks=stalled, progress=False)
+    training.fit(model, pair, "LM", steps, stop_grid_update_step=steps // 2, callbacks=stalled, progress=False)
     return rate(model, data)
 
 
