@@ -98,7 +98,7 @@ def test_predictions_of_the_file_are_those_of_the_model(fitted, capsys):
     new = houses(50, seed=1)
     new.loc[0, "town"] = "Dogwood"
     new.to_csv(folder / "new.csv", index=False)
-    model = folder / "houses_kan" / "model.kan"
+    model = folder / "houses_kan"
     assert run("predict", model, folder / "new.csv") == 0
     printed = capsys.readouterr()
     assert "column 'town': values that are new count as none of its values: Dogwood" in printed.err
@@ -312,7 +312,9 @@ def test_parquet(tmp_path):
         (lambda t: None, ("--target", "town", "--task", "regression"), "a regression needs numbers"),
         (lambda t: None, ("--target", "price", "--test", "1.5"), "--test must be a share of the rows"),
         (lambda t: None, ("--target", "price", "--test", "0.01"), "leaves fewer than two to test"),
-        (lambda t: None, ("--target", "price", "--hidden", "a"), "--hidden must be numbers such as"),
+        (lambda t: None, ("--target", "price", "--hidden", "a"), "--hidden must be numbers from 1 to 1000 such as"),
+        (lambda t: None, ("--target", "price", "--hidden", "3,0"), "or none; got '3,0'"),
+        (lambda t: None, ("--target", "price", "--hidden", "100000,100000"), "numbers from 1 to 1000"),
         (lambda t: None, ("--target", "price", "--grid", "0"), "--grid must be 1 to 200, got 0"),
         (lambda t: None, ("--target", "price", "--grid", "100000"), "--grid must be 1 to 200"),
         (

@@ -18,12 +18,13 @@ from kan_fast.cli.columns import Array
 from kan_fast.cli.formulas import text
 from kan_fast.cli.messages import Refused, say
 from kan_fast.cli.scores import baseline, brief, scores
-from kan_fast.cli.table_model import TableModel
+from kan_fast.cli.table_model import FILE, TableModel
 from kan_fast.network import KAN
 from kan_fast.sklearn import KANClassifier, KANRegressor
 
 FEWEST_ROWS = 10
 MOST_SPANS = 200  # of a grid; memory grows with their square
+MOST_NODES = 1000  # of a hidden layer
 FORMULA_ROWS = 2000  # that a formula is looked for in, at most
 
 
@@ -49,18 +50,18 @@ def run(options: argparse.Namespace) -> int:
         raise Refused(str(error)) from error
     found = {"network": scores(model, x_test, y_test)}
     out.mkdir(parents=True, exist_ok=True)
-    model.save(out / "model.kan")
+    model.save(out / FILE)
     if options.symbolic:
         heard = _look_for_formula(model, x, y, x_test, options)
         say(heard)
         notes += heard
     if model.has_formula:
         found["formula"] = scores(model.by_formula(), x_test, y_test)
-        model.save(out / "model.kan")
+        model.save(out / FILE)
     found["without features"] = baseline(y, y_test, classes)
     report.write(out / "report.html", model, found, notes, len(y), x_test, y_test)
     _print(model, found)
-    print(f"wrote {out / 'model.kan'} and {out / 'report.html'}")
+    print(f"wrote {out / FILE} and {out / 'report.html'}")
     return 0
 
 
@@ -139,20 +140,23 @@ def _columns(inputs: pd.DataFrame, train: pd.Index) -> tuple[list[columns.Column
 
 def _estimator(options: argparse.Namespace, classes: bool) -> KANClassifier | KANRegressor:
     small = options.symbolic and classes  # the formula of classes is that of the network itself
-    given = options.hidden or ("2" if small else "16")
-    try:
-        hidden = () if given == "none" else tuple(int(number) for number in given.split(","))
-    except ValueError:
-        raise Refused(f"--hidden must be numbers such as 16 or 8,4, or none; got {given!r}") from None
     settings: dict[str, Any] = {"lamb": 0.01} if small else {}
     return (KANClassifier if classes else KANRegressor)(
-        hidden,
+        _hidden(options.hidden or ("2" if small else "16")),
         grid=options.grid,
         steps=options.steps,
         random_state=options.seed,
         verbose=not options.quiet,
         **settings,
     )
+
+
+def _hidden(given: str) -> tuple[int, ...]:
+    """Nodes of the hidden layers."""
+    numbers = [] if given == "none" else given.split(",")
+    if not all(number.strip().isdecimal() and 1 <= int(number) <= MOST_NODES for number in numbers):
+        raise Refused(f"--hidden must be numbers from 1 to {MOST_NODES} such as 16 or 8,4, or none; got {given!r}")
+    return tuple(map(int, numbers))
 
 
 def _folder(options: argparse.Namespace) -> Path:

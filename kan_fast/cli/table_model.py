@@ -20,6 +20,7 @@ from kan_fast.sklearn import KANClassifier, KANRegressor, describe, rebuild
 if TYPE_CHECKING:
     import pandas as pd
 
+FILE = "model.kan"
 FORMAT = "kan_fast table model 1"
 
 
@@ -100,11 +101,12 @@ class TableModel:
 
     @classmethod
     def load(cls, path: Path) -> TableModel:
-        """The model in a file. Nothing in it is run.
+        """The model in a file, or in the folder that `fit` wrote. Nothing in it is run.
 
         Raises:
             Refused: it is not one that `save` wrote.
         """
+        path = path / FILE if path.is_dir() else path
         try:
             data = torch.load(path, map_location="cpu", weights_only=True)
         except FileNotFoundError:
