@@ -118,7 +118,7 @@ class _Estimator(BaseEstimator):
             raise ValueError(f"unknown loss {self.loss!r}; allowed: {', '.join(losses)}")
         loss = losses[name]
         random = check_random_state(self.random_state)
-        vars(self).pop("symbolic_", None)
+        self.__dict__.pop("symbolic_", None)  # of another fit
         self.x_mean_, self.x_scale_ = _mean_and_scale(x)
         learn, held_out = self._split(len(x), classes, random)
         self.model_ = KAN(

@@ -67,7 +67,7 @@ class TableModel:
         """Which rows of features `(rows, features)` it has a value for; a formula may lack some."""
         estimator = self.estimator
         values = estimator.decision_function(x) if isinstance(estimator, KANClassifier) else estimator.predict(x)
-        return np.isfinite(values.reshape(len(x), -1)).all(1)
+        return np.all(np.isfinite(values.reshape(len(x), -1)), axis=1)
 
     def formulas(self) -> Formulas:
         """The formulas, in the units of the table.
