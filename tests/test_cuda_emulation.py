@@ -121,6 +121,12 @@ def test_rows_that_pass_in_windows(dtype: torch.dtype, degree: int) -> None:
 
 
 @dtypes
+def test_rows_that_are_written_several_at_a_time(dtype: torch.dtype) -> None:
+    """Four numbers of a sample, which belong to two inputs where there are 7 rows; the last tile has 4 inputs."""
+    check(33, 20, 3, 4, dtype=dtype, adaptive=True, orders=(1,))
+
+
+@dtypes
 @pytest.mark.parametrize("keep", [(True, False), (False, True)], ids=["splines", "base"])
 def test_rows_and_results_can_be_left_out(form: None, dtype: torch.dtype, keep: tuple[bool, bool]) -> None:
     contract.test_rows_and_results_can_be_left_out("cuda", dtype, keep)
@@ -133,6 +139,11 @@ def test_nan_and_infinity_stay_in_their_sample(
     form: None, dtype: torch.dtype, grid_size: int, degree: int, extrapolation: str
 ) -> None:
     contract.test_nan_and_infinity_stay_in_their_sample("cuda", dtype, grid_size, degree, extrapolation, (37, 5, 9))
+
+
+@contract.steep_problems
+def test_large_rows_that_cancel_keep_their_digits(order: int, extrapolation: str, dtype: torch.dtype) -> None:
+    contract.test_large_rows_that_cancel_keep_their_digits("cuda", order, extrapolation, dtype)
 
 
 def test_inputs_may_have_any_strides(form: None) -> None:
