@@ -93,9 +93,10 @@ class Basis:
         self._table: Tensor | None = None
 
     def evaluate(self, x: Tensor, v: Tensor | None, inputs: slice, needs: dense.Needs, split: bool) -> list[Tensor]:
-        part = range(*inputs.indices(x.shape[1]))
-        splines = [x.new_empty(len(x), len(part) * self.rows) for _ in range((1 + split) * needs[0])]
-        base = [x.new_empty(len(x), len(part)) for _ in range(needs[1])]
+        batch, n_in = x.shape
+        part = range(*inputs.indices(n_in))
+        splines = [x.new_empty(batch, len(part) * self.rows) for _ in range((1 + split) * needs[0])]
+        base = [x.new_empty(batch, len(part)) for _ in range(needs[1])]
         high, low = (*splines, None, None)[:2]
         self._call("rows", x, part, v=v, gs=high, low=low, ge=base[0] if base else None)
         return [*splines, *base]
@@ -243,8 +244,8 @@ def _run(
 
 
 def _device_and_stream(device: torch.device) -> tuple[int, int]:
-    stream = torch.cuda.current_stream(device)
-    return stream.device_index, stream.cuda_stream
+    # torch.cuda.current_stream makes an object and takes as long as a launch
+    return device.index, torch._C._cuda_getCurrentRawStream(device.index)
 
 
 def _outputs(**tensors: Tensor) -> int:

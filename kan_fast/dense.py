@@ -8,7 +8,7 @@ libraries do the arithmetic that grows with `in * out`, in every dtype; kernels 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ WORKSPACE = 1 << 28  # bytes; more only where one sample needs more
 _MIXED = "dtype" in torch.ops.aten.mm.overloads()  # on GPUs, torch multiplies 16-bit matrices into float32 ones
 
 Needs = tuple[bool, bool]  # spline rows, base row
+T = TypeVar("T", Tensor, Tensor | None)
 
 
 def arithmetic(dtype: torch.dtype) -> str:
@@ -27,7 +28,15 @@ def arithmetic(dtype: torch.dtype) -> str:
         return "half"
     if dtype == torch.float64:
         return "float64"
-    return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+    return "tf32" if _tf32() else "ieee"
+
+
+def _tf32() -> bool:
+    """Whether torch may use TF32 for float32 matrices on GPUs."""
+    try:
+        return torch.backends.cuda.matmul.fp32_precision == "tf32"  # knows both ways to set it, since torch 2.9
+    except AttributeError:
+        return torch.get_float32_matmul_precision() != "highest"
 
 
 def steep(rows: int, order: int, spec: Spec) -> bool:
@@ -59,21 +68,26 @@ def forward(
     base_weight: Tensor | None,
     bias: Tensor | None,
 ) -> Tensor:
+    batch = x.shape[0]  # len(x) takes as long as a small tensor
     n_out, n_in = edge_shape(spline_weight, base_weight)
-    if len(x) * n_out == 0 or n_in == 0:
-        return x.new_zeros(len(x), n_out) if bias is None else bias.expand(len(x), n_out).contiguous()
+    if batch * n_out == 0 or n_in == 0:
+        return x.new_zeros(batch, n_out) if bias is None else bias.repeat(batch, 1)
     split = basis.steep and x.dtype.itemsize == 2  # 16 bits of a steep row would leave few digits
     needs = spline_weight is not None, base_weight is not None
-    weights = [w.flatten(1).T for w in (*[spline_weight] * (1 + split), base_weight) if w is not None]
-    y = x.new_empty(len(x), n_out)
-    for part in _parts(len(x), sum(len(w) for w in weights) * x.element_size()):
-        start = bias
-        for rows, weight in zip(basis.evaluate(x[part], _of(v, part), slice(n_in), needs, split), weights, strict=True):
+    weights = [w.flatten(1).T for w in (spline_weight, base_weight) if w is not None]
+    if split and spline_weight is not None:
+        weights.insert(0, weights[0])
+    size = sum(w.shape[0] for w in weights) * x.element_size()
+    y = x.new_empty(batch, n_out)
+    for part in _parts(batch, size):
+        start, out = bias, _of(y, part)
+        matrices = basis.evaluate(_of(x, part), _of(v, part), slice(n_in), needs, split)
+        for rows, weight in zip(matrices, weights, strict=True):
             if start is None:
-                torch.mm(rows, weight, out=y[part])
+                torch.mm(rows, weight, out=out)
             else:
-                torch.addmm(start, rows, weight, out=y[part])
-            start = y[part]
+                torch.addmm(start, rows, weight, out=out)
+            start = out
     return y
 
 
@@ -82,9 +96,10 @@ def grad_input(basis: Basis, x: Tensor, g: Tensor, spline_weight: Tensor | None,
     if x.numel() * n_out == 0:
         return x.new_zeros(x.shape)
     gx = x.new_empty(x.shape)
-    for part in _parts(len(x), (basis.rows + 1) * n_in * max(x.element_size(), 4)):
-        splines, base = (None if w is None else _product(g[part], w.flatten(1)) for w in (spline_weight, base_weight))
-        basis.contract(x[part], splines, base, gx[part])
+    weights = [None if w is None else w.flatten(1) for w in (spline_weight, base_weight)]
+    for part in _parts(x.shape[0], (basis.rows + 1) * n_in * max(x.element_size(), 4)):
+        splines, base = (None if w is None else _product(_of(g, part), w) for w in weights)
+        basis.contract(_of(x, part), splines, base, _of(gx, part))
     return gx
 
 
@@ -92,7 +107,7 @@ def grad_coef(basis: Basis, x: Tensor, v: Tensor | None, g: Tensor, needs: Needs
     (batch, n_in), n_out = x.shape, g.shape[1]
     gs = x.new_empty(n_out, n_in, basis.rows) if needs[0] else x.new_empty(0)
     gb = x.new_empty(n_out, n_in) if needs[1] else x.new_empty(0)
-    if batch * n_out * n_in == 0:
+    if batch * n_out * n_in == 0 or not any(needs):
         return gs.zero_(), gb.zero_()
     size = (basis.rows * needs[0] + needs[1]) * x.element_size()
     samples = list(_parts(batch, 16 * size))  # all, unless those of few inputs fill the workspace
@@ -118,8 +133,9 @@ def _parts(count: int, size: int, multiple: int = 1) -> Iterator[slice]:
     return (slice(start, min(start + step, count)) for start in range(0, count, step))
 
 
-def _of(v: Tensor | None, part: slice) -> Tensor | None:
-    return None if v is None else v[part]
+def _of(tensor: T, part: slice) -> T:
+    """A part of the samples; most often they are one part, and a view of all takes longer than to see that."""
+    return tensor if tensor is None or part.stop - part.start == tensor.shape[0] else tensor[part]
 
 
 def _sum_dtype(x: Tensor) -> torch.dtype:

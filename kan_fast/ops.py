@@ -46,7 +46,8 @@ def _define(name: str, arguments: str, results: int, fake: Callable[..., Any]) -
 
     returned = ", ".join(["Tensor"] * results)
     _LIBRARY.define(f"{name}({arguments}, {_SPEC}) -> ({returned})")
-    _LIBRARY.impl(name, call, "CompositeExplicitAutograd")
+    # Exported programs come this way with gradients enabled; from autograd.py they never are.
+    _LIBRARY.impl(name, torch.no_grad()(call), "CompositeExplicitAutograd")
     torch.library.register_fake(f"kan_fast::{name}", fake, lib=_LIBRARY)
     packet = getattr(torch.ops.kan_fast, name)
     defined = packet.default

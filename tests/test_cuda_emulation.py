@@ -121,6 +121,12 @@ def test_rows_that_pass_in_windows(dtype: torch.dtype, degree: int) -> None:
 
 
 @dtypes
+def test_rows_that_are_written_several_at_a_time(dtype: torch.dtype) -> None:
+    """Four numbers of a sample, which belong to two inputs where there are 7 rows; the last tile has 4 inputs."""
+    check(33, 20, 3, 4, dtype=dtype, adaptive=True, orders=(1,))
+
+
+@dtypes
 @pytest.mark.parametrize("keep", [(True, False), (False, True)], ids=["splines", "base"])
 def test_rows_and_results_can_be_left_out(form: None, dtype: torch.dtype, keep: tuple[bool, bool]) -> None:
     contract.test_rows_and_results_can_be_left_out("cuda", dtype, keep)
@@ -135,6 +141,11 @@ def test_nan_and_infinity_stay_in_their_sample(
     contract.test_nan_and_infinity_stay_in_their_sample("cuda", dtype, grid_size, degree, extrapolation, (37, 5, 9))
 
 
+@contract.steep_problems
+def test_large_rows_that_cancel_keep_their_digits(order: int, extrapolation: str, dtype: torch.dtype) -> None:
+    contract.test_large_rows_that_cancel_keep_their_digits("cuda", order, extrapolation, dtype)
+
+
 def test_inputs_may_have_any_strides(form: None) -> None:
     contract.test_inputs_may_have_any_strides("cuda", torch.float32)
 
@@ -146,13 +157,19 @@ def test_workspaces_that_hold_a_part(space: int, dtype: torch.dtype, monkeypatch
     check(34, 37, 6, dtype=dtype, adaptive=True, orders=(0, 1))
 
 
-def test_large_grids_take_the_local_form(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where it takes less time: early in float32, never in 16 bits for grids that anyone has."""
-    calls: list[str] = []
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The operations that are queued."""
+    names: list[str] = []
     run = _cuda._run
     monkeypatch.setattr(
-        _cuda, "_run", lambda name, *args, **kwargs: (calls.append(name), run(name, *args, **kwargs))[1]
+        _cuda, "_run", lambda name, *args, **kwargs: (names.append(name), run(name, *args, **kwargs))[1]
     )
+    return names
+
+
+def test_large_grids_take_the_local_form(calls: list[str]) -> None:
+    """Where it takes less time: early in float32, never in 16 bits for grids that anyone has."""
     for grid_size, dtype, expected in (
         (5, torch.float32, "rows"),
         (20, torch.float32, "rows"),
@@ -164,6 +181,47 @@ def test_large_grids_take_the_local_form(monkeypatch: pytest.MonkeyPatch) -> Non
         p = make_problem(3, 2, 2, grid_size, dtype=dtype)
         _cuda.forward(p.x, None, p.spline_weight, p.base_weight, None, p.grid, 0, p.spec)
         assert calls[-1] == expected, (grid_size, dtype)
+
+
+def test_nothing_is_evaluated_for_the_bias_alone(form: None, calls: list[str]) -> None:
+    p = make_problem(5, 3, 4)
+    needs = (False, False, False, True)
+    *rest, gbias = _cuda.backward(p.x, None, p.g, p.spline_weight, p.base_weight, p.grid, 0, p.spec, needs)
+    assert torch.equal(gbias, p.g.sum(0))
+    assert [t.shape for t in rest] == [(0,)] * 3
+    assert not calls
+
+
+def test_a_layer_without_inputs_returns_no_view_of_its_bias() -> None:
+    p = make_problem(1, 0, 3)
+    y = _cuda.forward(p.x, None, p.spline_weight, p.base_weight, p.bias, p.grid, 0, p.spec)
+    assert torch.equal(y[0], p.bias)
+    assert y.data_ptr() != p.bias.data_ptr()
+
+
+def test_operators_take_parameters_while_gradients_are_enabled(form: None) -> None:
+    """As exported programs call them."""
+    p = make_problem(5, 3, 4)
+    expected = _cuda.forward(p.x, None, p.spline_weight, p.base_weight, p.bias, p.grid, 0, p.spec)
+    weights = p.spline_weight.requires_grad_(), p.base_weight.requires_grad_()
+    got = torch.ops.kan_fast.forward(p.x, None, *weights, p.bias, p.grid, 0, *p.spec, "cuda")
+    assert torch.equal(got, expected)
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="torch 2.9 has it")
+def test_both_settings_of_torch_allow_tf32() -> None:
+    setting, before = torch.backends.cuda.matmul, torch.backends.cuda.matmul.fp32_precision
+    try:
+        setting.fp32_precision = "tf32"
+        assert dense.arithmetic(torch.float32) == "tf32"
+        setting.fp32_precision = "ieee"
+        assert dense.arithmetic(torch.float32) == "ieee"
+        torch.set_float32_matmul_precision("high")
+        assert dense.arithmetic(torch.float32) == "tf32"
+        torch.set_float32_matmul_precision("highest")
+        assert dense.arithmetic(torch.float32) == "ieee"
+    finally:
+        setting.fp32_precision = before
 
 
 def test_results_have_the_same_bits_in_every_order_of_threads(form: None, library: ctypes.CDLL) -> None:

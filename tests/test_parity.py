@@ -155,6 +155,34 @@ def test_nan_and_infinity_stay_in_their_sample(
     assert torch.equal(got[untouched], clean[untouched])
 
 
+steep_problems = pytest.mark.parametrize(
+    ("order", "extrapolation", "dtype"),
+    [
+        pytest.param(order, extrapolation, dtype, id=f"{order}-{extrapolation}-{str(dtype).removeprefix('torch.')}")
+        for order, extrapolation in ((0, "zero"), (0, "linear"), (1, "zero"), (2, "clamp"))
+        for dtype in (torch.bfloat16, torch.float16)
+    ],
+)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@steep_problems
+def test_large_rows_that_cancel_keep_their_digits(
+    backend: str, order: int, extrapolation: str, dtype: torch.dtype
+) -> None:
+    """Neighbouring coefficients of a trained function are close, so its slope is a small sum of large terms."""
+    p = make_problem(32, 4, 32, 50, extrapolation=extrapolation, dtype=dtype)
+    phase = torch.rand(32, 4, 1) * 6
+    p.spline_weight = torch.sin(torch.linspace(-2, 2, 53) + phase).to(dtype)
+    p.x = torch.randn(32, 4).to(dtype)
+    call, exact = CALLS["forward_v"], p.to(torch.float64)
+    got, plain, exact = (
+        call(m, q, order) for m, q in ((dispatch.module(backend), p), (reference, p), (reference, exact))
+    )
+    rms, plain_rms = ((y.double() - exact).square().mean().sqrt() for y in (got, plain))
+    assert rms <= 2 * plain_rms
+
+
 @backend_and_dtype
 def test_inputs_may_have_any_strides(backend: str, dtype: torch.dtype) -> None:
     p = make_problem(21, 6, 10, dtype=dtype)

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -73,6 +74,13 @@ def test_the_measuring_command_works_as_far_as_it_can_without_a_gpu() -> None:
 def test_reason_without_triton(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "triton", None)
     assert "install it with" in (backend.unavailable_reason() or "")
+
+
+def test_reason_with_an_old_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "triton", SimpleNamespace(__version__="3.3.1"))
+    assert "3.4 (torch 2.8) and later" in (backend.unavailable_reason() or "")
+    requirement = f"triton>={'.'.join(map(str, backend.OLDEST))};"
+    assert requirement in (HERE.parent / "pyproject.toml").read_text()
 
 
 def test_reason_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

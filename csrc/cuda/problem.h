@@ -34,8 +34,8 @@ struct Problem {
   void* ge;                   // gradient of base_weight, or the edge magnitude: (out, in), or null if not needed; base
                               // rows (batch, count)
   void* low;                  // what rounding takes from the rows in gs, or null
-  const void* table;  // workspace of an earlier kRows or kContract with the same x shape, grid and order, or null
-  void* workspace;    // as many bytes as kan_cuda_workspace says, aligned to 256
+  const void* table;          // workspace of an earlier kRows or kContract with the same in, grid and order, or null
+  void* workspace;            // as many bytes as kan_cuda_workspace says, aligned to 256
   void* stream;
   int64_t batch, in, out, knots;
   int64_t first, count;  // the inputs of kRows
@@ -45,7 +45,7 @@ struct Problem {
 }  // namespace kan_cuda
 
 extern "C" {
-// Bytes of scratch memory that `kan_cuda_launch` needs, or minus an error of the CUDA runtime.
+// Bytes of scratch memory that `kan_cuda_launch` needs.
 int64_t kan_cuda_workspace(int32_t operation, const kan_cuda::Problem* problem);
 // Queues the operation on the stream without waiting for it; returns 0 or an error of the CUDA runtime.
 int32_t kan_cuda_launch(int32_t operation, const kan_cuda::Problem* problem);

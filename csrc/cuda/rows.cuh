@@ -74,7 +74,8 @@ __global__ void __launch_bounds__(kRowThreads)
   const int64_t pitch = count * rows, begin = b0 * pitch + i0 * rows;
 
   // a lane writes neighbouring numbers of a sample at once, where these are aligned
-  const int width = inputs * rows, pack = pitch % kPack == 0 && begin % kPack == 0 && width % kPack == 0 ? kPack : 1;
+  static_assert(kRowInputs % kPack == 0, "a tile begins where samples do, modulo kPack");
+  const int width = inputs * rows, pack = pitch % kPack == 0 ? kPack : 1;
   for (int e = lane * pack; splines.data && e < width; e += kWarp * pack) {
     for (int s = warp; s < samples; s += warps) {
       const int64_t at = begin + s * pitch + e;

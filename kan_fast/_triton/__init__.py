@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+OLDEST = (3, 4)  # version of Triton; pyproject.toml has it too
 _FUNCTIONS = ("forward", "grad_input", "grad_coef", "backward", "edge_magnitude", "edge_magnitude_backward")
 
 
@@ -24,9 +25,12 @@ def __getattr__(name: str) -> Any:
 def unavailable_reason() -> str | None:
     """Why the Triton kernels can't be used; None if they can."""
     try:
-        import triton  # noqa: F401
+        import triton
     except ImportError as error:
         return f"Triton can't be imported ({error}); install it with pip install 'kan_fast[triton]'"
+    if tuple(map(int, triton.__version__.split(".")[:2])) < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
+        return f"Triton {triton.__version__} can't compile the kernels; {oldest} (torch 2.8) and later can"
     if not torch.cuda.is_available():
         return "torch finds no GPU"
     return None

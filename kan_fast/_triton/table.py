@@ -84,7 +84,8 @@ def build_kernel(
     width = 1.0 / scale.to(tl.float64)
     power = width * 0.0 + 1.0
     for m in tl.static_range(DEGREE + 1):
-        values = _taylor(exact, point.to(tl.float64), min(ORDER + m, DEGREE), DEGREE)
+        # min() of constants, or a variable that holds one, is no constant before Triton 3.6
+        values = _taylor(exact, point.to(tl.float64), ORDER + m if ORDER + m < DEGREE else DEGREE, DEGREE)
         for j in tl.static_range(DEGREE + 1):
             exists = (span - DEGREE + j >= 0) & (span - DEGREE + j < SIZE + DEGREE) & (ORDER + m <= smooth)
             line = 3 + j * (DEGREE + 1) + m
