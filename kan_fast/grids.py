@@ -16,6 +16,36 @@ from kan_fast.reference import basis
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
+Range = tuple[float, float] | tuple[tuple[float, float], ...]
+
+
+def checked_range(given: Range, in_features: int) -> Range:
+    """A pair of floats, or one for every feature.
+
+    Raises:
+        ValueError: these are not pairs of finite numbers with start < end.
+    """
+    array = np.asarray(given, dtype=float)
+    if array.shape not in ((2,), (in_features, 2)) or not (
+        np.isfinite(array).all() and (array[..., 0] < array[..., 1]).all()
+    ):
+        raise ValueError(
+            f"grid_range must be (start, end) with finite start < end, got {given}; a list of such pairs has one for "
+            f"each of the {in_features} features"
+        )
+    return tuple(array.tolist()) if array.ndim == 1 else tuple(map(tuple, array.tolist()))
+
+
+def check_distinct(grid_range: Range, grid_size: int, degree: int, dtype: torch.dtype) -> None:
+    """Raise ValueError if knots on a range are so close that the dtype has one number for two of them."""
+    start, end = np.reshape(grid_range, (-1, 2)).T
+    step = (end - start) / grid_size
+    if (step <= torch.finfo(dtype).eps * (np.maximum(abs(start), abs(end)) + degree * step)).any():
+        raise ValueError(
+            f"{dtype} can't tell apart the knots of grid_size {grid_size} on {grid_range}; "
+            "use fewer spans, a wider range, shifted data or a wider dtype"
+        )
+
 
 def uniform_grid(
     in_features: int, grid_size: int, degree: int, grid_range: Sequence[float] | Sequence[Sequence[float]]

@@ -6,23 +6,18 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kan_fast import dispatch, functional, grids, processes
+from kan_fast import dispatch, functional, grids, regrid
 from kan_fast.functional import Base
 from kan_fast.functions import Function
-from kan_fast.options import integer, real
+from kan_fast.options import integer, numbers, real
 from kan_fast.symbolic_edges import SymbolicEdges
 
-if TYPE_CHECKING:
-    from torch.distributed import ProcessGroup
-
-
-Range = tuple[float, float] | tuple[tuple[float, float], ...]
 _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -67,7 +62,7 @@ class KANLinear(nn.Module):
         *,
         grid_size: int = 5,
         spline_order: int = 3,
-        grid_range: Range = (-1, 1),
+        grid_range: grids.Range = (-1, 1),
         base: Base = "silu",
         extrapolation: str = "zero",
         grid_eps: float = 0.02,
@@ -84,7 +79,7 @@ class KANLinear(nn.Module):
         self.out_features = integer("out_features", out_features, 0)
         self.grid_size, self.spline_order = integer("grid_size", grid_size, 1), spline_order
         _check_options(grid_eps, backend)
-        self.grid_range = _range(grid_range, self.in_features)
+        self.grid_range = grids.checked_range(grid_range, self.in_features)
         self.base, self.extrapolation = base, extrapolation
         self.grid_eps, self.backend = grid_eps, backend
 
@@ -97,7 +92,7 @@ class KANLinear(nn.Module):
         self.register_buffer("grid", knots.to(functional.grid_dtype(knots.dtype)))
         self.register_buffer("mask", None)
         self.symbolic: SymbolicEdges | None = None
-        _check_distinct_knots(self.grid_range, self.grid_size, spline_order, self.grid.dtype)
+        grids.check_distinct(self.grid_range, self.grid_size, spline_order, self.grid.dtype)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -193,7 +188,7 @@ class KANLinear(nn.Module):
         Raises:
             TypeError, ValueError: there is no such edge or function, or affine parameters are not four finite numbers.
         """
-        self.fix_many([(output, input)], [function], _numbers("affine", affine)[None])
+        self.fix_many([(output, input)], [function], numbers("affine", affine)[None])
 
     @torch.no_grad()
     def fix_many(
@@ -203,7 +198,7 @@ class KANLinear(nn.Module):
         self._check_unsharded("fix")
         new, like = [(integer("output", o, 0), integer("input", i, 0)) for o, i in edges], self.spline_weight
         plain = [(1.0, 0.0, 1.0, 0.0)] * len(new)
-        values = _numbers("affine", plain if affine is None else affine).to(like)
+        values = numbers("affine", plain if affine is None else affine).to(like)
         if not values.isfinite().all():
             raise ValueError(f"affine parameters must be finite, got {values.tolist()}")
         added = SymbolicEdges((self.out_features, self.in_features), new, functions, values)
@@ -289,107 +284,10 @@ class KANLinear(nn.Module):
                 )
             )
 
-    @torch.no_grad()
-    def update_grid(
-        self,
-        x: Tensor,
-        *,
-        eps: float | None = None,
-        margin: float = 0.0,
-        trim: float = 0.0,
-        group: ProcessGroup | None = None,
-    ) -> None:
-        """Move the knots to where the samples are; the layer's function on their range is preserved.
-
-        The new knots are `eps * uniform + (1 - eps) * quantiles` of each column (a constant column keeps its grid), and
-        every curve is projected on them (see `kan_fast.grids.transfer`). Optimiser state for `spline_weight` no longer
-        fits afterwards: reset it, as `KAN.fit` does.
-
-        Under torch.distributed all processes of `group` must call this, each with its own samples. They get the grid
-        that one process with all the samples would get, to the bit (see docs/distributed.md).
-
-        Args:
-            x: samples `(..., in_features)`, finite.
-            eps: share of the uniform grid, 0 to 1; None takes `grid_eps`.
-            margin: added on either side of the samples' range, in units of its length.
-            trim: share of the samples at either end of each column that the range leaves out, 0 to below 0.5, so that a
-                few outliers do not stretch the spans; beyond it is `extrapolation`.
-            group: processes whose samples count together. None for all, as elsewhere in torch, if torch.distributed is
-                initialised; tensor parallelism and pipelines need a group of the processes that have different samples.
-
-        Raises:
-            ValueError: no samples, or some are NaN or infinite, in any process; or the group is ambiguous.
-        """
-        self._check_movable("update_grid")
-        if not isinstance(x, Tensor) or not x.dim():
-            raise TypeError(f"update_grid expected samples (..., {self.in_features}), got {x!r:.80}")
-        processes.reshard(self)
-        group = processes.data_group(self.grid, group)
-        grid, weight = processes.local(self.grid), processes.local(self.spline_weight)
-        if weight.shape[1:] != (len(grid), self.grid_size + self.spline_order):
-            raise ValueError(
-                f"this process holds grids {tuple(grid.shape)} and spline weights {tuple(weight.shape)}: update_grid "
-                "needs whole curves with their grids; shard spline_weight along out or with kan_fast.distributed"
-            )
-        x = processes.local(x)
-        if x.shape[-1] != len(grid):
-            raise ValueError(f"expected last dimension {len(grid)}, got {x.shape[-1]} (input shape {tuple(x.shape)})")
-        x = x.reshape(math.prod(x.shape[:-1]), len(grid))
-        counts = torch.tensor([len(x), int((~x.isfinite()).sum())], device=x.device)
-        count, bad = processes.total(counts, group).tolist()
-        if not count:
-            raise ValueError("update_grid needs at least one sample, got an empty batch")
-        if bad:
-            raise ValueError("update_grid needs finite samples, got NaN or infinity; clean the data first")
-        eps = self.grid_eps if eps is None else eps
-        new = grids.grid_from_samples(x, grid, self.spline_order, eps=eps, margin=margin, trim=trim, group=group)
-        matrix = grids.transfer(grid, new, self.spline_order, self.extrapolation)
-        moved = torch.einsum("irs,ois->oir", matrix, weight.to(matrix.dtype))
-        kept = (new == grid).all(1)[:, None]  # columns whose knots stay keep their coefficients to the bit
-        weight.copy_(torch.where(kept, weight, moved.to(weight.dtype)))
-        grid.copy_(new)
-
-    def refine(self, grid_size: int) -> KANLinear:
-        """A new layer on a grid of `grid_size` spans with the same function; it shares no memory with this one.
-
-        If `grid_size` is a multiple of the present one, the function is the same to rounding on the whole line, else
-        its best approximation in the mean square (see `kan_fast.grids.refine`). All options stay.
-
-        Raises:
-            TypeError, ValueError: `grid_size` is not an int, less than 1, or too large for the dtype; or the layer's
-                parameters are sharded or computed from others.
-        """
-        new = copy.deepcopy(self)
-        new.refine_(grid_size)
-        return new
-
-    @torch.no_grad()
-    def refine_(self, grid_size: int) -> None:
-        """`refine` in place. Optimisers keep their parameters, but what they remember of them no longer fits."""
-        size = integer("grid_size", grid_size, 1)
-        self._check_movable("refine")
-        if processes.local(self.spline_weight) is not self.spline_weight:
-            raise ValueError("refine can't change the shape of sharded parameters; refine first, then shard")
-        if size == self.grid_size:
-            return
-        knots, matrix = grids.refine(self.grid, self.spline_order, size)
-        finer = torch.einsum("irs,ois->oir", matrix, self.spline_weight.to(matrix.dtype))
-        self.spline_weight.grad = None
-        self.spline_weight.data = finer.to(self.spline_weight.dtype).contiguous()
-        self.grid, self.grid_size = knots, size
-
-    @torch.no_grad()
-    def coverage(self, x: Tensor) -> Tensor:
-        """Fraction of the samples x `(..., in_features)` outside of the grid range, for each feature `(in,)`.
-
-        NaN counts as outside; 0 for no samples.
-        """
-        if not isinstance(x, Tensor) or x.dim() < 1 or x.shape[-1] != self.in_features:
-            got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-            raise ValueError(f"coverage expected samples (..., {self.in_features}), got {got}")
-        start, end = self.grid[:, self.spline_order], self.grid[:, -1 - self.spline_order]
-        outside = ~((x >= start) & (x <= end)).flatten(0, -2)
-        return outside.sum(0) / max(len(outside), 1)
+    update_grid = regrid.update_grid
+    refine = regrid.refine
+    refine_ = regrid.refine_
+    coverage = regrid.coverage
 
     def extra_repr(self) -> str:
         """The constructor's arguments, as nn.Linear prints them."""
@@ -426,13 +324,6 @@ class KANLinear(nn.Module):
                 f"{mask.dtype} and {tuple(mask.shape)}; for one of numbers take mask != 0"
             )
         return mask
-
-    def _check_movable(self, what: str) -> None:
-        if "spline_weight" not in self._parameters:
-            raise ValueError(
-                f"{what} can't move curves whose spline_weight is computed from other parameters (pruning, weight "
-                "norm, parametrisation); make it a plain parameter first"
-            )
 
     def _check_unsharded(self, what: str) -> None:
         if hasattr(self.spline_weight, "to_local"):
@@ -526,43 +417,6 @@ class KANLinear(nn.Module):
                 self._set_symbolic(SymbolicEdges.blank(shape, edges, names, self.spline_weight))
         except ValueError as error:
             error_msgs.append(f"{prefix.rstrip('.')}: the state has edges that can't be made here: {error}")
-
-
-def _range(given: Range, in_features: int) -> Range:
-    """A pair of floats, or one for every feature.
-
-    Raises:
-        ValueError: these are not pairs of finite numbers with start < end.
-    """
-    array = np.asarray(given, dtype=float)
-    if array.shape not in ((2,), (in_features, 2)) or not (
-        np.isfinite(array).all() and (array[..., 0] < array[..., 1]).all()
-    ):
-        raise ValueError(
-            f"grid_range must be (start, end) with finite start < end, got {given}; a list of such pairs has one for "
-            f"each of the {in_features} features"
-        )
-    return tuple(array.tolist()) if array.ndim == 1 else tuple(map(tuple, array.tolist()))
-
-
-def _numbers(name: str, given: Any) -> Tensor:
-    """A float64 tensor of real numbers; TypeError if they are something else."""
-    try:
-        if not (isinstance(given, Tensor) and given.is_complex()):
-            return torch.as_tensor(given, dtype=torch.float64).detach()
-    except (TypeError, ValueError, RuntimeError):
-        pass
-    raise TypeError(f"{name} must have real numbers, got {given!r}")
-
-
-def _check_distinct_knots(grid_range: Range, grid_size: int, degree: int, dtype: torch.dtype) -> None:
-    start, end = np.reshape(grid_range, (-1, 2)).T
-    step = (end - start) / grid_size
-    if (step <= torch.finfo(dtype).eps * (np.maximum(abs(start), abs(end)) + degree * step)).any():
-        raise ValueError(
-            f"{dtype} can't tell apart the knots of grid_size {grid_size} on {grid_range}; "
-            "use fewer spans, a wider range, shifted data or a wider dtype"
-        )
 
 
 def _check_options(grid_eps: float, backend: str | None) -> None:

@@ -132,13 +132,20 @@ class KAN(nn.Module):
                     p.requires_grad_(trainable)
         self.to(final)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *, singularity_avoiding: bool = False, y_th: float = 10.0) -> Tensor:
         """`(..., width_in[0])` to `(..., width_in[-1])`; a floating point x is cast to the dtype of the parameters.
 
+        `singularity_avoiding` and `y_th` are pykan's. They concern poles of symbolic edges, and splines have none.
+
         Raises:
-            TypeError: x is not a tensor, or not floating point.
+            TypeError: x is not a tensor, or not floating point; or singularities of symbolic edges are to be avoided.
             ValueError: x has another number of columns than the network has inputs.
         """
+        if singularity_avoiding and any(layer.symbolic is not None for layer in self.layers):
+            raise TypeError(
+                "forward has no singularity_avoiding for symbolic edges, which are what the formula says, also near "
+                "poles: leave it out; formula_report counts samples without a value. See docs/pykan.md"
+            )
         x = self._cast(x)
         for layer, nodes in zip(self.layers, self.nodes, strict=True):
             x = nodes(layer(x))
@@ -250,7 +257,7 @@ class KAN(nn.Module):
             inputs = flow.record(self, self.layers, x)[1]
         return [layer.coverage(samples) for layer, samples in zip(self.layers, inputs, strict=True)]
 
-    fit = tolerant(training.fit)
+    fit = tolerant(training.interruptible(training.fit))
     saveckpt = storage.save
     loadckpt = classmethod(storage.load)
     multistart = multistart.multistart

@@ -1,4 +1,4 @@
-"""What users pass, checked: integers and real numbers in a range, of Python's or numpy's types; lists, functions."""
+"""What users pass, checked: integers, real numbers and tensors of them, of Python or numpy; lists, functions."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import math
 import operator
 from collections.abc import Callable, Iterable
 from typing import Any
+
+import torch
+from torch import Tensor
 
 
 def integer(name: str, value: Any, least: int | None = None) -> int:
@@ -62,3 +65,13 @@ def functions(name: str, value: Any) -> list[Callable[..., Any]]:
         if not callable(one):
             raise TypeError(f"{name} must be a function or a list of functions, got {one!r}")
     return several
+
+
+def numbers(name: str, given: Any) -> Tensor:
+    """A float64 tensor of real numbers; TypeError if they are something else."""
+    try:
+        if not (isinstance(given, Tensor) and given.is_complex()):
+            return torch.as_tensor(given, dtype=torch.float64).detach()
+    except (TypeError, ValueError, RuntimeError):
+        pass
+    raise TypeError(f"{name} must have real numbers, got {given!r}")

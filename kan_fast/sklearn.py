@@ -6,7 +6,7 @@ import copy
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
+from kan_fast import storage
 from kan_fast.network import KAN
 from kan_fast.objective import Loss
 from kan_fast.options import integer, real
@@ -31,12 +32,10 @@ Array = npt.NDArray[Any]
 _EPOCHS, _FEWEST_STEPS = 100, 500  # of Adam, unless the user says how many steps
 _BATCH = 256
 _TRIM = 0.003  # share of the samples beyond either end of the grids: tables have outliers
-_DECAY, _MOST_DECAY = 300, 0.5  # weight decay times the number of samples: a prior is worth some number of them
+_DECAY = 300  # weight decay times the number of samples: a prior is worth some number of them
 _LINE_SEARCH_STEPS = 30  # of LBFGS and LM
-_SYMBOLIC_SAMPLES, _SYMBOLIC_STEPS = (
-    2000,
-    20,
-)  # of the training of a symbolic network towards the one that it stands for
+_SYMBOLIC_SAMPLES, _SYMBOLIC_STEPS = 2000, 20  # of training a symbolic network towards the one it stands for
+_SCALES = ("x_mean_", "x_scale_", "y_mean_", "y_scale_")
 
 
 class _Estimator(BaseEstimator):
@@ -52,7 +51,7 @@ class _Estimator(BaseEstimator):
         steps: number of steps; None for 100 epochs of Adam, at least 500 steps, and for 30 steps of the others.
         batch_size: samples per step of Adam; None for 256.
         learning_rate: None for 0.03 with Adam and 1 with LBFGS.
-        weight_decay: of Adam, at least 0; None for 300 / (number of samples), at most 0.5.
+        weight_decay: of Adam, at least 0; None for 300 / (number of samples).
         lamb: weight of the sparsity terms, see `KAN.fit`.
         validation_fraction: share of the samples that are held out to choose the best state, 0 (none) to below 1.
         patience: epochs (steps, but with Adam) without a smaller validation loss after which training ends; None for
@@ -68,7 +67,8 @@ class _Estimator(BaseEstimator):
         feature_importances_: shares of the features in the scores of KAN 2.0 (see `KAN.attribute`).
         history_: what `KAN.fit` returned.
         validation_losses_: one of each epoch (step, but with Adam).
-        symbolic_: a `KAN` like `model_` all of whose edges are functions of the library; made at the first access.
+        symbolic_: a `KAN` like `model_` all of whose edges are functions of the library; made at the first access, and
+            can be set to another such network.
         formula_: what `symbolic_` computes in the units and names of X and y, a sympy expression; a list of them where
             the network has several outputs.
     """
@@ -118,7 +118,7 @@ class _Estimator(BaseEstimator):
             raise ValueError(f"unknown loss {self.loss!r}; allowed: {', '.join(losses)}")
         loss = losses[name]
         random = check_random_state(self.random_state)
-        self._symbolic: KAN | None = None
+        self.__dict__.pop("symbolic_", None)  # of another fit
         self.x_mean_, self.x_scale_ = _mean_and_scale(x)
         learn, held_out = self._split(len(x), classes, random)
         self.model_ = KAN(
@@ -129,7 +129,7 @@ class _Estimator(BaseEstimator):
             dtype=self._dtype(),
             device=self.device,
         )
-        inputs = self._scaled(x)
+        inputs = self.standardize(x)
         target = label.to(inputs.device, inputs.dtype if label.is_floating_point() else label.dtype)
         steps, epoch, options = self._schedule(len(learn))
         stopping = EarlyStopping(steps if self.patience is None else self.patience)
@@ -156,35 +156,37 @@ class _Estimator(BaseEstimator):
         stopping.end_stage(self.model_)
         self.feature_importances_ = self._importances(inputs[learn])
 
-    @property
+    @cached_property
     def symbolic_(self) -> KAN:
         check_is_fitted(self)
-        if self._symbolic is None:
-            inputs = self.model_.last_inputs.x
-            if inputs is None:
-                raise AttributeError(
-                    "symbolic_ and formula_ need the samples of fit, which pickles do not keep: access one of them "
-                    "before pickling, or fit again"
-                )
-            inputs = inputs[:_SYMBOLIC_SAMPLES].double()
-            with torch.no_grad():
-                outputs = self.model_(inputs)
-            network = copy.deepcopy(self.model_).double().prune(x=inputs)
-            network.auto_symbolic(x=inputs)
-            network.fit((inputs, outputs), opt="LM", steps=_SYMBOLIC_STEPS, progress=False)
-            self._symbolic = network
-        return self._symbolic
+        inputs = self.model_.last_inputs.x
+        if inputs is None:
+            raise AttributeError(
+                "symbolic_ and formula_ need the samples of fit, which pickles do not keep: access one of them "
+                "before pickling, or fit again"
+            )
+        inputs = inputs[:_SYMBOLIC_SAMPLES].double()
+        with torch.no_grad():
+            outputs = self.model_(inputs)
+        network = copy.deepcopy(self.model_).double().prune(x=inputs)
+        network.auto_symbolic(x=inputs)
+        network.fit((inputs, outputs), opt="LM", steps=_SYMBOLIC_STEPS, progress=False)
+        return network
 
     @property
     def formula_(self) -> Any:
         names = getattr(self, "feature_names_in_", None)
-        formulas, _ = self._formulas(None if names is None else list(names))
+        formulas, _ = self.symbolic_formula(None if names is None else list(names))
         return formulas[0] if len(formulas) == 1 else formulas
 
-    def _formulas(self, names: Sequence[str] | None) -> tuple[list[Any], list[Any]]:
-        """Formulas and symbols in the units of X and y."""
+    def symbolic_formula(self, var: Sequence[Any] | None = None) -> tuple[list[Any], list[Any]]:
+        """Formulas of `symbolic_` in the units of X and y, and their symbols, as `KAN.symbolic_formula` gives them.
+
+        Args:
+            var: names, symbols or expressions for the columns of X; None for x_1, x_2, ...
+        """
         return self.symbolic_.symbolic_formula(
-            names,
+            var,
             normalizer=(self.x_mean_.tolist(), self.x_scale_.tolist()),
             output_normalizer=self._target_scales(),
         )
@@ -215,9 +217,7 @@ class _Estimator(BaseEstimator):
         epoch = math.ceil(count / batch)
         steps = max(_EPOCHS * epoch, _FEWEST_STEPS) if self.steps is None else integer("steps", self.steps, 1)
         rate = real("learning_rate", 0.03 if self.learning_rate is None else self.learning_rate, positive=True)
-        decay = real(
-            "weight_decay", min(_MOST_DECAY, _DECAY / count) if self.weight_decay is None else self.weight_decay
-        )
+        decay = real("weight_decay", _DECAY / count if self.weight_decay is None else self.weight_decay)
         adam = torch.optim.AdamW(self.model_.parameters(), rate, weight_decay=decay, fused=True)
         options = {"grid_trim": _TRIM, "opt": adam, "batch": batch, "scheduler": CosineAnnealingLR(adam, steps)}
         return steps, epoch, options
@@ -230,7 +230,12 @@ class _Estimator(BaseEstimator):
             raise ValueError(f"dtype must be one of {', '.join(dtypes)} or None, got {self.dtype!r}")
         return dtypes[name]
 
-    def _scaled(self, x: Array) -> Tensor:
+    def standardize(self, x: Array) -> Tensor:
+        """Inputs `(n, n_features)` in the user's units as `model_` and `symbolic_` take them.
+
+        Raises:
+            ValueError: some are so far from the samples of `fit` that the dtype can't hold them.
+        """
         weight = self.model_.layers[0].spline_weight
         scaled = torch.from_numpy((x - self.x_mean_) / self.x_scale_).to(weight.device, weight.dtype)
         if not scaled.isfinite().all():
@@ -242,7 +247,7 @@ class _Estimator(BaseEstimator):
         check_is_fitted(self)
         x = validate_data(self, X, reset=False, dtype=np.float64)
         with torch.no_grad():
-            return self.model_(self._scaled(x)).double().cpu().numpy()
+            return self.model_(self.standardize(x)).double().cpu().numpy()
 
     @staticmethod
     @abstractmethod
@@ -339,6 +344,47 @@ class KANClassifier(ClassifierMixin, _Estimator):
     @staticmethod
     def _losses() -> dict[str, Loss]:
         return {"log_loss": _cross_entropy}
+
+
+def describe(estimator: KANRegressor | KANClassifier) -> dict[str, Any]:
+    """A fitted estimator as plain values and tensors, from which `rebuild` makes one that predicts the same.
+
+    `symbolic_` is among them if it has been accessed; samples, `history_` and `validation_losses_` are not.
+    """
+    check_is_fitted(estimator)
+    classes = estimator.classes_.tolist() if isinstance(estimator, KANClassifier) else None
+    return {
+        "columns": estimator.feature_names_in_.tolist() if hasattr(estimator, "feature_names_in_") else None,
+        "classes": classes,
+        "single": classes is not None or estimator._single,
+        "options": estimator.get_params(),
+        "scales": {name: torch.from_numpy(getattr(estimator, name)) for name in _SCALES if hasattr(estimator, name)},
+        "importances": torch.from_numpy(estimator.feature_importances_),
+        "network": storage.describe(estimator.model_),
+        "symbolic": storage.describe(estimator.symbolic_) if "symbolic_" in vars(estimator) else None,
+    }
+
+
+def rebuild(saved: dict[str, Any]) -> KANRegressor | KANClassifier:
+    """The estimator that `describe` described."""
+    classes, options = saved["classes"], saved["options"]
+    estimator: KANRegressor | KANClassifier
+    if classes is None:
+        estimator = KANRegressor(**options)
+        estimator._single = saved["single"]
+    else:
+        estimator = KANClassifier(**options)
+        estimator.classes_ = np.array(classes)
+    for name, scale in saved["scales"].items():
+        setattr(estimator, name, scale.numpy())
+    estimator.n_features_in_ = len(estimator.x_mean_)
+    if saved["columns"] is not None:
+        estimator.feature_names_in_ = np.array(saved["columns"], dtype=object)
+    estimator.feature_importances_ = saved["importances"].numpy()
+    estimator.model_ = storage.rebuild(KAN, saved["network"])
+    if saved["symbolic"] is not None:
+        estimator.symbolic_ = storage.rebuild(KAN, saved["symbolic"])
+    return estimator
 
 
 def _cross_entropy(output: Tensor, label: Tensor) -> Tensor:

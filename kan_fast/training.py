@@ -7,8 +7,8 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import partial
-from typing import TYPE_CHECKING
+from functools import partial, wraps
+from typing import TYPE_CHECKING, ParamSpec
 
 import torch
 from torch import Tensor
@@ -35,6 +35,28 @@ OPTIMIZERS: dict[str, Callable[[KAN, Sequence[Tensor], float | None], Optimizer]
 }
 _LINE_SEARCHES = (torch.optim.LBFGS, optim.LBFGS, optim.LevenbergMarquardt)
 _REFRESH = 0.1  # seconds between new numbers in the progress bar
+P = ParamSpec("P")
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C while a network was trained, which is as the last good step left it; with the history so far."""
+
+    def __init__(self, history: History) -> None:
+        super().__init__()
+        self.history = history
+
+
+def interruptible(train: Callable[P, History]) -> Callable[P, History]:
+    """The function, but Ctrl-C ends it with the history so far."""
+
+    @wraps(train)
+    def call(*args: P.args, **options: P.kwargs) -> History:
+        try:
+            return train(*args, **options)
+        except Interrupted as interrupted:
+            return interrupted.history
+
+    return call
 
 
 def fit(
@@ -239,11 +261,12 @@ def fit(
                     "activation is NaN or infinite. The parameters of the last good step are restored; a smaller lr, "
                     "other data scaling or a smooth loss_fn may help",
                     RuntimeWarning,
-                    stacklevel=3,  # `KAN.fit` is `tolerant`
+                    stacklevel=4,  # `KAN.fit` is `tolerant` and `interruptible`
                 )
             except KeyboardInterrupt:
                 loop.objective.restore()
                 bar.set_description("interrupted")
+                raise Interrupted(history) from None
             finally:
                 optimizer.zero_grad()
     return history
@@ -354,5 +377,5 @@ def _warn_if_outside(model: KAN, x: Tensor) -> None:
             "update_grid=True, scale the inputs, or give the network a grid_range that covers them: "
             f"the data reach from {x.min().item():.4g} to {x.max().item():.4g}",
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,
         )

@@ -98,7 +98,7 @@ def test_predictions_of_the_file_are_those_of_the_model(fitted, capsys):
     new = houses(50, seed=1)
     new.loc[0, "town"] = "Dogwood"
     new.to_csv(folder / "new.csv", index=False)
-    model = folder / "houses_kan" / "model.kan"
+    model = folder / "houses_kan"
     assert run("predict", model, folder / "new.csv") == 0
     printed = capsys.readouterr()
     assert "column 'town': values that are new count as none of its values: Dogwood" in printed.err
@@ -137,7 +137,7 @@ def test_a_file_keeps_a_model_to_the_bit(tmp_path):
         assert loaded.classes == model.classes
         assert loaded.formulas()[:3] == model.formulas()[:3]
         for one, other in ((model, loaded), (model.by_formula(), loaded.by_formula())):
-            np.testing.assert_array_equal(one.estimator._outputs(x), other.estimator._outputs(x))
+            np.testing.assert_array_equal(one.estimator.predict(x), other.estimator.predict(x))
 
 
 def test_a_classification_with_probabilities(tmp_path, capsys):
@@ -203,6 +203,19 @@ def test_a_formula_that_is_not_found_leaves_the_network(tmp_path, capsys):
     assert re.search("note: no formula: .*at least 40", capsys.readouterr().out)
     assert run("formula", tmp_path / "t_kan" / "model.kan") == 1
     assert "no formula: " in (tmp_path / "t_kan" / "report.html").read_text()
+
+
+def test_an_interrupted_search_leaves_network_and_report(tmp_path, capsys, monkeypatch):
+    from kan_fast.network import KAN
+
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(KAN, "discover", interrupt)
+    houses(60).to_csv(tmp_path / "t.csv", index=False)
+    assert run("fit", tmp_path / "t.csv", "--target", "price", "--symbolic", "--steps", 2, "--quiet") == 0
+    assert "note: no formula: the search was interrupted" in capsys.readouterr().out
+    assert "search was interrupted" in (tmp_path / "t_kan" / "report.html").read_text()
 
 
 @pytest.mark.parametrize(("shift", "found"), [(0.0, True), (-9.0, False)])
@@ -299,8 +312,11 @@ def test_parquet(tmp_path):
         (lambda t: None, ("--target", "town", "--task", "regression"), "a regression needs numbers"),
         (lambda t: None, ("--target", "price", "--test", "1.5"), "--test must be a share of the rows"),
         (lambda t: None, ("--target", "price", "--test", "0.01"), "leaves fewer than two to test"),
-        (lambda t: None, ("--target", "price", "--hidden", "a"), "--hidden must be numbers such as"),
-        (lambda t: None, ("--target", "price", "--grid", "0"), "grid must be at least 1"),
+        (lambda t: None, ("--target", "price", "--hidden", "a"), "--hidden must be numbers from 1 to 1000 such as"),
+        (lambda t: None, ("--target", "price", "--hidden", "3,0"), "or none; got '3,0'"),
+        (lambda t: None, ("--target", "price", "--hidden", "100000,100000"), "numbers from 1 to 1000"),
+        (lambda t: None, ("--target", "price", "--grid", "0"), "--grid must be 1 to 200, got 0"),
+        (lambda t: None, ("--target", "price", "--grid", "100000"), "--grid must be 1 to 200"),
         (
             lambda t: t.insert(0, "id", [f"n{n}" for n in range(len(t))]),
             ("--target", "price"),

@@ -13,7 +13,7 @@ from kan_fast.symbolic.fitting import fit_functions, held_out, plain
 
 NAMES = [name for name in LIBRARY if name != "0"]
 SAMPLES = 400
-TEST = held_out(SAMPLES, 0.2)
+TEST = held_out(torch.arange(SAMPLES)[:, None], 0.2)
 # Arguments (for the smallest and the largest x) that reach over what is special about a function
 ARGUMENTS = {
     "sgn": [(-1, 0.6)],
@@ -195,6 +195,16 @@ def test_too_few_samples_are_refused():
 
 def test_held_out_samples_are_the_same_each_time():
     state = torch.get_rng_state()
-    assert torch.equal(held_out(100, 0.3), held_out(100, 0.3))
-    assert held_out(100, 0.3).sum() == 30
+    x = torch.linspace(0, 1, 100)[:, None]
+    assert torch.equal(held_out(x, 0.3), held_out(x, 0.3))
+    assert held_out(x, 0.3).sum() == 30
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_extremes_of_columns_are_not_held_out():
+    x = torch.rand(50, 4)
+    fitted = x[~held_out(x, 0.8)]
+    assert len(fitted) == 10
+    assert torch.equal(fitted.amin(0), x.amin(0))
+    assert torch.equal(fitted.amax(0), x.amax(0))
+    assert held_out(x[:4], 0.5).sum() == 2, "also where all are extremes"

@@ -1,4 +1,4 @@
-"""The GPU backends on a GPU: the contract suite, autograd, and what no interpreter or emulation can show."""
+"""The GPU backends on a GPU: what no interpreter or emulation can show, autograd, and the contract suite."""
 
 from __future__ import annotations
 
@@ -58,64 +58,6 @@ def test_both_backends_are_available() -> None:
     for name in BACKENDS:
         assert states[name].available, states[name].detail
     assert KANLinear(2, 3, device="cuda")(torch.zeros(4, 2, device="cuda")).is_cuda
-
-
-@each_backend
-@each_dtype
-@pytest.mark.parametrize("adaptive", [False, True], ids=["uniform", "adaptive"])
-@pytest.mark.parametrize(
-    "shape", [*contract.SHAPES, (300, 70, 260), (4000, 9, 20), (40, 600, 530)], ids=lambda s: "x".join(map(str, s))
-)
-def test_shapes(moved: None, backend: str, dtype: torch.dtype, shape: tuple[int, int, int], adaptive: bool) -> None:
-    contract.check(backend, make_problem(*shape, dtype=dtype, adaptive=adaptive))
-
-
-@each_backend
-@each_dtype
-@pytest.mark.parametrize("shape", [(0, 3, 4), (5, 0, 4), (5, 3, 0), (0, 0, 0)], ids=lambda s: "x".join(map(str, s)))
-def test_empty_sizes(moved: None, backend: str, dtype: torch.dtype, shape: tuple[int, int, int]) -> None:
-    contract.check(backend, make_problem(*shape, dtype=dtype))
-
-
-@each_backend
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)  # float16 overflows here
-@pytest.mark.parametrize("grid_size", [1, 5, 50])
-@pytest.mark.parametrize("degree", range(6))
-def test_degrees_orders_and_grids(moved: None, backend: str, dtype: torch.dtype, degree: int, grid_size: int) -> None:
-    p = make_problem(70, 5, 67, grid_size, degree, dtype=dtype, adaptive=True)
-    contract.check(backend, p, orders=tuple(sorted({0, 1, degree + 1})))
-
-
-@each_backend
-@each_dtype
-@pytest.mark.parametrize("extrapolation", ["zero", "linear", "clamp"])
-@pytest.mark.parametrize("base", ["silu", "identity", "zero"])
-def test_bases_and_extrapolations(moved: None, backend: str, dtype: torch.dtype, base: str, extrapolation: str) -> None:
-    p = make_problem(37, 3, 19, 4, base=base, extrapolation=extrapolation, dtype=dtype, adaptive=True)
-    contract.check(backend, p, orders=(0, 1, 2))
-
-
-@each_backend
-@each_dtype
-@pytest.mark.parametrize("keep", [(True, False), (False, True)], ids=["splines", "base"])
-def test_rows_and_results_can_be_left_out(
-    moved: None, backend: str, dtype: torch.dtype, keep: tuple[bool, bool]
-) -> None:
-    contract.test_rows_and_results_can_be_left_out(backend, dtype, keep)
-
-
-@each_backend
-@each_dtype
-@pytest.mark.parametrize("extrapolation", ["zero", "linear", "clamp"])
-def test_nan_and_infinity_stay_in_their_sample(
-    moved: None, backend: str, dtype: torch.dtype, extrapolation: str
-) -> None:
-    contract.test_nan_and_infinity_stay_in_their_sample(backend, dtype, 5, 3, extrapolation, (37, 5, 9))
-
-
-@each_backend
-def test_inputs_may_have_any_strides(moved: None, backend: str) -> None:
-    contract.test_inputs_may_have_any_strides(backend, torch.float32)
 
 
 @each_backend
@@ -256,3 +198,61 @@ def test_a_network_does_everything_on_the_gpu() -> None:
     assert all(p.is_cuda for p in net.parameters())
     error = (net(x) - dataset["train_label"]).square().mean().sqrt()
     assert error < 0.05
+
+
+@each_backend
+@each_dtype
+@pytest.mark.parametrize("adaptive", [False, True], ids=["uniform", "adaptive"])
+@pytest.mark.parametrize(
+    "shape", [*contract.SHAPES, (300, 70, 260), (4000, 9, 20), (40, 600, 530)], ids=lambda s: "x".join(map(str, s))
+)
+def test_shapes(moved: None, backend: str, dtype: torch.dtype, shape: tuple[int, int, int], adaptive: bool) -> None:
+    contract.check(backend, make_problem(*shape, dtype=dtype, adaptive=adaptive))
+
+
+@each_backend
+@each_dtype
+@pytest.mark.parametrize("shape", [(0, 3, 4), (5, 0, 4), (5, 3, 0), (0, 0, 0)], ids=lambda s: "x".join(map(str, s)))
+def test_empty_sizes(moved: None, backend: str, dtype: torch.dtype, shape: tuple[int, int, int]) -> None:
+    contract.check(backend, make_problem(*shape, dtype=dtype))
+
+
+@each_backend
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)  # float16 overflows here
+@pytest.mark.parametrize("grid_size", [1, 5, 50])
+@pytest.mark.parametrize("degree", range(6))
+def test_degrees_orders_and_grids(moved: None, backend: str, dtype: torch.dtype, degree: int, grid_size: int) -> None:
+    p = make_problem(70, 5, 67, grid_size, degree, dtype=dtype, adaptive=True)
+    contract.check(backend, p, orders=tuple(sorted({0, 1, degree + 1})))
+
+
+@each_backend
+@each_dtype
+@pytest.mark.parametrize("extrapolation", ["zero", "linear", "clamp"])
+@pytest.mark.parametrize("base", ["silu", "identity", "zero"])
+def test_bases_and_extrapolations(moved: None, backend: str, dtype: torch.dtype, base: str, extrapolation: str) -> None:
+    p = make_problem(37, 3, 19, 4, base=base, extrapolation=extrapolation, dtype=dtype, adaptive=True)
+    contract.check(backend, p, orders=(0, 1, 2))
+
+
+@each_backend
+@each_dtype
+@pytest.mark.parametrize("keep", [(True, False), (False, True)], ids=["splines", "base"])
+def test_rows_and_results_can_be_left_out(
+    moved: None, backend: str, dtype: torch.dtype, keep: tuple[bool, bool]
+) -> None:
+    contract.test_rows_and_results_can_be_left_out(backend, dtype, keep)
+
+
+@each_backend
+@each_dtype
+@pytest.mark.parametrize("extrapolation", ["zero", "linear", "clamp"])
+def test_nan_and_infinity_stay_in_their_sample(
+    moved: None, backend: str, dtype: torch.dtype, extrapolation: str
+) -> None:
+    contract.test_nan_and_infinity_stay_in_their_sample(backend, dtype, 5, 3, extrapolation, (37, 5, 9))
+
+
+@each_backend
+def test_inputs_may_have_any_strides(moved: None, backend: str) -> None:
+    contract.test_inputs_may_have_any_strides(backend, torch.float32)

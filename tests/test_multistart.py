@@ -80,3 +80,20 @@ def test_data_loader():
 def test_errors(options, message):
     with pytest.raises((TypeError, ValueError), match=message):
         network().multistart(data(20), **options, progress=False)
+
+
+def test_an_interrupt_ends_all_starts_and_leaves_the_network():
+    model, losses = network(), []
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+
+    def loss(output, label):
+        losses.append(1)
+        if len(losses) == 5:
+            raise KeyboardInterrupt
+        return (output - label).square().mean()
+
+    with pytest.raises(KeyboardInterrupt):
+        model.multistart(data(), 4, "Adam", 10, loss_fn=loss, progress=False)
+    assert len(losses) == 5
+    for name, t in model.state_dict().items():
+        assert torch.equal(t, before[name])

@@ -36,6 +36,15 @@ def test_a_call_with_all_of_pykans_defaults(model):
     model.remove_node(1, 0, log_history=False)
 
 
+def test_splines_have_no_singularities_to_avoid(model):
+    x = torch.rand(5, 2)
+    assert torch.equal(model(x, singularity_avoiding=True, y_th=10.0), model(x))
+    model.fix_symbolic(0, 0, 0, "1/x")
+    assert torch.equal(model(x, singularity_avoiding=False), model(x))
+    with pytest.raises(TypeError, match="leave it out; formula_report"):
+        model(x, singularity_avoiding=True)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

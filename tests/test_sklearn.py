@@ -17,7 +17,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from kan_fast.sklearn import KANClassifier, KANRegressor
+from kan_fast.network import KAN
+from kan_fast.sklearn import KANClassifier, KANRegressor, describe, rebuild
 
 
 @parametrize_with_checks([KANRegressor((4,), steps=30), KANClassifier((4,), steps=30)])
@@ -151,6 +152,37 @@ def test_pipelines_searches_copies_and_pickles():
     assert clone(best).get_params() == best.get_params()
     loaded = pickle.loads(pickle.dumps(search.best_estimator_))
     np.testing.assert_array_equal(loaded.predict_proba(x), search.predict_proba(x))
+
+
+@pytest.mark.parametrize("kind", ["one", "several", "classes", "names"])
+def test_plain_data_make_an_estimator_that_does_the_same(kind, tmp_path):
+    x, y = table(100)
+    if kind == "several":
+        y = np.stack([y, x[:, 0]], 1)
+    if kind == "names":
+        x = pytest.importorskip("pandas").DataFrame(x, columns=["a", "b", "c"])
+    estimator = KANClassifier if kind == "classes" else KANRegressor
+    model = estimator((2,), steps=20, random_state=0).fit(x, y > np.median(y) if kind == "classes" else y)
+    assert describe(model)["symbolic"] is None
+    formula = model.formula_
+    torch.save(describe(model), tmp_path / "m")
+    loaded = rebuild(torch.load(tmp_path / "m", weights_only=True))
+    np.testing.assert_array_equal(loaded.predict(x), model.predict(x))
+    np.testing.assert_array_equal(loaded.feature_importances_, model.feature_importances_)
+    assert loaded.score(x, model.predict(x)) == 1
+    assert loaded.formula_ == formula
+    assert loaded.get_params() == model.get_params()
+
+
+def test_another_formula_can_be_set_and_goes_with_the_next_fit():
+    x, y = table(100)
+    model = KANRegressor((), steps=20).fit(x, y)
+    model.symbolic_ = KAN([3, 1], seed=0)
+    model.symbolic_.fix_symbolic(0, 0, 0, "sin", affine=(1.0, 0.0, 1.0, 0.0))
+    for column in (1, 2):
+        model.symbolic_.remove_edge(0, column, 0)
+    assert model.formula_.atoms(sympy.Symbol) == {sympy.Symbol("x_1")}
+    assert model.fit(x, y).formula_.atoms(sympy.Symbol) != {sympy.Symbol("x_1")}
 
 
 def test_a_random_state_determines_everything_and_the_global_generators_stay():

@@ -70,12 +70,12 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--quiet", action="store_true", help="no progress bars")
 
     predict = command("predict", commands.predict, "predict the rows of a table with a saved model", TABLES[:2])
-    predict.add_argument("model", type=Path, help="model.kan that fit wrote")
+    predict.add_argument("model", type=Path, help="model.kan that fit wrote, or its folder")
     predict.add_argument("table", type=Path)
     predict.add_argument("--out", type=Path, metavar="CSV", help="file to write (standard output)")
 
     formula = command("formula", commands.formula, "the formula of a saved model", TABLES[1:2])
-    formula.add_argument("model", type=Path, help="model.kan that fit --symbolic wrote")
+    formula.add_argument("model", type=Path, help="of fit --symbolic")
     formula.add_argument("--format", choices=commands.LANGUAGES, default="text")
 
     plot = command("plot", commands.plot, "a picture of a saved model", TABLES[1:])

@@ -18,16 +18,19 @@ from kan_fast.cli.columns import Array
 from kan_fast.cli.formulas import text
 from kan_fast.cli.messages import Refused, say
 from kan_fast.cli.scores import baseline, brief, scores
-from kan_fast.cli.table_model import TableModel
+from kan_fast.cli.table_model import FILE, TableModel
 from kan_fast.network import KAN
 from kan_fast.sklearn import KANClassifier, KANRegressor
 
 FEWEST_ROWS = 10
+MOST_SPANS = 200  # of a grid; memory grows with their square
+MOST_NODES = 1000  # of a hidden layer
 FORMULA_ROWS = 2000  # that a formula is looked for in, at most
 
 
 def run(options: argparse.Namespace) -> int:
     """Do it; returns the exit status."""
+    _check(options)
     table, notes = _table(options)
     classes = _is_classification(table[options.target], options.task)
     target = _target(table[options.target], classes)
@@ -47,27 +50,33 @@ def run(options: argparse.Namespace) -> int:
         raise Refused(str(error)) from error
     found = {"network": scores(model, x_test, y_test)}
     out.mkdir(parents=True, exist_ok=True)
-    model.save(out / "model.kan")
+    model.save(out / FILE)
     if options.symbolic:
         heard = _look_for_formula(model, x, y, x_test, options)
         say(heard)
         notes += heard
     if model.has_formula:
         found["formula"] = scores(model.by_formula(), x_test, y_test)
-        model.save(out / "model.kan")
+        model.save(out / FILE)
     found["without features"] = baseline(y, y_test, classes)
     report.write(out / "report.html", model, found, notes, len(y), x_test, y_test)
     _print(model, found)
-    print(f"wrote {out / 'model.kan'} and {out / 'report.html'}")
+    print(f"wrote {out / FILE} and {out / 'report.html'}")
     return 0
 
 
-def _table(options: argparse.Namespace) -> tuple[pd.DataFrame, list[str]]:
-    """The rows that have a target, and notes."""
+def _check(options: argparse.Namespace) -> None:
+    """Refuse numbers out of range that the estimators don't refuse."""
     if not 0 < options.test < 1:
         raise Refused(f"--test must be a share of the rows, between 0 and 1, got {options.test}")
     if not 0 <= options.seed < 2**32:
         raise Refused(f"--seed must be 0 to {2**32 - 1}, got {options.seed}")
+    if not 1 <= options.grid <= MOST_SPANS:
+        raise Refused(f"--grid must be 1 to {MOST_SPANS}, got {options.grid}")
+
+
+def _table(options: argparse.Namespace) -> tuple[pd.DataFrame, list[str]]:
+    """The rows that have a target, and notes."""
     table, notes = tables.read(options.table)
     tables.require(table, [options.target, *options.drop])
     if options.target in options.drop:
@@ -131,20 +140,23 @@ def _columns(inputs: pd.DataFrame, train: pd.Index) -> tuple[list[columns.Column
 
 def _estimator(options: argparse.Namespace, classes: bool) -> KANClassifier | KANRegressor:
     small = options.symbolic and classes  # the formula of classes is that of the network itself
-    given = options.hidden or ("2" if small else "16")
-    try:
-        hidden = () if given == "none" else tuple(int(number) for number in given.split(","))
-    except ValueError:
-        raise Refused(f"--hidden must be numbers such as 16 or 8,4, or none; got {given!r}") from None
     settings: dict[str, Any] = {"lamb": 0.01} if small else {}
     return (KANClassifier if classes else KANRegressor)(
-        hidden,
+        _hidden(options.hidden or ("2" if small else "16")),
         grid=options.grid,
         steps=options.steps,
         random_state=options.seed,
         verbose=not options.quiet,
         **settings,
     )
+
+
+def _hidden(given: str) -> tuple[int, ...]:
+    """Nodes of the hidden layers."""
+    numbers = [] if given == "none" else given.split(",")
+    if not all(number.strip().isdecimal() and 1 <= int(number) <= MOST_NODES for number in numbers):
+        raise Refused(f"--hidden must be numbers from 1 to {MOST_NODES} such as 16 or 8,4, or none; got {given!r}")
+    return tuple(map(int, numbers))
 
 
 def _folder(options: argparse.Namespace) -> Path:
@@ -172,13 +184,15 @@ def _look_for_formula(model: TableModel, x: Array, y: Array, x_test: Array, opti
             else:
                 inputs = torch.from_numpy((x[:FORMULA_ROWS] - estimator.x_mean_) / estimator.x_scale_)
                 targets = torch.from_numpy((y[:FORMULA_ROWS, None] - estimator.y_mean_) / estimator.y_scale_)
-                estimator._symbolic = KAN.discover((inputs, targets), seed=options.seed, progress=not options.quiet)
+                estimator.symbolic_ = KAN.discover((inputs, targets), seed=options.seed, progress=not options.quiet)
         except ValueError as error:
             return [f"no formula: {error}"]
+        except KeyboardInterrupt:
+            return ["no formula: the search was interrupted"]
     notes = [str(one.message) for one in heard if issubclass(one.category, UserWarning)]
     undefined = int((~model.by_formula().defined(x_test)).sum())
     if undefined > len(x_test) - 2:
-        estimator._symbolic = None
+        del estimator.symbolic_
         return [*notes, "no formula: the one that was found has no value on rows held out"]
     if undefined:
         notes.append(

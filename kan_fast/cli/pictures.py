@@ -17,7 +17,7 @@ def network(model: TableModel, x: npt.NDArray[Any] | None, symbolic: bool = Fals
     """The network, or what the formula computes, over the features x `(rows, features)`."""
     estimator = model.estimator
     return (estimator.symbolic_ if symbolic else estimator.model_).plot(
-        x=None if x is None else estimator._scaled(x),
+        x=None if x is None else estimator.standardize(x),
         in_vars=[_plain(name) for name in model.names],
         out_vars=[_plain(name) for name in model.output_names()],
     )

@@ -118,7 +118,7 @@ def _edges(model: TableModel, x: Array) -> list[list[Any]]:
     """Layer, ends, function and score of each edge, the strongest first."""
     estimator = model.estimator
     network = estimator.symbolic_ if model.has_formula else estimator.model_
-    scores = network.attribute(x=estimator._scaled(x)).edges
+    scores = network.attribute(x=estimator.standardize(x)).edges
     found: list[list[Any]] = []
     for number, (layer, score) in enumerate(zip(network.layers, scores, strict=True)):
         first, last = number == 0, number == len(network.layers) - 1 and not network.nodes[number].arities

@@ -11,20 +11,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from kan_fast import storage
 from kan_fast.checkpoint import write
 from kan_fast.cli.columns import Column, feature_names, features
 from kan_fast.cli.formulas import Formulas
 from kan_fast.cli.messages import Refused
-from kan_fast.network import KAN
-from kan_fast.sklearn import KANClassifier, KANRegressor
+from kan_fast.sklearn import KANClassifier, KANRegressor, describe, rebuild
 
 if TYPE_CHECKING:
     import pandas as pd
 
+FILE = "model.kan"
 FORMAT = "kan_fast table model 1"
-_SCALES = ("x_mean_", "x_scale_", "y_mean_", "y_scale_")
-_Estimator = KANRegressor | KANClassifier
 
 
 @dataclass
@@ -39,7 +36,7 @@ class TableModel:
 
     columns: list[Column]
     target: str
-    estimator: _Estimator
+    estimator: KANRegressor | KANClassifier
 
     @property
     def classes(self) -> list[str] | None:
@@ -54,7 +51,7 @@ class TableModel:
     @property
     def has_formula(self) -> bool:
         """Whether there is a formula beside the network."""
-        return self.estimator._symbolic is not None
+        return "symbolic_" in vars(self.estimator)
 
     def by_formula(self) -> TableModel:
         """The same with the formula in the place of the network."""
@@ -68,7 +65,9 @@ class TableModel:
 
     def defined(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Which rows of features `(rows, features)` it has a value for; a formula may lack some."""
-        return np.all(np.isfinite(self.estimator._outputs(x)), axis=1)
+        estimator = self.estimator
+        values = estimator.decision_function(x) if isinstance(estimator, KANClassifier) else estimator.predict(x)
+        return np.all(np.isfinite(values.reshape(len(x), -1)), axis=1)
 
     def formulas(self) -> Formulas:
         """The formulas, in the units of the table.
@@ -80,7 +79,7 @@ class TableModel:
             raise Refused("the model has no formula; train it with fit --symbolic")
         deviations = np.random.default_rng(0).normal(size=(100, len(self.names)))
         points = self.estimator.x_mean_ + self.estimator.x_scale_ * deviations
-        return Formulas(*self.estimator._formulas(self.names), self.output_names(), points)
+        return Formulas(*self.estimator.symbolic_formula(self.names), self.output_names(), points)
 
     def output_names(self) -> list[str]:
         """What the outputs of the network are called."""
@@ -92,29 +91,22 @@ class TableModel:
 
     def save(self, path: Path) -> None:
         """Write a file, from which `load` makes the model again."""
-        estimator = self.estimator
         data = {
             "format": FORMAT,
             "target": self.target,
             "columns": [column.to_data() for column in self.columns],
-            "classes": self.classes,
-            "options": estimator.get_params(),
-            "scales": {
-                name: torch.from_numpy(getattr(estimator, name)) for name in _SCALES if hasattr(estimator, name)
-            },
-            "importances": torch.from_numpy(estimator.feature_importances_),
-            "network": storage.describe(estimator.model_),
-            "symbolic": storage.describe(estimator.symbolic_) if self.has_formula else None,
+            "estimator": describe(self.estimator),
         }
         write(data, path)
 
     @classmethod
     def load(cls, path: Path) -> TableModel:
-        """The model in a file. Nothing in it is run.
+        """The model in a file, or in the folder that `fit` wrote. Nothing in it is run.
 
         Raises:
             Refused: it is not one that `save` wrote.
         """
+        path = path / FILE if path.is_dir() else path
         try:
             data = torch.load(path, map_location="cpu", weights_only=True)
         except FileNotFoundError:
@@ -123,16 +115,4 @@ class TableModel:
             raise Refused(f"{path} is not a model that fit wrote ({type(error).__name__})") from error
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise Refused(f"{path} is not a model that this version of fit wrote")
-        classes = data["classes"]
-        estimator: _Estimator = (KANRegressor if classes is None else KANClassifier)(**data["options"])
-        for name, value in data["scales"].items():
-            setattr(estimator, name, value.numpy())
-        if isinstance(estimator, KANClassifier):
-            estimator.classes_ = np.array(classes)
-        else:
-            estimator._single = True
-        estimator.feature_importances_ = data["importances"].numpy()
-        estimator.model_ = storage.rebuild(KAN, data["network"])
-        estimator._symbolic = None if data["symbolic"] is None else storage.rebuild(KAN, data["symbolic"])
-        estimator.n_features_in_ = len(estimator.x_mean_)
-        return cls([Column(**column) for column in data["columns"]], data["target"], estimator)
+        return cls([Column(**column) for column in data["columns"]], data["target"], rebuild(data["estimator"]))

@@ -45,8 +45,9 @@ def chains(x: Tensor, y: Tensor, functions: Sequence[Function], count: int) -> l
     if not functions:
         return []
     x, order = x.sort()
-    y = ((y - y.mean()) / y.std(correction=0))[order]
-    return tournament(partial(_start, functions), x, y, STARTS, count).chains(x, y)
+    y = y[order]
+    unit = (y - y.mean()) / y.std(correction=0)
+    return tournament(partial(_start, functions), x, unit, STARTS, count).chains(x, y)
 
 
 class _Pairs(NamedTuple):
@@ -96,7 +97,7 @@ class _Pairs(NamedTuple):
         along = (1 + (g - self.centre[:, None]) / self.half[:, None]) / 2
         f = evaluate(self.functions, self.outer, torch.lerp(r, s, along))[0]
         c, d = best_scale(f[:, None], y.expand(f.shape))
-        error = (c * f + d[:, None] - y).square().mean(1)
+        error = (c * f + d[:, None] - y).square().mean(1) / y.var(correction=0)
         p, q, r, s = self.ends.unbind(1)
         inner = torch.stack([(q - p) / 2, (q + p) / 2, 1 / self.half, -self.centre / self.half], 1)
         outer = torch.stack([(s - r) / 2, (s + r) / 2, c[:, 0], d], 1)

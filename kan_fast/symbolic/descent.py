@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kan_fast.functions import Function
 
-NEAR = 0.02  # of an interval of arguments
+NEAR, INSIDE = 0.02, 1e-6  # of an interval of arguments
 SAMPLES, STEPS = 48, 10
 FINALISTS, FINE_SAMPLES, FINE_STEPS = 100, 150, 25  # pairs of functions that go on
 FLOOR = 1e-20  # mean squared error that counts as none
@@ -99,10 +99,11 @@ def descend(
     error, downhill, normal = linearise(point)
     damping = torch.full_like(error, 1e-3)
     for number in range(steps):
-        if number == 0:  # an end of the domain is often the place, where infinite slopes hinder the steps
+        if number == 0:  # an end of the domain is often the place; right there, slopes may be infinite
             ends = point.view(len(point), -1, 2)
-            near = NEAR * (ends[..., :1] - ends[..., 1:]).abs().expand_as(ends).reshape(point.shape)
-            trial = torch.where(point - low < near, low, torch.where(high - point < near, high, point))
+            width = (ends[..., :1] - ends[..., 1:]).abs().expand_as(ends).reshape(point.shape)
+            near_high = torch.where(high - point < NEAR * width, high - INSIDE * width, point)
+            trial = torch.where(point - low < NEAR * width, low + INSIDE * width, near_high)
         else:
             stuck = ((point <= low) & (downhill < 0)) | ((point >= high) & (downhill > 0))
             free = normal.masked_fill(stuck[:, :, None] | stuck[:, None], 0)

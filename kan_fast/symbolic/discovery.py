@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from kan_fast import flow
+from kan_fast import flow, training
 from kan_fast.data import Check
 from kan_fast.functions import Function, select
 from kan_fast.options import integer
@@ -171,7 +171,7 @@ def _fit(model: KAN, data: Data, steps: int) -> Trial:
         return len(losses) > PATIENCE and losses[-1] > 0.98 * losses[-1 - PATIENCE]
 
     pair = data.x, data.y
-    model.fit(pair, "LM", steps, stop_grid_update_step=steps // 2, callbacks=stalled, progress=False)
+    training.fit(model, pair, "LM", steps, stop_grid_update_step=steps // 2, callbacks=stalled, progress=False)
     return rate(model, data)
 
 
@@ -280,7 +280,7 @@ class _Scales(NamedTuple):
 
     def data(self, x: Tensor, y: Tensor, rounding: float) -> Data:
         """Standard data, some of them held out."""
-        test = held_out(len(x), HELD_OUT)
+        test = held_out(x, HELD_OUT)
         floor = max(EXACT, (4 * rounding * y.abs().max() / self.deviation).square().item())
         x, y = (x - self.centre) / self.half, (y - self.mean) / self.deviation
         return Data(x[~test], y[~test], x[test], y[test], floor)

@@ -29,11 +29,15 @@ class Fits(NamedTuple):
     r2_held_out: Tensor  # (curves, functions), on the others; r2 if there are none
 
 
-def held_out(samples: int, share: float) -> Tensor:
-    """Which samples `(samples,)` to hold out: the same ones at each call, at random."""
-    order = torch.rand(samples, generator=torch.Generator().manual_seed(0)).argsort()
-    mask = torch.zeros(samples, dtype=torch.bool)
-    mask[order[: round(share * samples)]] = True
+def held_out(x: Tensor, share: float) -> Tensor:
+    """Which samples of x `(n, in)` to hold out, `(n,)` on the CPU: the same ones at each call, at random.
+
+    The least and the greatest value of each column come last: functions that were fitted may be undefined beyond.
+    """
+    order = torch.rand(len(x), generator=torch.Generator().manual_seed(0))
+    order[torch.cat([x.argmin(0), x.argmax(0)]).cpu()] += 1
+    mask = torch.zeros(len(x), dtype=torch.bool)
+    mask[order.argsort()[: round(share * len(x))]] = True
     return mask
 
 

@@ -151,7 +151,7 @@ def _choices(model: KAN, number: int, data: Data, functions: Sequence[Function])
     """For every spline of a layer the functions that fit it best, the best first."""
     edges, x = model.layers[number].splines.nonzero(), _inputs(model, data, number)
     y = edge_values(model.layers[number], x, edges)
-    fits = fit_functions(x[:, edges[:, 1]], y, functions, held_out(len(x), 0.2))
+    fits = fit_functions(x[:, edges[:, 1]], y, functions, held_out(x, 0.2))
     choices = []
     for (output, input_), cost, affine in zip(edges.tolist(), costs(fits, functions, 0.5), fits.affine, strict=True):
         order = [f for f in cost.argsort(stable=True)[:CHOICES].tolist() if cost[f] <= cost.min() + GAP]

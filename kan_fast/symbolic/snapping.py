@@ -259,7 +259,7 @@ def _suggest(
         raise ValueError(f"weight_simple and holdout must be less than 1, got {weight_simple} and {holdout}")
     layer = model.layers[l]
     edges = torch.tensor(pairs, dtype=torch.long, device=inputs.device).reshape(-1, 2)
-    test = held_out(len(inputs), share)
+    test = held_out(inputs, share)
     found = []
     for some in edges.split(max(1, CHUNK // len(inputs))) if pairs else ():
         y = edge_values(layer, inputs, some)
