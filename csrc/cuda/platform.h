@@ -89,7 +89,9 @@ __device__ inline void Target<double>::put(int64_t index, double value) const {
 
 template <>
 __device__ inline void Target<double>::put(int64_t index, const double (&values)[kPack], int count) const {
-  for (int n = 0; n < count; ++n) put(index + n, values[n]);
+#pragma unroll
+  for (int n = 0; n < kPack; ++n)  // constant indices keep the values in registers
+    if (n < count) put(index + n, values[n]);
 }
 
 template <>
