@@ -22,8 +22,16 @@ from kan_fast import dense
 from kan_fast.reference import Spec, edge_shape
 
 _TENSORS = "x v g spline_weight base_weight bias grid y gx gs ge low"
-_EDGE_OPERATIONS = ("edge_magnitude", "edge_grad_input", "edge_grad_coef")
-_OPERATIONS = ("forward", "grad_input", "grad_coef", *_EDGE_OPERATIONS, "rows", "contract")
+_OPERATIONS = [
+    "forward",
+    "grad_input",
+    "grad_coef",
+    "edge_magnitude",
+    "edge_grad_input",
+    "edge_grad_coef",
+    "rows",
+    "contract",
+]
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
 _BASES = {"silu": 0, "identity": 1, "zero": 2}
 _EXTRAPOLATIONS = {"zero": 0, "linear": 1, "clamp": 2}
@@ -83,23 +91,18 @@ def unavailable_reason() -> str | None:
     return None
 
 
-class Basis:
-    """Implements `kan_fast.dense.Basis`."""
+class Basis(dense.Basis):
+    """Rows by the kernels of csrc/cuda/rows.cuh."""
 
     def __init__(self, grid: Tensor, order: int, spec: Spec) -> None:
-        self.rows = grid.shape[1] - spec.degree - 1
-        self.steep = dense.steep(self.rows, order, spec)
+        super().__init__(grid, order, spec)
         self._of = grid, order, spec
         self._table: Tensor | None = None
 
-    def evaluate(self, x: Tensor, v: Tensor | None, inputs: slice, needs: dense.Needs, split: bool) -> list[Tensor]:
-        batch, n_in = x.shape
-        part = range(*inputs.indices(n_in))
-        splines = [x.new_empty(batch, len(part) * self.rows) for _ in range((1 + split) * needs[0])]
-        base = [x.new_empty(batch, len(part)) for _ in range(needs[1])]
-        high, low = (*splines, None, None)[:2]
-        self._call("rows", x, part, v=v, gs=high, low=low, ge=base[0] if base else None)
-        return [*splines, *base]
+    def write(
+        self, x: Tensor, v: Tensor | None, inputs: range, high: Tensor | None, low: Tensor | None, base: Tensor | None
+    ) -> None:
+        self._call("rows", x, inputs, v=v, gs=high, low=low, ge=base)
 
     def contract(self, x: Tensor, splines: Tensor | None, base: Tensor | None, gx: Tensor) -> None:
         self._call("contract", x, spline_weight=splines, base_weight=base, gx=gx)

@@ -7,8 +7,9 @@ libraries do the arithmetic that grows with `in * out`, in every dtype; kernels 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -44,18 +45,33 @@ def steep(rows: int, order: int, spec: Spec) -> bool:
     return order > 0 or (spec.extrapolation == "linear" and rows > 5 + spec.degree)
 
 
-class Basis(Protocol):
-    """The rows of a layer for one grid, order of derivative and `Spec`."""
+class Basis(ABC):
+    """The rows of a layer for one grid, order of derivative and `Spec`; a backend brings the kernels."""
 
-    rows: int  # G + k
-    steep: bool
+    def __init__(self, grid: Tensor, order: int, spec: Spec) -> None:
+        self.rows = grid.shape[1] - spec.degree - 1  # G + k
+        self.steep = steep(self.rows, order, spec)
 
     def evaluate(self, x: Tensor, v: Tensor | None, inputs: slice, needs: Needs, split: bool) -> list[Tensor]:
         """What is needed of the rows times v, for some inputs of x `(batch, in)`.
 
         Splines `(batch, inputs * rows)`, two such matrices whose sum they are if `split`, then base `(batch, inputs)`.
         """
+        batch, n_in = x.shape
+        part = range(*inputs.indices(n_in))
+        splines = [x.new_empty(batch, len(part) * self.rows) for _ in range((1 + split) * needs[0])]
+        base = [x.new_empty(batch, len(part)) for _ in range(needs[1])]
+        high, low = (*splines, None, None)[:2]
+        self.write(x, v, part, high, low, base[0] if base else None)
+        return [*splines, *base]
 
+    @abstractmethod
+    def write(
+        self, x: Tensor, v: Tensor | None, inputs: range, high: Tensor | None, low: Tensor | None, base: Tensor | None
+    ) -> None:
+        """Write splines (`high`) and base rows, times v, if not None; to `low` what rounding takes from `high`."""
+
+    @abstractmethod
     def contract(self, x: Tensor, splines: Tensor | None, base: Tensor | None, gx: Tensor) -> None:
         """Write the rows times `splines` `(batch, in * rows)` and `base` `(batch, in)`, summed, to gx `(batch, in)`."""
 
