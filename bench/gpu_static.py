@@ -115,7 +115,7 @@ def layer_launches(
     """The launches of a layer's forward and backward pass and of its edge magnitudes."""
     dtype, spec = UNITS[units], Spec(degree)
     before, device = torch.get_float32_matmul_precision(), plan.device
-    plan.device = lambda _: plan.Device(int(arch[3:]) if arch.startswith("sm_") else 0, 132)
+    plan.device = lambda _: plan.Device(int(arch[3:]) // 10 if arch.startswith("sm_") else 0, 132)
     torch.set_float32_matmul_precision("high" if units == "tf32" else "highest")
 
     def tensor(*shape: int) -> torch.Tensor:

@@ -79,16 +79,6 @@ def local(
 
 
 @triton.jit
-def product(rows, c, acc, PRECISION: tl.constexpr, SPLIT: tl.constexpr):
-    """`acc + rows @ c`, with rows in the dtype of c or, if SPLIT, as a sum of two numbers of that dtype."""
-    high = rows.to(c.dtype)
-    acc = tl.dot(high, c, acc, input_precision=PRECISION, out_dtype=acc.dtype)
-    if SPLIT:
-        acc = tl.dot((rows - high.to(rows.dtype)).to(c.dtype), c, acc, input_precision=PRECISION, out_dtype=acc.dtype)
-    return acc
-
-
-@triton.jit
 def base_function(x, BASE: tl.constexpr, ORDER: tl.constexpr, SILU: tl.constexpr):
     """The base function or its derivative. SILU: `silu_polynomials(ORDER)`."""
     if BASE == "zero" or (BASE == "identity" and ORDER > 1):

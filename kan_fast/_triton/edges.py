@@ -9,7 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from kan_fast._triton.basis import base_function, local, product
+from kan_fast._triton.basis import base_function, local
 
 
 @triton.jit
@@ -54,6 +54,16 @@ def _coefficients(spline_ptr, base_ptr, o, i, n_in, n_out, COUNT: tl.constexpr, 
         if base_ptr is not None:
             c = tl.where(row == COUNT, tl.load(base_ptr + edge + row * 0, mask=outputs & (row == COUNT), other=0.0), c)
     return c
+
+
+@triton.jit
+def _product(rows, c, acc, PRECISION: tl.constexpr, SPLIT: tl.constexpr):
+    """`acc + rows @ c`, with rows in the dtype of c or, if SPLIT, as a sum of two numbers of that dtype."""
+    high = rows.to(c.dtype)
+    acc = tl.dot(high, c, acc, input_precision=PRECISION, out_dtype=acc.dtype)
+    if SPLIT:
+        acc = tl.dot((rows - high.to(rows.dtype)).to(c.dtype), c, acc, input_precision=PRECISION, out_dtype=acc.dtype)
+    return acc
 
 
 @triton.jit
@@ -106,12 +116,12 @@ def edge_magnitude_kernel(
         samples = b < batch
         x = tl.load(x_ptr + i * batch + b, mask=samples, other=0.0).to(compute)
         rows = _rows(x, table_ptr, i, base_ptr, 0, DEGREE, SIZE, DEPTH, EXTRAPOLATION, BASE, SILU, WIDTH)
-        phi = product(rows, c, tl.zeros((BM, BN), compute), PRECISION, SPLIT)
+        phi = _product(rows, c, tl.zeros((BM, BN), compute), PRECISION, SPLIT)
         phi = tl.where(samples[:, None], phi, 0.0)
         if gm_ptr is None:
             total += tl.abs(phi)
         else:
-            total = product(tl.trans(rows), _sign(phi).to(dtype), total, PRECISION, False)
+            total = _product(tl.trans(rows), _sign(phi).to(dtype), total, PRECISION, False)
 
     outputs, count = o < n_out, batch.to(compute)
     edge = (split.to(tl.int64) * n_out + o) * n_in + i
@@ -169,7 +179,7 @@ def edge_grad_input_kernel(
             o = first + half * BN + tl.arange(0, BN)
             c = _coefficients(spline_ptr, base_ptr, o, i, n_in, n_out, COUNT, WIDTH)
             gm = tl.load(gm_ptr + o.to(tl.int64) * n_in + i, mask=o < n_out, other=0.0)
-            phi = product(rows, c, tl.zeros((BM, BN), compute), PRECISION, SPLIT)
+            phi = _product(rows, c, tl.zeros((BM, BN), compute), PRECISION, SPLIT)
             g = (_sign(phi) * gm.to(compute)[None, :]).to(dtype)
             part = tl.dot(g, tl.trans(c), part, input_precision=PRECISION, out_dtype=compute)
         weighted += part

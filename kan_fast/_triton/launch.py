@@ -126,7 +126,7 @@ def _edges(
     """The magnitudes, or the gradients in the coefficients for a given gm; what is not asked for is empty."""
     n_out, n_in = edge_shape(spline_weight, base_weight)
     device = plan.device(x.device)
-    tile = plan.choose_tile(x.dtype, device.capability)
+    tile = plan.choose_tile(x.dtype, device)
     programs = n_in * triton.cdiv(n_out, tile.outputs)
     splits = plan.choose_splits(programs, triton.cdiv(len(x), tile.samples), device.processors)
     sizes = (
@@ -154,8 +154,7 @@ def _edge_grad_input(
     x: Tensor, gm: Tensor, spline_weight: Tensor | None, base_weight: Tensor | None, grid: Tensor, spec: Spec
 ) -> Tensor:
     n_out, n_in = edge_shape(spline_weight, base_weight)
-    device = plan.device(x.device)
-    tile = plan.choose_tile(x.dtype, device.capability)
+    tile = plan.choose_tile(x.dtype, plan.device(x.device))
     tables = [None if spline_weight is None else table.build(grid, order, spec) for order in (0, 1)]
     gx = x.new_empty(n_in, len(x))
     edge_grad_input_kernel[(n_in * triton.cdiv(len(x), tile.samples),)](

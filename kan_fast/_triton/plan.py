@@ -23,15 +23,15 @@ EXCEPTIONS = {("half", 8): Tile(32, 64), ("half", 12): Tile(32, 64)}  # by major
 
 
 class Device(NamedTuple):
-    """What the choices depend on: compute capability, 90 for 9.0 (0 where it means nothing), and processors."""
+    """What the choices depend on: major compute capability (0 where it means nothing), and processors."""
 
-    capability: int
+    major: int
     processors: int
 
 
-def choose_tile(dtype: torch.dtype, capability: int = 0) -> Tile:
+def choose_tile(dtype: torch.dtype, device: Device) -> Tile:
     units = dense.arithmetic(dtype)
-    return EXCEPTIONS.get((units, capability // 10), TILES[units])
+    return EXCEPTIONS.get((units, device.major), TILES[units])
 
 
 def choose_splits(programs: int, steps: int, processors: int, least: int = 4) -> int:
@@ -45,5 +45,4 @@ def device(where: torch.device) -> Device:
     if where.type != "cuda":
         return Device(0, 1)
     properties = torch.cuda.get_device_properties(where)
-    capability = 0 if torch.version.hip else 10 * properties.major + properties.minor
-    return Device(capability, properties.multi_processor_count)
+    return Device(0 if torch.version.hip else properties.major, properties.multi_processor_count)

@@ -20,26 +20,22 @@ _ROWS = tl.constexpr(ROWS)
 INPUTS, SAMPLES = 8, 64  # of a program
 
 
-class Basis:
-    """Implements `kan_fast.dense.Basis`."""
+class Basis(dense.Basis):
+    """Rows by the kernels below."""
 
     def __init__(self, grid: Tensor, order: int, spec: Spec) -> None:
-        self.rows = grid.shape[1] - spec.degree - 1
-        self.steep = dense.steep(self.rows, order, spec)
+        super().__init__(grid, order, spec)
         self._table = table.build(grid, order, spec)
         self._constants = constants(grid, order, spec) | {"enable_fp_fusion": True, "num_warps": 4}
 
-    def evaluate(self, x: Tensor, v: Tensor | None, inputs: slice, needs: dense.Needs, split: bool) -> list[Tensor]:
-        (batch, n_in), count = x.shape, len(range(*inputs.indices(x.shape[1])))
-        splines = [x.new_empty(batch, count * self.rows) for _ in range((1 + split) * needs[0])]
-        base = [x.new_empty(batch, count) for _ in range(needs[1])]
-        high, low = (*splines, None, None)[:2]
+    def write(
+        self, x: Tensor, v: Tensor | None, inputs: range, high: Tensor | None, low: Tensor | None, base: Tensor | None
+    ) -> None:
+        (batch, n_in), count = x.shape, len(inputs)
         grid, tile = self._grid(batch, count)
         rows_kernel[grid](
-            x, v, self._table, high, low, base[0] if base else None, batch, n_in, inputs.start or 0, count,
-            **self._constants, **tile,
-        )  # fmt: skip
-        return [*splines, *base]
+            x, v, self._table, high, low, base, batch, n_in, inputs.start, count, **self._constants, **tile
+        )
 
     def contract(self, x: Tensor, splines: Tensor | None, base: Tensor | None, gx: Tensor) -> None:
         grid, tile = self._grid(*x.shape)
@@ -62,6 +58,23 @@ def constants(grid: Tensor, order: int, spec: Spec) -> dict[str, Any]:
         "BASE": spec.base,
         "SILU": silu_polynomials(order),
     }
+
+
+@triton.jit
+def _tile(batch, n_in, first, count, BM: tl.constexpr, BI: tl.constexpr):
+    """Inputs (of those from `first` on) and samples of a program; for both together which exist, and places in x."""
+    tiles = tl.cdiv(count, BI)
+    i = tl.program_id(0) % tiles * BI + tl.arange(0, BI)
+    m = (tl.program_id(0) // tiles).to(tl.int64) * BM + tl.arange(0, BM)
+    return i, m, (i < count)[:, None] & (m < batch)[None, :], m[None, :] * n_in + (first + i)[:, None]
+
+
+@triton.jit
+def _block(i, m, batch, count, block, COUNT: tl.constexpr):
+    """For (samples, inputs, rows of a block): their places in a tensor (batch, count, COUNT), and which exist."""
+    row = block * _ROWS + tl.arange(0, _ROWS)[None, None, :]
+    exists = ((m < batch)[:, None] & (i < count)[None, :])[:, :, None] & (row < COUNT)
+    return (m[:, None] * count + i[None, :])[:, :, None] * COUNT + row, exists
 
 
 @triton.jit(do_not_specialize=["batch"])
@@ -88,11 +101,7 @@ def rows_kernel(
 ):
     COUNT: tl.constexpr = SIZE + DEGREE
     compute: tl.constexpr = tl.float64 if x_ptr.dtype.element_ty == tl.float64 else tl.float32
-    tiles = tl.cdiv(count, BI)
-    i = tl.program_id(0) % tiles * BI + tl.arange(0, BI)
-    m = (tl.program_id(0) // tiles).to(tl.int64) * BM + tl.arange(0, BM)
-    inside = (i < count)[:, None] & (m < batch)[None, :]
-    at = m[None, :] * n_in + (first + i)[:, None]
+    i, m, inside, at = _tile(batch, n_in, first, count, BM, BI)
     x = tl.load(x_ptr + at, mask=inside, other=0.0).to(compute)
     v = None
     if v_ptr is not None:
@@ -107,17 +116,14 @@ def rows_kernel(
     if spline_ptr is not None:
         inputs = tl.minimum(first + i, n_in - 1)[:, None]
         start, values, other = local(x, table_ptr, inputs, ORDER, DEGREE, SIZE, DEPTH, EXTRAPOLATION)
-        r = tl.arange(0, _ROWS)[None, None, :]
-        edges = ((m < batch)[:, None] & (i < count)[None, :])[:, :, None]
-        out = (m[:, None] * count + i[None, :])[:, :, None] * COUNT + r
         dtype: tl.constexpr = spline_ptr.dtype.element_ty
         for block in range((COUNT + _ROWS - 1) // _ROWS):
             rows = block_of_rows(start - block * _ROWS, values, other, v, DEGREE)
             high = rows.to(dtype)
-            mask = edges & (block * _ROWS + r < COUNT)
-            tl.store(spline_ptr + out + block * _ROWS, high, mask=mask)
+            out, mask = _block(i, m, batch, count, block, COUNT)
+            tl.store(spline_ptr + out, high, mask=mask)
             if low_ptr is not None:
-                tl.store(low_ptr + out + block * _ROWS, (rows - high.to(compute)).to(dtype), mask=mask)
+                tl.store(low_ptr + out, (rows - high.to(compute)).to(dtype), mask=mask)
 
 
 @triton.jit(do_not_specialize=["batch"])
@@ -141,11 +147,7 @@ def contract_kernel(
 ):
     COUNT: tl.constexpr = SIZE + DEGREE
     compute: tl.constexpr = tl.float64 if x_ptr.dtype.element_ty == tl.float64 else tl.float32
-    tiles = tl.cdiv(n_in, BI)
-    i = tl.program_id(0) % tiles * BI + tl.arange(0, BI)
-    m = (tl.program_id(0) // tiles).to(tl.int64) * BM + tl.arange(0, BM)
-    inside = (i < n_in)[:, None] & (m < batch)[None, :]
-    at = m[None, :] * n_in + i[:, None]
+    i, m, inside, at = _tile(batch, n_in, 0, n_in, BM, BI)
     x = tl.load(x_ptr + at, mask=inside, other=0.0).to(compute)
     gx = tl.zeros((BI, BM), compute)
     if base_ptr is not None:
@@ -155,13 +157,10 @@ def contract_kernel(
     if spline_ptr is not None:
         inputs = tl.minimum(i, n_in - 1)[:, None]
         start, values, other = local(x, table_ptr, inputs, ORDER, DEGREE, SIZE, DEPTH, EXTRAPOLATION)
-        r = tl.arange(0, _ROWS)[None, None, :]
-        edges = ((m < batch)[:, None] & (i < n_in)[None, :])[:, :, None]
-        source = (m[:, None] * n_in + i[None, :])[:, :, None] * COUNT + r
         total = tl.zeros((BM, BI), compute)
         for block in range((COUNT + _ROWS - 1) // _ROWS):
-            mask = edges & (block * _ROWS + r < COUNT)
-            factors = tl.load(spline_ptr + source + block * _ROWS, mask=mask, other=0.0).to(compute)
+            source, mask = _block(i, m, batch, n_in, block, COUNT)
+            factors = tl.load(spline_ptr + source, mask=mask, other=0.0).to(compute)
             total += tl.sum(factors * block_of_rows(start - block * _ROWS, values, other, None, DEGREE), 2)
         gx += tl.trans(total)
     tl.store(gx_ptr + at, gx.to(gx_ptr.dtype.element_ty), mask=inside)
