@@ -1,7 +1,8 @@
 """What every test runs under: a fixed seed, NaN in memory never written, no display, GPU tests only with a GPU."""
 
+import builtins
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -32,6 +33,23 @@ def library() -> Iterator[dict[str, Any]]:
     yield LIBRARY
     LIBRARY.clear()
     LIBRARY.update(before)
+
+
+@pytest.fixture
+def hide(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Makes imports of a package fail, as where it is not installed."""
+
+    def hidden(package: str) -> None:
+        original = builtins.__import__
+
+        def without(name: str, *args: Any) -> Any:
+            if name.split(".")[0] == package:
+                raise ModuleNotFoundError(f"No module named {name!r}", name=package)
+            return original(name, *args)
+
+        monkeypatch.setattr(builtins, "__import__", without)
+
+    return hidden
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

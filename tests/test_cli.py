@@ -1,7 +1,6 @@
 """The command line on tables: models, reports, predictions and refusals; and the doctor."""
 
 import base64
-import builtins
 import io
 import pickle
 import re
@@ -383,15 +382,8 @@ def test_a_model_without_a_formula_says_so(fitted, capsys):
 
 
 @pytest.mark.parametrize("missing", ["pandas", "sklearn", "matplotlib"])
-def test_tables_without_an_extra(missing, monkeypatch, capsys):
-    original = builtins.__import__
-
-    def without(name, *args):
-        if name.split(".")[0] == missing:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=missing)
-        return original(name, *args)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+def test_tables_without_an_extra(missing, hide, monkeypatch, capsys):
+    hide(missing)
     monkeypatch.setattr(cli, "TABLES", (missing,))
     assert cli.main(["fit", "t.csv", "--target", "y"]) == 1
     assert f"fit needs {missing}; install it with: pip install 'kan_fast[table]'" in capsys.readouterr().err

@@ -1,6 +1,5 @@
 """The demo, in small, and the examples: they run, write what they promise, and compare fairly."""
 
-import builtins
 import json
 import runpy
 import subprocess
@@ -61,15 +60,8 @@ def test_demo_command_writes_text_pictures_and_figures(short, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("missing", ["sklearn", "matplotlib"])
-def test_demo_without_an_extra(missing, monkeypatch, capsys, tmp_path):
-    original = builtins.__import__
-
-    def without(name, *args):
-        if name.split(".")[0] == missing:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=missing)
-        return original(name, *args)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+def test_demo_without_an_extra(missing, hide, capsys, tmp_path):
+    hide(missing)
     assert cli.main(["demo", "--out", str(tmp_path / "out")]) == 1
     assert f"demo needs {missing}" in (err := capsys.readouterr().err)
     assert "pip install 'kan_fast[demo]'" in err
