@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from kan_fast.functions import Function
-from kan_fast.symbolic.descent import best_scale, descend, evaluate, tournament
+from kan_fast.symbolic.descent import best_scale, descend, evaluate, ordered, tournament
 from kan_fast.symbolic.starts import grid
 
 INNER, OUTER = 96, 16  # curves of each function that are tried
@@ -44,9 +44,7 @@ def chains(x: Tensor, y: Tensor, functions: Sequence[Function], count: int) -> l
     functions = [f for f in functions if f.complexity > 1]
     if not functions:
         return []
-    x, order = x.sort()
-    y = y[order]
-    unit = (y - y.mean()) / y.std(correction=0)
+    x, y, unit = ordered(x, y)
     return tournament(partial(_start, functions), x, unit, STARTS, count).chains(x, y)
 
 

@@ -150,6 +150,13 @@ class Fits(Protocol):
 F = TypeVar("F", bound=Fits)
 
 
+def ordered(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A curve `(n,)` in ascending x, and its values with mean 0 and variance 1, as `tournament` wants them."""
+    x, order = x.sort()
+    y = y[order]
+    return x, y, (y - y.mean()) / y.std(correction=0)
+
+
 def tournament(start: Callable[[Tensor, Tensor], F], x: Tensor, y: Tensor, starts: int, count: int) -> F:
     """The fits of the least cost, the best first: one start of each pair of functions goes on, then the best pairs.
 

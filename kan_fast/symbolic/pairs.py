@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kan_fast.functions import Function
 from kan_fast.symbolic.chains import distinct
-from kan_fast.symbolic.descent import best_scale, descend, evaluate, tournament
+from kan_fast.symbolic.descent import best_scale, descend, evaluate, ordered, tournament
 
 CURVES = 96  # of each function that are tried
 STARTS = 2  # for each pair of functions
@@ -43,9 +43,7 @@ def pairs(x: Tensor, y: Tensor, functions: Sequence[Function], count: int, multi
     functions = [f for f in functions if f.complexity]
     if not functions:
         return []
-    x, order = x.sort()
-    y = y[order]
-    unit = (y - y.mean()) / y.std(correction=0)
+    x, y, unit = ordered(x, y)
     return tournament(partial(_start, functions, multiply), x, unit, STARTS, count).pairs(x, y)
 
 
