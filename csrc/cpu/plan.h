@@ -60,11 +60,12 @@ struct BaseFunction {
   }
 };
 
-// Cell c holds the samples id[start[c]] .. id[start[c + 1] - 1]. The weights lie in the order of the samples: `width`
-// padded spline rows each, and the base row apart.
+// Cell c holds the places start[c] .. start[c + 1] - 1. At each there is a sample: `row` is its number times the bytes of
+// a vector, where it begins in matrices of whole vectors; the weights are `width` padded spline rows, and the base row
+// apart.
 template <class C>
 struct Plan {
-  int32_t *start, *id;
+  int32_t *start, *row;
   C *value, *base;
   C *slope, *base_slope;  // the derivatives of one order more, where wanted
   bool slopes_cancel;     // the slopes of every sample add up to 0, as those of a partition of unity do
@@ -80,21 +81,24 @@ struct Basis {
   int cells() const { return has_spline ? pieces.grid_size : 1; }
 };
 
-// Workspace of make_plan for a tile of n samples.
+// Workspace of make_plan for a tile of n samples: their pieces, cells and numbers, and x and v in the order of places.
 template <class C>
 struct PlanScratch {
-  C* clamped;
-  int32_t *piece, *cell, *next;  // next: one per cell
+  C *x, *v, *clamped;
+  int32_t *piece, *cell, *id, *next;  // next: one per cell
 
   template <class Arena>
   PlanScratch(Arena& arena, int64_t n, int cells)
-      : clamped(arena.template take<C>(round_up(n, kLanes<C>))),
+      : x(arena.template take<C>(round_up(n, kLanes<C>))),
+        v(arena.template take<C>(round_up(n, kLanes<C>))),
+        clamped(arena.template take<C>(round_up(n, kLanes<C>))),
         piece(arena.template take<int32_t>(n)),
         cell(arena.template take<int32_t>(round_up(n, 16))),
+        id(arena.template take<int32_t>(n + 16)),
         next(arena.template take<int32_t>(cells + 1)) {}
 };
 
-// Sorts the samples by cell.
+// The samples of each cell, in their order.
 inline void sort_by_cell(const int32_t* cell, int64_t n, int cells, int32_t* next, int32_t* start, int32_t* id) {
   for (int c = 0; c <= cells; c++) next[c] = 0;
   for (int64_t b = 0; b < n; b++) next[cell[b]]++;
@@ -177,28 +181,59 @@ struct Locator {
       inverse[half] = load<V>(tables[2] + half * kLanes<C>);
     }
   }
-  Place operator()(V x) const {
-    I piece = {};  // the number of bounds <= x
+  // The number of bounds <= x.
+  I piece(V x) const {
+    I piece = {};
 #pragma GCC unroll 5
     for (int half = kLanes<C>; half > 0; half /= 2) {
       piece += (lookup(bound[0], bound[1], piece + (half - 1)) <= x) & half;
     }
+    return piece;
+  }
+  Place operator()(V x) const {
+    const I piece = this->piece(x);
     const V scale = lookup(inverse[0], inverse[1], piece);
     return {piece, (range.clamp(x) - lookup(origin[0], origin[1], piece)) * scale, scale};
   }
 };
 
-// Weights and cells with all pieces in registers, a vector of samples at a time.
-template <class C, int K, bool Slope>
-void evaluate_by_lookup(const Pieces<C>& g, int64_t feature, Samples<C> s, int32_t* cell, Plan<C>& plan) {
-  using V = Vec<C>;
+// Cells with all bounds in registers, a vector of samples at a time.
+template <class C>
+void locate_by_lookup(const Pieces<C>& g, int64_t feature, Samples<C> s, int32_t* cell) {
   using I = IntVec<C>;
+  const Locator<C> locator(g, feature);
+  const int cells = g.grid_size;
+  for (int64_t b = 0; b < s.n; b += kLanes<C>) {
+    I c = locator.piece(load<Vec<C>>(s.x + b)) - g.shift;
+    c = c < 0 ? I{} : c;
+    c = c >= cells ? I{} + (cells - 1) : c;
+    store(cell + b, convert<typename Vector<int32_t, kLanes<C>>::Type>(c));
+  }
+}
+
+// The same by binary search, for any number of pieces; all samples side by side.
+template <class C>
+void locate_by_search(const Pieces<C>& g, int64_t feature, Samples<C> s, int32_t* piece, int32_t* cell) {
+  const C* bounds = g.bounds_of(feature);
+  for (int64_t b = 0; b < s.n; b++) piece[b] = 0;
+  for (int half = g.bound_stride / 2; half > 0; half /= 2) {
+    for (int64_t b = 0; b < s.n; b++) piece[b] += bounds[piece[b] + half - 1] <= s.x[b] ? half : 0;
+  }
+  for (int64_t b = 0; b < s.n; b++) {
+    const int32_t c = piece[b] - g.shift;
+    cell[b] = c < 0 ? 0 : c >= g.grid_size ? g.grid_size - 1 : c;
+  }
+}
+
+// The weights of the samples in the order of places, with all pieces in registers.
+template <class C, int K, bool Slope>
+void evaluate_by_lookup(const Pieces<C>& g, int64_t feature, Samples<C> s, Plan<C>& plan) {
+  using V = Vec<C>;
   constexpr int lanes = kLanes<C>, width = K < 4 ? 4 : 8;
   const C* columns = g.columns_of(feature);
   const Locator<C> locator(g, feature);
-  const int cells = g.grid_size;
-  for (int64_t b = 0; b < s.n; b += lanes) {
-    const V x = load<V>(s.x + b);
+  for (int64_t q = 0; q < s.n; q += lanes) {
+    const V x = load<V>(s.x + q);
     const auto [piece, u, inverse] = locator(x);
     const auto column = [&, piece = piece](int j) {
       return lookup(load<V>(columns + j * 2 * lanes), load<V>(columns + j * 2 * lanes + lanes), piece);
@@ -206,51 +241,39 @@ void evaluate_by_lookup(const Pieces<C>& g, int64_t feature, Samples<C> s, int32
     V value[width] = {}, slope[width] = {};
 #pragma GCC unroll 6
     for (int row = 0; row <= K; row++) {
-      evaluate<K, Slope>(u, value[row], slope[row], [&](int q) { return column(4 + q * width + row); });
+      evaluate<K, Slope>(u, value[row], slope[row], [&](int power) { return column(4 + power * width + row); });
       if (g.poison_infinite) value[row] += x - x;
-      if (s.v) value[row] *= load<V>(s.v + b);
+      if (s.v) value[row] *= load<V>(s.v + q);
       slope[row] *= inverse;
     }
     transpose(value);
 #pragma GCC unroll 8
-    for (int j = 0; j < width; j++) store(plan.value + b * width + j * lanes, value[j]);
+    for (int j = 0; j < width; j++) store(plan.value + q * width + j * lanes, value[j]);
     if (Slope) {
       transpose(slope);
 #pragma GCC unroll 8
-      for (int j = 0; j < width; j++) store(plan.slope + b * width + j * lanes, slope[j]);
+      for (int j = 0; j < width; j++) store(plan.slope + q * width + j * lanes, slope[j]);
     }
-    I c = piece - g.shift;
-    c = c < 0 ? I{} : c;
-    c = c >= cells ? I{} + (cells - 1) : c;
-    store(cell + b, convert<typename Vector<int32_t, lanes>::Type>(c));
   }
 }
 
-// The same sample by sample, for any number of pieces.
+// The same place by place; id says which sample's piece it is.
 template <class C, int K, bool Slope>
 void evaluate_by_sample(const Pieces<C>& g, int64_t feature, Samples<C> s, PlanScratch<C>& scratch, Plan<C>& plan) {
   constexpr int width = K < 4 ? 4 : 8;
   using Rows = typename Vector<C, width>::Type;
-  const C *bounds = g.bounds_of(feature), *table = g.piece(feature, 0);
-  const Range<C> range(g, bounds);
-  int32_t* piece = scratch.piece;
-  for (int64_t b = 0; b < s.n; b += kLanes<C>) store(scratch.clamped + b, range.clamp(load<Vec<C>>(s.x + b)));
-  // Binary search for the number of bounds <= x, all samples side by side.
-  for (int64_t b = 0; b < s.n; b++) piece[b] = 0;
-  for (int half = g.bound_stride / 2; half > 0; half /= 2) {
-    for (int64_t b = 0; b < s.n; b++) piece[b] += bounds[piece[b] + half - 1] <= s.x[b] ? half : 0;
-  }
-  for (int64_t b = 0; b < s.n; b++) {
-    const C* p = table + int64_t(piece[b]) * g.size;
-    const C u = (scratch.clamped[b] - p[0]) * p[1];
+  const C* table = g.piece(feature, 0);
+  const Range<C> range(g, g.bounds_of(feature));
+  for (int64_t q = 0; q < s.n; q += kLanes<C>) store(scratch.clamped + q, range.clamp(load<Vec<C>>(s.x + q)));
+  for (int64_t q = 0; q < s.n; q++) {
+    const C* p = table + int64_t(scratch.piece[scratch.id[q]]) * g.size;
+    const C u = (scratch.clamped[q] - p[0]) * p[1];
     Rows value, slope;
-    evaluate<K, Slope>(u, value, slope, [&](int q) { return load<Rows>(p + 4 + q * width); });
-    if (g.poison_infinite) value += s.x[b] - s.x[b];
-    if (s.v) value *= s.v[b];
-    store(plan.value + b * width, value);
-    if (Slope) store(plan.slope + b * width, slope * p[1]);
-    const int32_t c = piece[b] - g.shift;
-    scratch.cell[b] = c < 0 ? 0 : c >= g.grid_size ? g.grid_size - 1 : c;
+    evaluate<K, Slope>(u, value, slope, [&](int power) { return load<Rows>(p + 4 + power * width); });
+    if (g.poison_infinite) value += s.x[q] - s.x[q];
+    if (s.v) value *= s.v[q];
+    store(plan.value + q * width, value);
+    if (Slope) store(plan.slope + q * width, slope * p[1]);
   }
 }
 
@@ -271,29 +294,50 @@ bool add_up(const Pieces<C>& g, int64_t feature, Samples<C> s) {
   return true;
 }
 
+// Sorts the samples by cell, so that their places have x and v in this order. Lanes beyond the last one are 0.
+template <class C>
+Samples<C> sort_samples(int cells, Samples<C> s, PlanScratch<C>& scratch, Plan<C>& plan) {
+  constexpr int few = 16;
+  if (kLookup && cells <= few) {
+    for (int64_t b = s.n; b % few != 0; b++) scratch.cell[b] = -1;
+    sort_by_few_cells(scratch.cell, s.n, cells, plan.start, scratch.id);
+  } else {
+    sort_by_cell(scratch.cell, s.n, cells, scratch.next, plan.start, scratch.id);
+  }
+  for (int64_t q = 0; q < s.n; q++) {
+    const int32_t id = scratch.id[q];
+    plan.row[q] = id * KAN_VECTOR_BYTES;
+    scratch.x[q] = s.x[id];
+  }
+  for (int64_t q = 0; q < s.n && s.v; q++) scratch.v[q] = s.v[scratch.id[q]];
+  for (int64_t q = s.n; q % kLanes<C> != 0; q++) scratch.x[q] = scratch.v[q] = 0;
+  return {scratch.x, s.v ? scratch.v : nullptr, s.n};
+}
+
 template <class C, int K, bool Slope>
 void make_plan(const Basis<C>& basis, int64_t feature, Samples<C> s, PlanScratch<C>& scratch, Plan<C>& plan) {
-  if (basis.has_base) make_base(basis, s.x, s.v, s.n, plan);
-  if (!basis.has_spline) {
+  const Pieces<C>& pieces = basis.pieces;
+  if (basis.has_spline) {
+    plan.slopes_cancel = add_up(pieces, feature, s) && (Slope || pieces.order > 0);
+    const bool by_lookup = kLookup && pieces.columns;
+    if (by_lookup) {
+      locate_by_lookup(pieces, feature, s, scratch.cell);
+    } else {
+      locate_by_search(pieces, feature, s, scratch.piece, scratch.cell);
+    }
+    s = sort_samples(basis.cells(), s, scratch, plan);
+    if (by_lookup) {
+      evaluate_by_lookup<C, K, Slope>(pieces, feature, s, plan);
+    } else {
+      evaluate_by_sample<C, K, Slope>(pieces, feature, s, scratch, plan);
+    }
+  } else {
     plan.start[0] = 0;
     plan.start[1] = s.n;
     plan.slopes_cancel = false;
-    for (int64_t b = 0; b < s.n; b++) plan.id[b] = b;
-    return;
+    for (int64_t b = 0; b < s.n; b++) plan.row[b] = b * KAN_VECTOR_BYTES;
   }
-  plan.slopes_cancel = add_up(basis.pieces, feature, s) && (Slope || basis.pieces.order > 0);
-  if (kLookup && basis.pieces.columns) {
-    evaluate_by_lookup<C, K, Slope>(basis.pieces, feature, s, scratch.cell, plan);
-  } else {
-    evaluate_by_sample<C, K, Slope>(basis.pieces, feature, s, scratch, plan);
-  }
-  constexpr int few = 16;
-  if (kLookup && basis.cells() <= few) {
-    for (int64_t b = s.n; b % few != 0; b++) scratch.cell[b] = -1;
-    sort_by_few_cells(scratch.cell, s.n, basis.cells(), plan.start, plan.id);
-  } else {
-    sort_by_cell(scratch.cell, s.n, basis.cells(), scratch.next, plan.start, plan.id);
-  }
+  if (basis.has_base) make_base(basis, s.x, s.v, s.n, plan);
 }
 
 template <class C>

@@ -5,6 +5,8 @@
 // whether there is a base row, NZ is the number of vectors in a tile of outputs.
 #pragma once
 
+#include <type_traits>
+
 #include "plan.h"
 
 namespace kan {
@@ -18,17 +20,21 @@ struct Tile {
   using V = Vec<C>;
   static constexpr int lanes = kLanes<C>, outs = NZ * lanes, width = S <= 4 ? 4 : 8;
 
-  // The weights of one sample in all lanes: read once, before any store that the compiler could take to change them.
-  struct Weights {
-    V row[S + 1];
+  // The row of a sample in a matrix with `vectors` vectors per row.
+  template <int vectors, class T>
+  static T* row_of(T* matrix, int64_t offset) {
+    using Byte = std::conditional_t<std::is_const_v<T>, const char, char>;
+    return reinterpret_cast<T*>(reinterpret_cast<Byte*>(matrix) + offset * vectors);
+  }
 
-    Weights(const C* spline, const C* base, int64_t id) {
-#pragma GCC unroll 8
-      for (int j = 0; j < S; j++) row[j] = splat<V>(spline[id * width + j]);
-      row[S] = B ? splat<V>(base[id]) : V{};
-    }
+  // The weights of the sample at place q in all lanes.
+  struct Weights {
+    const C *spline, *base;
+
+    V operator()(int j, int64_t q) const { return splat<V>(j < S ? spline[q * width + j] : base[q]); }
   };
 
+  // The rows of a cell, and the base row.
   struct Rows {
     V row[S + 1][NZ];
 
@@ -62,19 +68,42 @@ struct Tile {
 #pragma GCC unroll 4
       for (int z = 0; z < NZ && B; z++) store(base + z * lanes, load<V>(base + z * lanes) + row[S][z]);
     }
-    // sum over the rows of weight * row
-    V combine(const Weights& w, int z, V sum) const {
+    // sum[] += sum over the rows of weight * row
+    void combine(Weights w, int64_t q, V (&sum)[NZ]) const {
 #pragma GCC unroll 8
-      for (int j = 0; j < S; j++) sum += w.row[j] * row[j][z];
-      return B ? sum + w.row[S] * row[S][z] : sum;
+      for (int j = 0; j < S + B; j++) {
+        const V weight = w(j, q);
+#pragma GCC unroll 4
+        for (int z = 0; z < NZ; z++) sum[z] += weight * row[j][z];
+      }
     }
     // row += weight * g
-    void accumulate(const Weights& w, int z, V g) {
+    void accumulate(Weights w, int64_t q, const V (&g)[NZ]) {
 #pragma GCC unroll 8
-      for (int j = 0; j < S; j++) row[j][z] += w.row[j] * g;
-      if (B) row[S][z] += w.row[S] * g;
+      for (int j = 0; j < S + B; j++) {
+        const V weight = w(j, q);
+#pragma GCC unroll 4
+        for (int z = 0; z < NZ; z++) row[j][z] += weight * g[z];
+      }
     }
   };
+
+  // Calls enter(cell), sample(place in the plan, offset of its row) for the samples of the cell, and leave(cell). What
+  // the loop reads is copied to locals first: the compiler takes every store for one that could change the plan.
+  template <class Enter, class Sample, class Leave>
+  static void for_cells(const Plan<C>& plan, int cells, Enter enter, Sample sample, Leave leave) {
+    const int32_t *start = plan.start, *row = plan.row;
+    int64_t q = 0;
+    for (int cell = 0; cell < cells; cell++) {
+      const int64_t end = start[cell + 1];
+      if (q == end) continue;
+      enter(cell);
+      do {
+        sample(q, int64_t(row[q]));
+      } while (++q < end);
+      leave(cell);
+    }
+  }
 
   // y[id] = from[id] + sum of weight * row + more[id]; null stands for zeros
   static void forward(const Plan<C>& plan, int cells, const C* panel, const C* base, const C* from, const C* more,
@@ -91,24 +120,22 @@ struct Tile {
   template <bool From, bool More>
   static void forward_of(const Plan<C>& plan, int cells, const C* panel, const C* base, const C* from, const C* more,
                          C* y) {
+    const Weights weights{plan.value, plan.base};
     Rows c;
     c.load_base(base);
-    for (int cell = 0; cell < cells; cell++) {
-      if (plan.start[cell] == plan.start[cell + 1]) continue;
-      c.load_spline(panel, cell);
-      for (int64_t q = plan.start[cell]; q < plan.start[cell + 1]; q++) {
-        const int64_t id = plan.id[q];
-        const int64_t at = id * outs;
-        const Weights w(plan.value, plan.base, id);
-        V sum[NZ];
+    for_cells(
+        plan, cells, [&](int cell) { c.load_spline(panel, cell); },
+        [&](int64_t q, int64_t offset) {
+          const C *first = row_of<NZ>(from, offset), *last = row_of<NZ>(more, offset);
+          C* target = row_of<NZ>(y, offset);
+          V sum[NZ];
 #pragma GCC unroll 4
-        for (int z = 0; z < NZ; z++) sum[z] = c.combine(w, z, From ? load<V>(from + at + z * lanes) : V{});
+          for (int z = 0; z < NZ; z++) sum[z] = From ? load<V>(first + z * lanes) : V{};
+          c.combine(weights, q, sum);
 #pragma GCC unroll 4
-        for (int z = 0; z < NZ; z++) {
-          store(y + at + z * lanes, More ? sum[z] + load<V>(more + at + z * lanes) : sum[z]);
-        }
-      }
-    }
+          for (int z = 0; z < NZ; z++) store(target + z * lanes, More ? sum[z] + load<V>(last + z * lanes) : sum[z]);
+        },
+        [](int) {});
   }
 
   // sums[id] = g[id] * sum of slope * row, lane by lane; added to what is there unless this is the first tile
@@ -127,74 +154,75 @@ struct Tile {
   static void grad_input_of_rows(const Plan<C>& plan, int cells, const C* panel, const C* base, const C* g, C* sums,
                                  bool first) {
     constexpr int skip = Differences;
+    const Weights weights{plan.slope, plan.base_slope};
     Rows c;
     c.load_base(base);
-    for (int cell = 0; cell < cells; cell++) {
-      if (plan.start[cell] == plan.start[cell + 1]) continue;
+    const auto enter = [&](int cell) {
       c.load_spline(panel, cell);
 #pragma GCC unroll 8
       for (int j = 1; j < S && Differences; j++)
 #pragma GCC unroll 4
         for (int z = 0; z < NZ; z++) c.row[j][z] -= c.row[0][z];
-      for (int64_t q = plan.start[cell]; q < plan.start[cell + 1]; q++) {
-        const int64_t id = plan.id[q];
-        const C* row = g + id * outs;
-        const Weights w(plan.slope, plan.base_slope, id);
-        V dot[S + 1] = {};
+    };
+    const auto sample = [&](int64_t q, int64_t offset) {
+      const C* row = row_of<NZ>(g, offset);
+      V dot[S + 1] = {};
 #pragma GCC unroll 4
-        for (int z = 0; z < NZ; z++) {
-          const V gz = load<V>(row + z * lanes);
+      for (int z = 0; z < NZ; z++) {
+        const V gz = load<V>(row + z * lanes);
 #pragma GCC unroll 8
-          for (int j = skip; j < S + B; j++) dot[j] = z == 0 ? gz * c.row[j][z] : dot[j] + gz * c.row[j][z];
-        }
-        V sum = first ? V{} : load<V>(sums + id * lanes);
-#pragma GCC unroll 8
-        for (int j = skip; j < S + B; j++) sum += w.row[j] * dot[j];
-        store(sums + id * lanes, sum);
+        for (int j = skip; j < S + B; j++) dot[j] = z == 0 ? gz * c.row[j][z] : dot[j] + gz * c.row[j][z];
       }
-    }
+      C* target = row_of<1>(sums, offset);
+      V sum = first ? V{} : load<V>(target);
+#pragma GCC unroll 8
+      for (int j = skip; j < S + B; j++) sum += weights(j, q) * dot[j];
+      store(target, sum);
+    };
+    for_cells(plan, cells, enter, sample, [](int) {});
   }
 
   // rows += weight * g[id]
   static void grad_coef(const Plan<C>& plan, int cells, const C* g, C* panel, C* base) {
+    const Weights weights{plan.value, plan.base};
     Rows c;
     c.clear();
-    for (int cell = 0; cell < cells; cell++) {
-      if (plan.start[cell] == plan.start[cell + 1]) continue;
-      for (int64_t q = plan.start[cell]; q < plan.start[cell + 1]; q++) {
-        const int64_t id = plan.id[q];
-        const C* row = g + id * outs;
-        const Weights w(plan.value, plan.base, id);
+    for_cells(
+        plan, cells, [](int) {},
+        [&](int64_t q, int64_t offset) {
+          const C* row = row_of<NZ>(g, offset);
+          V gs[NZ];
 #pragma GCC unroll 4
-        for (int z = 0; z < NZ; z++) c.accumulate(w, z, load<V>(row + z * lanes));
-      }
-      c.add_spline(panel, cell);
-    }
+          for (int z = 0; z < NZ; z++) gs[z] = load<V>(row + z * lanes);
+          c.accumulate(weights, q, gs);
+        },
+        [&](int cell) { c.add_spline(panel, cell); });
     c.add_base(base);
   }
 
   // sums += |phi|
   static void magnitude(const Plan<C>& plan, int cells, const C* panel, const C* base, C* sums) {
+    const Weights weights{plan.value, plan.base};
     Rows c;
     c.load_base(base);
-    V sum[NZ] = {};
-    for (int cell = 0; cell < cells; cell++) {
-      if (plan.start[cell] == plan.start[cell + 1]) continue;
-      c.load_spline(panel, cell);
-      for (int64_t q0 = plan.start[cell]; q0 < plan.start[cell + 1]; q0 += kSumBlock) {
-        V part[NZ] = {};
-        for (int64_t q = q0; q < smaller(q0 + kSumBlock, plan.start[cell + 1]); q++) {
-          const Weights w(plan.value, plan.base, plan.id[q]);
+    V sum[NZ] = {}, part[NZ] = {};
+    const auto add_part = [&] {
 #pragma GCC unroll 4
-          for (int z = 0; z < NZ; z++) {
-            const V phi = c.combine(w, z, V{});
-            part[z] += phi < 0 ? -phi : phi;
-          }
-        }
-#pragma GCC unroll 4
-        for (int z = 0; z < NZ; z++) sum[z] += part[z];
+      for (int z = 0; z < NZ; z++) {
+        sum[z] += part[z];
+        part[z] = V{};
       }
-    }
+    };
+    for_cells(
+        plan, cells, [&](int cell) { c.load_spline(panel, cell); },
+        [&](int64_t q, int64_t) {
+          V phi[NZ] = {};
+          c.combine(weights, q, phi);
+#pragma GCC unroll 4
+          for (int z = 0; z < NZ; z++) part[z] += phi[z] < 0 ? -phi[z] : phi[z];
+          if (q % kSumBlock == kSumBlock - 1) add_part();
+        },
+        [&](int) { add_part(); });
 #pragma GCC unroll 4
     for (int z = 0; z < NZ; z++) store(sums + z * lanes, load<V>(sums + z * lanes) + sum[z]);
   }
@@ -204,31 +232,35 @@ struct Tile {
   static void magnitude_backward(const Plan<C>& plan, int cells, const C* panel, const C* base, const C* scale, C* sums,
                                  bool first, C* d_panel, C* d_base) {
     using One = Tile<C, S, B, 1>;
+    const typename One::Weights values{plan.value, plan.base}, slopes{plan.slope, plan.base_slope};
     for (int z = 0; z < NZ; z++) {
       typename One::Rows c, d;
       d.clear();
       c.row[S][0] = B ? load<V>(base + z * lanes) : V{};
       const V factor = load<V>(scale + z * lanes);
-      for (int cell = 0; cell < cells; cell++) {
-        if (plan.start[cell] == plan.start[cell + 1]) continue;
+      const auto enter = [&](int cell) {
 #pragma GCC unroll 8
         for (int j = 0; j < S; j++) c.row[j][0] = load<V>(panel + (cell + j) * outs + z * lanes);
-        for (int64_t q = plan.start[cell]; q < plan.start[cell + 1]; q++) {
-          const int64_t id = plan.id[q];
-          const typename One::Weights w(plan.value, plan.base, id), slope(plan.slope, plan.base_slope, id);
-          const V phi = c.combine(w, 0, V{});
-          const V sign = phi > 0 ? splat<V>(C(1)) : phi < 0 ? splat<V>(C(-1)) : phi;
-          d.accumulate(w, 0, sign);
-          const V sum = first && z == 0 ? V{} : load<V>(sums + id * lanes);
-          store(sums + id * lanes, sum + sign * factor * c.combine(slope, 0, V{}));
-        }
+      };
+      const auto sample = [&](int64_t q, int64_t offset) {
+        V phi[1] = {}, slope[1] = {};
+        c.combine(values, q, phi);
+        c.combine(slopes, q, slope);
+        const V sign[1] = {phi[0] > 0 ? splat<V>(C(1)) : phi[0] < 0 ? splat<V>(C(-1)) : phi[0]};
+        d.accumulate(values, q, sign);
+        C* target = row_of<1>(sums, offset);
+        const V sum = first && z == 0 ? V{} : load<V>(target);
+        store(target, sum + sign[0] * factor * slope[0]);
+      };
+      const auto leave = [&](int cell) {
 #pragma GCC unroll 8
         for (int j = 0; j < S; j++) {
           C* p = d_panel + (cell + j) * outs + z * lanes;
           store(p, load<V>(p) + factor * d.row[j][0]);
           d.row[j][0] = V{};
         }
-      }
+      };
+      for_cells(plan, cells, enter, sample, leave);
       if (B) store(d_base + z * lanes, load<V>(d_base + z * lanes) + factor * d.row[S][0]);
     }
   }

@@ -137,7 +137,7 @@ struct PlanSet {
   using C = Compute<S>;
   int64_t padded, width, cells;
   C *x, *v, *value, *base, *slope, *base_slope;
-  int32_t *start, *id;
+  int32_t *start, *row;
   bool* slopes_cancel;
   PlanScratch<C> scratch;
 
@@ -152,13 +152,13 @@ struct PlanSet {
         slope(with_slope ? arena.take<C>(features * padded * width) : nullptr),
         base_slope(with_slope ? arena.take<C>(features * padded) : nullptr),
         start(arena.take<int32_t>(features * (cells + 1))),
-        id(arena.take<int32_t>((features + 1) * padded + KAN_VECTOR_BYTES)),
+        row(arena.take<int32_t>(features * padded)),
         slopes_cancel(arena.take<bool>(features)),
         scratch(arena, n, cells) {}
 
   Plan<C> operator[](int64_t i) const {
     const int64_t at = i * padded;
-    Plan<C> plan{start + i * (cells + 1), id + at, value + at * width, base + at, nullptr, nullptr, slopes_cancel[i]};
+    Plan<C> plan{start + i * (cells + 1), row + at, value + at * width, base + at, nullptr, nullptr, slopes_cancel[i]};
     if (slope) {
       plan.slope = slope + at * width;
       plan.base_slope = base_slope + at;
