@@ -1,4 +1,4 @@
-// The two AVX-512 instructions that the vector extension can't express: table look-up and compression.
+// The AVX-512 instructions that the vector extension can't express: table look-up, compression and gathering.
 #pragma once
 
 #include "simd.h"
@@ -6,9 +6,16 @@
 namespace kan {
 namespace {
 
-// kLookup: tables of up to 2 * kLanes numbers are looked up in registers.
+// kLookup: tables of one vector or of two are looked up in registers.
 #if defined(__AVX512F__)
 constexpr bool kLookup = true;
+
+inline Vec<float> lookup(Vec<float> table, IntVec<float> index) {
+  return (Vec<float>)_mm512_maskz_permutexvar_ps(0xffff, (__m512i)index, (__m512)table);
+}
+inline Vec<double> lookup(Vec<double> table, IntVec<double> index) {
+  return (Vec<double>)_mm512_maskz_permutexvar_pd(0xff, (__m512i)index, (__m512d)table);
+}
 
 inline Vec<float> lookup(Vec<float> low, Vec<float> high, IntVec<float> index) {
   return (Vec<float>)_mm512_permutex2var_ps((__m512)low, (__m512i)index, (__m512)high);
@@ -33,15 +40,46 @@ inline void sort_by_few_cells(const int32_t* cell, int64_t n, int cells, int32_t
   }
   start[cells] = total;
 }
+// to[q] = from[id[q]] for n of them; `to` and `id` are padded to whole vectors, and what lies beyond n becomes 0.
+inline void gather(const float* from, const int32_t* id, int64_t n, float* to) {
+  for (int64_t q = 0; q < n; q += 16) {
+    const __mmask16 valid = n - q < 16 ? first_lanes(n - q) : 0xffff;
+    store(to + q, (Vec<float>)_mm512_mask_i32gather_ps(__m512{}, valid, _mm512_loadu_si512(id + q), from, 4));
+  }
+}
+inline void gather(const double* from, const int32_t* id, int64_t n, double* to) {
+  for (int64_t q = 0; q < n; q += 8) {
+    const __mmask8 valid = n - q < 8 ? first_lanes(n - q) : 0xff;
+    const __m256i index = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(id + q));
+    store(to + q, (Vec<double>)_mm512_mask_i32gather_pd(__m512d{}, valid, index, from, 8));
+  }
+}
 #else
 constexpr bool kLookup = false;
 
+template <class C>
+inline void gather(const C* from, const int32_t* id, int64_t n, C* to) {
+  for (int64_t q = 0; q < n; q++) to[q] = from[id[q]];
+  for (int64_t q = n; q % kLanes<C> != 0; q++) to[q] = 0;
+}
+
+template <class V, class I>
+inline V lookup(V table, I) {
+  return table;
+}
 template <class V, class I>
 inline V lookup(V low, V, I) {
   return low;
 }
 inline void sort_by_few_cells(const int32_t*, int64_t, int, int32_t*, int32_t*) {}
 #endif
+
+// The same from memory: a table of two vectors, of which only the first counts unless Two.
+template <bool Two, class C>
+inline Vec<C> lookup(const C* table, IntVec<C> index) {
+  const Vec<C> low = load<Vec<C>>(table);
+  return Two ? lookup(low, load<Vec<C>>(table + kLanes<C>), index) : lookup(low, index);
+}
 
 }  // namespace
 }  // namespace kan

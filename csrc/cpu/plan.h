@@ -60,9 +60,9 @@ struct BaseFunction {
   }
 };
 
-// Cell c holds the places start[c] .. start[c + 1] - 1. At each there is a sample: `row` is its number times the bytes of
-// a vector, where it begins in matrices of whole vectors; the weights are `width` padded spline rows, and the base row
-// apart.
+// Cell c holds the places start[c] .. start[c + 1] - 1. At each there is a sample: `row` is its number times the bytes
+// of a vector, where it begins in matrices of whole vectors; the weights are `width` padded spline rows, and the base
+// row apart.
 template <class C>
 struct Plan {
   int32_t *start, *row;
@@ -161,8 +161,9 @@ inline void evaluate(U u, V& value, V& slope, Coefficient coefficient) {
   }
 }
 
-// Where the samples of one feature lie: their pieces, with all bounds in registers, and u there.
-template <class C>
+// Where the samples of one feature lie: their pieces, with all bounds in registers, and u there. Two: there are more
+// pieces than one vector holds.
+template <class C, bool Two = true>
 struct Locator {
   using V = Vec<C>;
   using I = IntVec<C>;
@@ -171,37 +172,35 @@ struct Locator {
     V u, inverse;
   };
   Range<C> range;
-  V bound[2], origin[2], inverse[2];
+  const C *bounds, *origins, *inverses;
 
-  Locator(const Pieces<C>& g, int64_t feature) : range(g, g.bounds_of(feature)) {
-    const C* tables[] = {g.bounds_of(feature), g.columns_of(feature), g.columns_of(feature) + 2 * kLanes<C>};
-    for (int half = 0; half < 2; half++) {
-      bound[half] = load<V>(tables[0] + half * kLanes<C>);
-      origin[half] = load<V>(tables[1] + half * kLanes<C>);
-      inverse[half] = load<V>(tables[2] + half * kLanes<C>);
-    }
-  }
+  Locator(const Pieces<C>& g, int64_t feature)
+      : range(g, g.bounds_of(feature)),
+        bounds(g.bounds_of(feature)),
+        origins(g.columns_of(feature)),
+        inverses(origins + 2 * kLanes<C>) {}
+
   // The number of bounds <= x.
   I piece(V x) const {
     I piece = {};
 #pragma GCC unroll 5
-    for (int half = kLanes<C>; half > 0; half /= 2) {
-      piece += (lookup(bound[0], bound[1], piece + (half - 1)) <= x) & half;
+    for (int half = Two ? kLanes<C> : kLanes<C> / 2; half > 0; half /= 2) {
+      piece += (lookup<Two>(bounds, piece + (half - 1)) <= x) & half;
     }
     return piece;
   }
   Place operator()(V x) const {
     const I piece = this->piece(x);
-    const V scale = lookup(inverse[0], inverse[1], piece);
-    return {piece, (range.clamp(x) - lookup(origin[0], origin[1], piece)) * scale, scale};
+    const V scale = lookup<Two>(inverses, piece);
+    return {piece, (range.clamp(x) - lookup<Two>(origins, piece)) * scale, scale};
   }
 };
 
 // Cells with all bounds in registers, a vector of samples at a time.
-template <class C>
+template <bool Two, class C>
 void locate_by_lookup(const Pieces<C>& g, int64_t feature, Samples<C> s, int32_t* cell) {
   using I = IntVec<C>;
-  const Locator<C> locator(g, feature);
+  const Locator<C, Two> locator(g, feature);
   const int cells = g.grid_size;
   for (int64_t b = 0; b < s.n; b += kLanes<C>) {
     I c = locator.piece(load<Vec<C>>(s.x + b)) - g.shift;
@@ -226,18 +225,16 @@ void locate_by_search(const Pieces<C>& g, int64_t feature, Samples<C> s, int32_t
 }
 
 // The weights of the samples in the order of places, with all pieces in registers.
-template <class C, int K, bool Slope>
+template <bool Two, class C, int K, bool Slope>
 void evaluate_by_lookup(const Pieces<C>& g, int64_t feature, Samples<C> s, Plan<C>& plan) {
   using V = Vec<C>;
   constexpr int lanes = kLanes<C>, width = K < 4 ? 4 : 8;
   const C* columns = g.columns_of(feature);
-  const Locator<C> locator(g, feature);
+  const Locator<C, Two> locator(g, feature);
   for (int64_t q = 0; q < s.n; q += lanes) {
     const V x = load<V>(s.x + q);
     const auto [piece, u, inverse] = locator(x);
-    const auto column = [&, piece = piece](int j) {
-      return lookup(load<V>(columns + j * 2 * lanes), load<V>(columns + j * 2 * lanes + lanes), piece);
-    };
+    const auto column = [&, piece = piece](int j) { return lookup<Two>(columns + j * 2 * lanes, piece); };
     V value[width] = {}, slope[width] = {};
 #pragma GCC unroll 6
     for (int row = 0; row <= K; row++) {
@@ -297,20 +294,16 @@ bool add_up(const Pieces<C>& g, int64_t feature, Samples<C> s) {
 // Sorts the samples by cell, so that their places have x and v in this order. Lanes beyond the last one are 0.
 template <class C>
 Samples<C> sort_samples(int cells, Samples<C> s, PlanScratch<C>& scratch, Plan<C>& plan) {
-  constexpr int few = 16;
+  constexpr int few = 32, lanes = 16;
   if (kLookup && cells <= few) {
-    for (int64_t b = s.n; b % few != 0; b++) scratch.cell[b] = -1;
+    for (int64_t b = s.n; b % lanes != 0; b++) scratch.cell[b] = -1;
     sort_by_few_cells(scratch.cell, s.n, cells, plan.start, scratch.id);
   } else {
     sort_by_cell(scratch.cell, s.n, cells, scratch.next, plan.start, scratch.id);
   }
-  for (int64_t q = 0; q < s.n; q++) {
-    const int32_t id = scratch.id[q];
-    plan.row[q] = id * KAN_VECTOR_BYTES;
-    scratch.x[q] = s.x[id];
-  }
-  for (int64_t q = 0; q < s.n && s.v; q++) scratch.v[q] = s.v[scratch.id[q]];
-  for (int64_t q = s.n; q % kLanes<C> != 0; q++) scratch.x[q] = scratch.v[q] = 0;
+  for (int64_t q = 0; q < s.n; q++) plan.row[q] = scratch.id[q] * KAN_VECTOR_BYTES;
+  gather(s.x, scratch.id, s.n, scratch.x);
+  if (s.v) gather(s.v, scratch.id, s.n, scratch.v);
   return {scratch.x, s.v ? scratch.v : nullptr, s.n};
 }
 
@@ -319,17 +312,18 @@ void make_plan(const Basis<C>& basis, int64_t feature, Samples<C> s, PlanScratch
   const Pieces<C>& pieces = basis.pieces;
   if (basis.has_spline) {
     plan.slopes_cancel = add_up(pieces, feature, s) && (Slope || pieces.order > 0);
-    const bool by_lookup = kLookup && pieces.columns;
-    if (by_lookup) {
-      locate_by_lookup(pieces, feature, s, scratch.cell);
-    } else {
+    if (!kLookup || !pieces.columns) {
       locate_by_search(pieces, feature, s, scratch.piece, scratch.cell);
-    }
-    s = sort_samples(basis.cells(), s, scratch, plan);
-    if (by_lookup) {
-      evaluate_by_lookup<C, K, Slope>(pieces, feature, s, plan);
-    } else {
+      s = sort_samples(basis.cells(), s, scratch, plan);
       evaluate_by_sample<C, K, Slope>(pieces, feature, s, scratch, plan);
+    } else if (pieces.count > kLanes<C>) {
+      locate_by_lookup<true>(pieces, feature, s, scratch.cell);
+      s = sort_samples(basis.cells(), s, scratch, plan);
+      evaluate_by_lookup<true, C, K, Slope>(pieces, feature, s, plan);
+    } else {
+      locate_by_lookup<false>(pieces, feature, s, scratch.cell);
+      s = sort_samples(basis.cells(), s, scratch, plan);
+      evaluate_by_lookup<false, C, K, Slope>(pieces, feature, s, plan);
     }
   } else {
     plan.start[0] = 0;

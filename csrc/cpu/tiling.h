@@ -7,6 +7,9 @@
 namespace kan {
 namespace {
 
+// Features whose plans and coefficients are made together: a cache line of inputs.
+constexpr int64_t kFeatureBlock = 16;
+
 // What one call evaluates: the layer, its basis, and the kernels for its rows.
 template <class C>
 struct Problem {
@@ -41,6 +44,12 @@ struct Problem {
     basis.pieces.piece_table = arena.take<C>(features * basis.pieces.count * basis.pieces.size);
     basis.pieces.piece_columns = arena.take<C>(features * basis.pieces.columns * basis.pieces.size);
   }
+  Problem with_tables(Arena& arena, int64_t features) const {
+    Problem p = *this;
+    p.place_tables(arena, features);
+    return p;
+  }
+  int active_rows() const { return (basis.has_spline ? layer.degree + 1 : 0) + basis.has_base; }
   int64_t scratch_size() const { return basis.pieces.knots() + 2 * layer.degree + kLanes<double>; }
   void compile(const C* grid, int64_t first, int64_t features, double* scratch) const {
     int32_t* table = basis.pieces.table;
@@ -130,6 +139,38 @@ void unpack_tile(const Panel<Compute<S>>& panel, const OutTiles<Compute<S>>& til
   }
   if (base) unpack_transposed(panel.base(tiles, t, 0), width, base + o * in + first, in, n, panel.features);
 }
+
+// Asks for the coefficients of the next block of features while the present one is used, a few lines in each of `steps`
+// steps: packing would wait for memory otherwise.
+template <class S>
+class Prefetch {
+ public:
+  Prefetch(const OutTiles<Compute<S>>& tiles, const Operands& op, int64_t in, int64_t rows, int64_t first,
+           int64_t steps)
+      : outs_(first < in ? tiles.outs : 0),
+        steps_(steps),
+        row_bytes_(in * rows * sizeof(S)),
+        bytes_(smaller(kFeatureBlock, in - first) * rows * sizeof(S)),
+        base_row_bytes_(op.base_weight ? in * sizeof(S) : 0),
+        spline_(static_cast<const char*>(op.spline_weight) + tiles.first * row_bytes_ + first * rows * sizeof(S)),
+        base_(static_cast<const char*>(op.base_weight) + tiles.first * base_row_bytes_ + first * sizeof(S)) {
+    if (!op.spline_weight || !op.base_weight) outs_ = 0;
+  }
+
+  void step() {
+    for (owed_ += outs_; owed_ >= steps_; owed_ -= steps_) {
+      for (int64_t at = 0; at < bytes_; at += 64) __builtin_prefetch(spline_ + at, 0, 2);
+      __builtin_prefetch(base_, 0, 2);
+      spline_ += row_bytes_;
+      base_ += base_row_bytes_;
+    }
+  }
+
+ private:
+  int64_t outs_, steps_, row_bytes_, bytes_, base_row_bytes_;
+  const char *spline_, *base_;
+  int64_t owed_ = 0;
+};
 
 // One plan per feature for a tile of at most n samples, and the inputs they come from.
 template <class S>
