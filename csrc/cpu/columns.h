@@ -44,7 +44,7 @@ struct Columns {
     double* scratch;
 
     Workspace(Arena& arena, const Columns& c)
-        : problem(with_tables(c.problem, arena, c.block)),
+        : problem(c.problem.with_tables(arena, c.block)),
           plans(arena, problem, c.block, c.samples, c.op.v, joint(c.mode, c.op)),
           g(arena.take<C>(c.samples * problem.kernel.wide.vectors * kLanes<C>)),
           sums(arena.take<C>(c.want_x ? c.block * plans.padded * kLanes<C> : 0)),
@@ -53,17 +53,13 @@ struct Columns {
           result(arena.take<C>(c.want_coef && c.chunks == 1 ? c.panel_size : 0)),
           scale(arena.take<C>(c.mode == Mode::magnitude_backward ? c.block * c.tiles.padded() : 0)),
           scratch(arena.take<double>(problem.scratch_size())) {}
-    static Problem<C> with_tables(Problem<C> p, Arena& arena, int64_t features) {
-      p.place_tables(arena, features);
-      return p;
-    }
   };
 
   Columns(Mode m, const Layer& l, const Operands& o)
       : mode(m),
         want_x(o.grad_x),
         want_coef(coef(m, o)),
-        problem(l, spline(o), base(l, o), joint(m, o)),
+        problem(l, spline(o), base(l, o), joint(m, o), m == Mode::backward && o.grad_x),
         op(o),
         layer(problem.layer),
         tiles(problem.kernel, 0, l.out) {

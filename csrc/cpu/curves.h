@@ -55,7 +55,10 @@ struct Curves {
   };
 
   Curves(const Layer& l, const Operands& o, bool grad_input)
-      : problem(l, true, o.base_weight && l.base != Base::zero, false), op(o), layer(problem.layer), input(grad_input) {
+      : problem(l, true, o.base_weight && l.base != Base::zero, false, false),
+        op(o),
+        layer(problem.layer),
+        input(grad_input) {
     samples = samples_per_tile(layer.batch, (2 * layer.out + 8) * sizeof(C));
     padded = round_up(samples, lanes);
     threads = threads_for(layer, problem.rows);

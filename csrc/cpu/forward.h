@@ -68,7 +68,7 @@ struct Forward {
   };
 
   Forward(const Layer& l, const Operands& o)
-      : problem(l, o.spline_weight, (o.base_weight && l.base != Base::zero) || !o.spline_weight, false),
+      : problem(l, o.spline_weight, (o.base_weight && l.base != Base::zero) || !o.spline_weight, false, false),
         op(o),
         layer(problem.layer),
         all_tiles(problem.kernel, 0, l.out),

@@ -68,7 +68,7 @@ struct Plan {
   int32_t *start, *row;
   C *value, *base;
   C *slope, *base_slope;  // the derivatives of one order more, where wanted
-  bool slopes_cancel;     // the slopes of every sample add up to 0, as those of a partition of unity do
+  bool differences;       // the slopes are weights of the differences between a row and the one before
 };
 
 // What all plans of one call have in common.
@@ -77,6 +77,7 @@ struct Basis {
   Pieces<C> pieces;
   BaseFunction<C> base, base_slope;
   bool has_spline, has_base;
+  bool differences;  // whether slopes may belong to differences of rows
 
   int cells() const { return has_spline ? pieces.grid_size : 1; }
 };
@@ -146,6 +147,14 @@ struct Range {
     return x > high ? splat<Vec<C>>(high) : x;
   }
 };
+
+// sum_j s_j c_j = sum_j>0 t_j (c_j - c_(j-1)), t_j = s_j + s_(j+1) + ..., where the sum of all s_j is 0, as that of the
+// slopes of a partition of unity: one product less.
+template <int K, class Rows>
+inline void add_following(Rows& slope) {
+#pragma GCC unroll 6
+  for (int row = K - 1; row > 0; row--) slope[row] += slope[row + 1];
+}
 
 // Horner's rule for the rows and for their derivatives in u. coefficient(q) gives the rows of u^q. The products with 0
 // keep NaN where no power of u is left.
@@ -243,6 +252,7 @@ void evaluate_by_lookup(const Pieces<C>& g, int64_t feature, Samples<C> s, Plan<
       if (s.v) value[row] *= load<V>(s.v + q);
       slope[row] *= inverse;
     }
+    if (plan.differences) add_following<K>(Slope ? slope : value);
     transpose(value);
 #pragma GCC unroll 8
     for (int j = 0; j < width; j++) store(plan.value + q * width + j * lanes, value[j]);
@@ -269,8 +279,10 @@ void evaluate_by_sample(const Pieces<C>& g, int64_t feature, Samples<C> s, PlanS
     evaluate<K, Slope>(u, value, slope, [&](int power) { return load<Rows>(p + 4 + power * width); });
     if (g.poison_infinite) value += s.x[q] - s.x[q];
     if (s.v) value *= s.v[q];
+    slope *= p[1];
+    if (plan.differences) add_following<K>(Slope ? slope : value);
     store(plan.value + q * width, value);
-    if (Slope) store(plan.slope + q * width, slope * p[1]);
+    if (Slope) store(plan.slope + q * width, slope);
   }
 }
 
@@ -311,7 +323,7 @@ template <class C, int K, bool Slope>
 void make_plan(const Basis<C>& basis, int64_t feature, Samples<C> s, PlanScratch<C>& scratch, Plan<C>& plan) {
   const Pieces<C>& pieces = basis.pieces;
   if (basis.has_spline) {
-    plan.slopes_cancel = add_up(pieces, feature, s) && (Slope || pieces.order > 0);
+    plan.differences = basis.differences && K > 0 && (Slope || pieces.order > 0) && add_up(pieces, feature, s);
     if (!kLookup || !pieces.columns) {
       locate_by_search(pieces, feature, s, scratch.piece, scratch.cell);
       s = sort_samples(basis.cells(), s, scratch, plan);
@@ -328,7 +340,7 @@ void make_plan(const Basis<C>& basis, int64_t feature, Samples<C> s, PlanScratch
   } else {
     plan.start[0] = 0;
     plan.start[1] = s.n;
-    plan.slopes_cancel = false;
+    plan.differences = false;
     for (int64_t b = 0; b < s.n; b++) plan.row[b] = b * KAN_VECTOR_BYTES;
   }
   if (basis.has_base) make_base(basis, s.x, s.v, s.n, plan);

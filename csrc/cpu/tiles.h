@@ -18,7 +18,7 @@ constexpr int64_t kSumBlock = 16;
 template <class C, int S, bool B, int NZ>
 struct Tile {
   using V = Vec<C>;
-  static constexpr int lanes = kLanes<C>, outs = NZ * lanes, width = S <= 4 ? 4 : 8;
+  static constexpr int lanes = kLanes<C>, outs = NZ * lanes, width = S <= 4 ? 4 : 8, rows_after = S > 1 ? S - 1 : 0;
 
   // The row of a sample in a matrix with `vectors` vectors per row.
   template <int vectors, class T>
@@ -34,75 +34,96 @@ struct Tile {
     V operator()(int j, int64_t q) const { return splat<V>(j < S ? spline[q * width + j] : base[q]); }
   };
 
-  // The rows of a cell, and the base row.
+  // The rows of a cell and the base row. Row r of the splines has place r % S, so that the next cell, whose rows are
+  // the same but for one, finds them where they are; P is the place of the cell's first row.
   struct Rows {
-    V row[S + 1][NZ];
+    V spline[S + 1][NZ], base[NZ];
 
-    void load_spline(const C* panel, int cell) {
-#pragma GCC unroll 8
-      for (int j = 0; j < S; j++)
+    static void read(const C* from, V (&row)[NZ]) {
 #pragma GCC unroll 4
-        for (int z = 0; z < NZ; z++) row[j][z] = load<V>(panel + (cell + j) * outs + z * lanes);
+      for (int z = 0; z < NZ; z++) row[z] = load<V>(from + z * lanes);
     }
-    void load_base(const C* base) {
+    // target += row, and row = 0
+    static void add(V (&row)[NZ], C* target) {
 #pragma GCC unroll 4
-      for (int z = 0; z < NZ; z++) row[S][z] = B ? load<V>(base + z * lanes) : V{};
+      for (int z = 0; z < NZ; z++) {
+        store(target + z * lanes, load<V>(target + z * lanes) + row[z]);
+        row[z] = V{};
+      }
+    }
+    static void clear(V (&row)[NZ]) {
+#pragma GCC unroll 4
+      for (int z = 0; z < NZ; z++) row[z] = V{};
     }
     void clear() {
 #pragma GCC unroll 8
-      for (int j = 0; j <= S; j++)
-#pragma GCC unroll 4
-        for (int z = 0; z < NZ; z++) row[j][z] = V{};
+      for (int j = 0; j < S; j++) clear(spline[j]);
+      clear(base);
     }
-    void add_spline(C* panel, int cell) {
+    void read_base(const C* from) {
+      if (B) read(from, base);
+    }
+    // The rows of the first cell but for its last one, which `read_last` gets for every cell. Both leave `panel` behind
+    // what they have read.
+    void read_first(const C*& panel, int stride = outs) {
 #pragma GCC unroll 8
-      for (int j = 0; j < S; j++)
-#pragma GCC unroll 4
-        for (int z = 0; z < NZ; z++) {
-          C* p = panel + (cell + j) * outs + z * lanes;
-          store(p, load<V>(p) + row[j][z]);
-          row[j][z] = V{};
-        }
+      for (int j = 0; j < S - 1; j++, panel += stride) read(panel, spline[j]);
     }
-    void add_base(C* base) {
-#pragma GCC unroll 4
-      for (int z = 0; z < NZ && B; z++) store(base + z * lanes, load<V>(base + z * lanes) + row[S][z]);
+    template <int P>
+    void read_last(const C*& panel, int stride = outs) {
+      if constexpr (S > 0) read(panel, spline[(P + S - 1) % S]);
+      panel += stride;
+    }
+    template <int P>
+    const V (&row(int j) const)[NZ] {
+      return j < S ? spline[(P + j) % (S > 0 ? S : 1)] : base;
     }
     // sum[] += sum over the rows of weight * row
+    template <int P>
     void combine(Weights w, int64_t q, V (&sum)[NZ]) const {
 #pragma GCC unroll 8
       for (int j = 0; j < S + B; j++) {
         const V weight = w(j, q);
 #pragma GCC unroll 4
-        for (int z = 0; z < NZ; z++) sum[z] += weight * row[j][z];
+        for (int z = 0; z < NZ; z++) sum[z] += weight * row<P>(j)[z];
       }
     }
     // row += weight * g
+    template <int P>
     void accumulate(Weights w, int64_t q, const V (&g)[NZ]) {
 #pragma GCC unroll 8
       for (int j = 0; j < S + B; j++) {
         const V weight = w(j, q);
+        V(&target)[NZ] = j < S ? spline[(P + j) % (S > 0 ? S : 1)] : base;
 #pragma GCC unroll 4
-        for (int z = 0; z < NZ; z++) row[j][z] += weight * g[z];
+        for (int z = 0; z < NZ; z++) target[z] += weight * g[z];
       }
     }
   };
 
-  // Calls enter(cell), sample(place in the plan, offset of its row) for the samples of the cell, and leave(cell). What
-  // the loop reads is copied to locals first: the compiler takes every store for one that could change the plan.
+  // For every cell enter(place), sample(place, q, offset) for its samples, with their places q in the plan and the
+  // offsets of their rows, and leave(place) for its first row; in the end leave for the other rows of the last cell, if
+  // `rows` counts them. What the loop reads is copied to locals first: the compiler takes every store for one that
+  // could change the plan.
   template <class Enter, class Sample, class Leave>
-  static void for_cells(const Plan<C>& plan, int cells, Enter enter, Sample sample, Leave leave) {
-    const int32_t *start = plan.start, *row = plan.row;
+  static void for_cells(const Plan<C>& plan, int cells, int rows, Enter enter, Sample sample, Leave leave) {
+    const int32_t *end = plan.start + 1, *row = plan.row;
+    const int32_t *const last_cell = end + cells, *const last_row = end + rows;
     int64_t q = 0;
-    for (int cell = 0; cell < cells; cell++) {
-      const int64_t end = start[cell + 1];
-      if (q == end) continue;
-      enter(cell);
-      do {
-        sample(q, int64_t(row[q]));
-      } while (++q < end);
-      leave(cell);
-    }
+    const auto visit = [&](auto place) {
+      if (end >= last_row) return;
+      if (end < last_cell) {
+        enter(place);
+        for (const int64_t next = *end; q < next; q++) sample(place, q, int64_t(row[q]));
+      }
+      leave(place);
+      end++;
+    };
+    while (end < last_row) visit_all(visit, std::make_integer_sequence<int, (S > 1 ? S : 1)>{});
+  }
+  template <class Visit, int... P>
+  static void visit_all(Visit& visit, std::integer_sequence<int, P...>) {
+    (visit(std::integral_constant<int, P>{}), ...);
   }
 
   // y[id] = from[id] + sum of weight * row + more[id]; null stands for zeros
@@ -122,56 +143,63 @@ struct Tile {
                          C* y) {
     const Weights weights{plan.value, plan.base};
     Rows c;
-    c.load_base(base);
-    for_cells(
-        plan, cells, [&](int cell) { c.load_spline(panel, cell); },
-        [&](int64_t q, int64_t offset) {
-          const C *first = row_of<NZ>(from, offset), *last = row_of<NZ>(more, offset);
-          C* target = row_of<NZ>(y, offset);
-          V sum[NZ];
+    c.read_base(base);
+    c.read_first(panel);
+    const auto enter = [&](auto place) { c.template read_last<place>(panel); };
+    const auto sample = [&](auto place, int64_t q, int64_t offset) {
+      const C *first = row_of<NZ>(from, offset), *last = row_of<NZ>(more, offset);
+      C* target = row_of<NZ>(y, offset);
+      V sum[NZ];
 #pragma GCC unroll 4
-          for (int z = 0; z < NZ; z++) sum[z] = From ? load<V>(first + z * lanes) : V{};
-          c.combine(weights, q, sum);
+      for (int z = 0; z < NZ; z++) sum[z] = From ? load<V>(first + z * lanes) : V{};
+      c.template combine<place>(weights, q, sum);
 #pragma GCC unroll 4
-          for (int z = 0; z < NZ; z++) store(target + z * lanes, More ? sum[z] + load<V>(last + z * lanes) : sum[z]);
-        },
-        [](int) {});
+      for (int z = 0; z < NZ; z++) store(target + z * lanes, More ? sum[z] + load<V>(last + z * lanes) : sum[z]);
+    };
+    for_cells(plan, cells, cells, enter, sample, [](auto) {});
   }
 
   // sums[id] = g[id] * sum of slope * row, lane by lane; added to what is there unless this is the first tile
   static void grad_input(const Plan<C>& plan, int cells, const C* panel, const C* base, const C* g, C* sums,
                          bool first) {
-    if (S > 1 && plan.slopes_cancel) {
+    if (S > 1 && plan.differences) {
       grad_input_of_rows<true>(plan, cells, panel, base, g, sums, first);
     } else {
       grad_input_of_rows<false>(plan, cells, panel, base, g, sums, first);
     }
   }
 
-  // Where the slopes of a sample's spline rows add up to 0, the rows minus their first one give the same sum, and one
-  // product less is needed.
+  // Differences: the weights belong to the differences of neighbouring rows, one less than the rows.
   template <bool Differences>
   static void grad_input_of_rows(const Plan<C>& plan, int cells, const C* panel, const C* base, const C* g, C* sums,
                                  bool first) {
     constexpr int skip = Differences;
     const Weights weights{plan.slope, plan.base_slope};
     Rows c;
-    c.load_base(base);
-    const auto enter = [&](int cell) {
-      c.load_spline(panel, cell);
+    c.read_base(base);
+    c.read_first(panel);
 #pragma GCC unroll 8
-      for (int j = 1; j < S && Differences; j++)
+    for (int j = S - 2; j > 0 && Differences; j--)
 #pragma GCC unroll 4
-        for (int z = 0; z < NZ; z++) c.row[j][z] -= c.row[0][z];
+      for (int z = 0; z < NZ; z++) c.spline[j][z] -= c.spline[j - 1][z];
+    const auto enter = [&](auto place) {
+      c.template read_last<place>(panel);
+      if constexpr (Differences && S > 1) {
+#pragma GCC unroll 4
+        for (int z = 0; z < NZ; z++) c.spline[(place + S - 1) % S][z] -= load<V>(panel - 2 * outs + z * lanes);
+      }
     };
-    const auto sample = [&](int64_t q, int64_t offset) {
+    const auto sample = [&](auto place, int64_t q, int64_t offset) {
       const C* row = row_of<NZ>(g, offset);
       V dot[S + 1] = {};
 #pragma GCC unroll 4
       for (int z = 0; z < NZ; z++) {
         const V gz = load<V>(row + z * lanes);
 #pragma GCC unroll 8
-        for (int j = skip; j < S + B; j++) dot[j] = z == 0 ? gz * c.row[j][z] : dot[j] + gz * c.row[j][z];
+        for (int j = skip; j < S + B; j++) {
+          const V product = gz * c.template row<place>(j)[z];
+          dot[j] = z == 0 ? product : dot[j] + product;
+        }
       }
       C* target = row_of<1>(sums, offset);
       V sum = first ? V{} : load<V>(target);
@@ -179,7 +207,7 @@ struct Tile {
       for (int j = skip; j < S + B; j++) sum += weights(j, q) * dot[j];
       store(target, sum);
     };
-    for_cells(plan, cells, enter, sample, [](int) {});
+    for_cells(plan, cells, cells, enter, sample, [](auto) {});
   }
 
   // rows += weight * g[id]
@@ -187,24 +215,27 @@ struct Tile {
     const Weights weights{plan.value, plan.base};
     Rows c;
     c.clear();
-    for_cells(
-        plan, cells, [](int) {},
-        [&](int64_t q, int64_t offset) {
-          const C* row = row_of<NZ>(g, offset);
-          V gs[NZ];
+    const auto sample = [&](auto place, int64_t q, int64_t offset) {
+      const C* row = row_of<NZ>(g, offset);
+      V gs[NZ];
 #pragma GCC unroll 4
-          for (int z = 0; z < NZ; z++) gs[z] = load<V>(row + z * lanes);
-          c.accumulate(weights, q, gs);
-        },
-        [&](int cell) { c.add_spline(panel, cell); });
-    c.add_base(base);
+      for (int z = 0; z < NZ; z++) gs[z] = load<V>(row + z * lanes);
+      c.template accumulate<place>(weights, q, gs);
+    };
+    const auto leave = [&](auto place) {
+      if constexpr (S > 0) Rows::add(c.spline[place], panel);
+      panel += outs;
+    };
+    for_cells(plan, cells, cells + rows_after, [](auto) {}, sample, leave);
+    if (B) Rows::add(c.base, base);
   }
 
   // sums += |phi|
   static void magnitude(const Plan<C>& plan, int cells, const C* panel, const C* base, C* sums) {
     const Weights weights{plan.value, plan.base};
     Rows c;
-    c.load_base(base);
+    c.read_base(base);
+    c.read_first(panel);
     V sum[NZ] = {}, part[NZ] = {};
     const auto add_part = [&] {
 #pragma GCC unroll 4
@@ -213,16 +244,16 @@ struct Tile {
         part[z] = V{};
       }
     };
-    for_cells(
-        plan, cells, [&](int cell) { c.load_spline(panel, cell); },
-        [&](int64_t q, int64_t) {
-          V phi[NZ] = {};
-          c.combine(weights, q, phi);
+    const auto enter = [&](auto place) { c.template read_last<place>(panel); };
+    const auto sample = [&](auto place, int64_t q, int64_t) {
+      V phi[NZ] = {};
+      c.template combine<place>(weights, q, phi);
 #pragma GCC unroll 4
-          for (int z = 0; z < NZ; z++) part[z] += phi[z] < 0 ? -phi[z] : phi[z];
-          if (q % kSumBlock == kSumBlock - 1) add_part();
-        },
-        [&](int) { add_part(); });
+      for (int z = 0; z < NZ; z++) part[z] += phi[z] < 0 ? -phi[z] : phi[z];
+      if (q % kSumBlock == kSumBlock - 1) add_part();
+    };
+    for_cells(plan, cells, cells, enter, sample, [](auto) {});
+    add_part();
 #pragma GCC unroll 4
     for (int z = 0; z < NZ; z++) store(sums + z * lanes, load<V>(sums + z * lanes) + sum[z]);
   }
@@ -231,37 +262,37 @@ struct Tile {
   // at a time: two sets of rows would not fit in the registers otherwise.
   static void magnitude_backward(const Plan<C>& plan, int cells, const C* panel, const C* base, const C* scale, C* sums,
                                  bool first, C* d_panel, C* d_base) {
-    using One = Tile<C, S, B, 1>;
-    const typename One::Weights values{plan.value, plan.base}, slopes{plan.slope, plan.base_slope};
+    using One = typename Tile<C, S, B, 1>::Rows;
+    const typename Tile<C, S, B, 1>::Weights values{plan.value, plan.base}, slopes{plan.slope, plan.base_slope};
     for (int z = 0; z < NZ; z++) {
-      typename One::Rows c, d;
+      const C* from = panel + z * lanes;
+      C* to = d_panel + z * lanes;
+      One c, d;
       d.clear();
-      c.row[S][0] = B ? load<V>(base + z * lanes) : V{};
+      if (B) One::read(base + z * lanes, c.base);
+      c.read_first(from, outs);
       const V factor = load<V>(scale + z * lanes);
-      const auto enter = [&](int cell) {
-#pragma GCC unroll 8
-        for (int j = 0; j < S; j++) c.row[j][0] = load<V>(panel + (cell + j) * outs + z * lanes);
-      };
-      const auto sample = [&](int64_t q, int64_t offset) {
+      const auto enter = [&](auto place) { c.template read_last<place>(from, outs); };
+      const auto sample = [&](auto place, int64_t q, int64_t offset) {
         V phi[1] = {}, slope[1] = {};
-        c.combine(values, q, phi);
-        c.combine(slopes, q, slope);
+        c.template combine<place>(values, q, phi);
+        c.template combine<place>(slopes, q, slope);
         const V sign[1] = {phi[0] > 0 ? splat<V>(C(1)) : phi[0] < 0 ? splat<V>(C(-1)) : phi[0]};
-        d.accumulate(values, q, sign);
+        d.template accumulate<place>(values, q, sign);
         C* target = row_of<1>(sums, offset);
         const V sum = first && z == 0 ? V{} : load<V>(target);
         store(target, sum + sign[0] * factor * slope[0]);
       };
-      const auto leave = [&](int cell) {
-#pragma GCC unroll 8
-        for (int j = 0; j < S; j++) {
-          C* p = d_panel + (cell + j) * outs + z * lanes;
-          store(p, load<V>(p) + factor * d.row[j][0]);
-          d.row[j][0] = V{};
-        }
+      const auto leave = [&](auto place) {
+        d.spline[place][0] *= factor;
+        if constexpr (S > 0) One::add(d.spline[place], to);
+        to += outs;
       };
-      for_cells(plan, cells, enter, sample, leave);
-      if (B) store(d_base + z * lanes, load<V>(d_base + z * lanes) + factor * d.row[S][0]);
+      for_cells(plan, cells, cells + rows_after, enter, sample, leave);
+      if (B) {
+        c.base[0] = factor * d.base[0];
+        One::add(c.base, d_base + z * lanes);
+      }
     }
   }
 };

@@ -20,10 +20,15 @@ struct Problem {
   MakePlan<C> make_plan;
   int rows;  // spline rows in all
 
-  Problem(const Layer& l, bool spline, bool base, bool slope)
+  // slope: plans with derivatives of one order more; differences: see Basis.
+  Problem(const Layer& l, bool spline, bool base, bool slope, bool differences)
       : layer(l),
-        basis{describe_pieces<C>(without_spline(l, spline)), BaseFunction<C>(l.base, l.order),
-              BaseFunction<C>(l.base, l.order + 1), spline, base},
+        basis{describe_pieces<C>(without_spline(l, spline)),
+              BaseFunction<C>(l.base, l.order),
+              BaseFunction<C>(l.base, l.order + 1),
+              spline,
+              base,
+              differences},
         kernel(kernel_of<C>(spline ? l.degree + 1 : 0, base)),
         compile_feature(compile_feature_of<C>(l.degree)),
         make_plan(make_plan_of<C>(spline ? l.degree : 0, slope)),
@@ -179,7 +184,7 @@ struct PlanSet {
   int64_t padded, width, cells;
   C *x, *v, *value, *base, *slope, *base_slope;
   int32_t *start, *row;
-  bool* slopes_cancel;
+  bool* differences;
   PlanScratch<C> scratch;
 
   PlanSet(Arena& arena, const Problem<C>& problem, int64_t features, int64_t n, bool with_v, bool with_slope)
@@ -194,12 +199,12 @@ struct PlanSet {
         base_slope(with_slope ? arena.take<C>(features * padded) : nullptr),
         start(arena.take<int32_t>(features * (cells + 1))),
         row(arena.take<int32_t>(features * padded)),
-        slopes_cancel(arena.take<bool>(features)),
+        differences(arena.take<bool>(features)),
         scratch(arena, n, cells) {}
 
   Plan<C> operator[](int64_t i) const {
     const int64_t at = i * padded;
-    Plan<C> plan{start + i * (cells + 1), row + at, value + at * width, base + at, nullptr, nullptr, slopes_cancel[i]};
+    Plan<C> plan{start + i * (cells + 1), row + at, value + at * width, base + at, nullptr, nullptr, differences[i]};
     if (slope) {
       plan.slope = slope + at * width;
       plan.base_slope = base_slope + at;
@@ -212,11 +217,11 @@ struct PlanSet {
     pack_transposed(xs, problem.layer.in, n, features, x, padded);
     if (vs) pack_transposed(vs, problem.layer.in, n, features, v, padded);
     for (int64_t i = 0; i < features; i++) {
-      slopes_cancel[i] = false;
+      differences[i] = false;
       Plan<C> plan = (*this)[i];
       const Samples<C> samples{x + i * padded, vs ? v + i * padded : nullptr, n};
       problem.make_plan(problem.basis, first_table + i, samples, scratch, plan);
-      slopes_cancel[i] = plan.slopes_cancel;
+      differences[i] = plan.differences;
     }
   }
 };
