@@ -8,13 +8,13 @@ namespace {
 
 enum class Mode { backward, magnitude, magnitude_backward };
 
-// A task is a block of features times a chunk of the batch. It makes each plan once and uses it for all outputs and
-// for both gradients; the rows of its features are a panel of its own. One chunk is the rule; where features alone
-// make too few tasks, the panels of the chunks are added in their order afterwards.
+// A task is a block of features times a chunk of the batch. It makes the plans of a span of samples once and uses them
+// for all outputs and for both gradients, one tile of outputs after another. One chunk is the rule; where features
+// alone make too few tasks, the panels of the chunks are added in their order afterwards.
 template <class S>
 struct Columns {
   using C = Compute<S>;
-  static constexpr int64_t panel_bytes = 1 << 20, wanted_tasks = 8, smallest_chunk = 2048;
+  static constexpr int64_t panel_bytes = 1 << 20, span_bytes = 1 << 19, wanted_tasks = 8, smallest_chunk = 2048;
 
   Mode mode;
   bool want_x, want_coef;
@@ -23,6 +23,8 @@ struct Columns {
   const Layer& layer;
   OutTiles<C> tiles;
   int64_t samples, block, blocks, chunk, chunks, panel_size;
+  int64_t span;      // samples whose plans are kept, whole tiles
+  bool single_span;  // per task: tiles of outputs are visited once and can share the memory of one panel
   int threads;
   C *results, *bias_results;  // [chunk][block] panels; [chunk] sums of g
   char* workspaces;
@@ -45,12 +47,12 @@ struct Columns {
 
     Workspace(Arena& arena, const Columns& c)
         : problem(c.problem.with_tables(arena, c.block)),
-          plans(arena, problem, c.block, c.samples, c.op.v, joint(c.mode, c.op)),
+          plans(arena, problem, c.block, c.span / c.samples, c.samples, c.op.v, joint(c.mode, c.op)),
           g(arena.take<C>(c.samples * problem.kernel.wide.vectors * kLanes<C>)),
-          sums(arena.take<C>(c.want_x ? c.block * plans.padded * kLanes<C> : 0)),
+          sums(arena.take<C>(c.want_x ? c.span / c.samples * c.block * plans.padded * kLanes<C> : 0)),
           grad_x(arena.take<C>(c.want_x ? c.block * plans.padded : 0)),
-          coefficients(arena.take<C>(c.needs_coefficients() ? c.panel_size : 0)),
-          result(arena.take<C>(c.want_coef && c.chunks == 1 ? c.panel_size : 0)),
+          coefficients(arena.take<C>(c.needs_coefficients() ? c.kept_size() : 0)),
+          result(arena.take<C>(c.want_coef && c.chunks == 1 ? c.kept_size() : 0)),
           scale(arena.take<C>(c.mode == Mode::magnitude_backward ? c.block * c.tiles.padded() : 0)),
           scratch(arena.take<double>(problem.scratch_size())) {}
   };
@@ -64,16 +66,22 @@ struct Columns {
         layer(problem.layer),
         tiles(problem.kernel, 0, l.out) {
     samples = samples_per_tile(layer.batch, problem.kernel.wide.vectors * KAN_VECTOR_BYTES);
-    const int64_t per_feature = larger(1, Panel<C>::size(1, problem.rows, tiles.padded()) * sizeof(C));
+    threads = threads_for(layer, problem.rows);
     // A cache line of grad_x belongs to one block: two threads that write to the same one wait for each other.
+    const int64_t per_feature = larger(1, Panel<C>::size(1, problem.rows, tiles.padded()) * sizeof(C));
     block = 64 / sizeof(S);
     while (block > 1 && block * per_feature > panel_bytes) block /= 2;
     blocks = larger(1, ceil_div(layer.in, block));
+    // What sums depend on, the chunks, must not depend on the threads; the block may.
     chunks = larger(1, smaller(ceil_div(wanted_tasks, blocks), layer.batch / smallest_chunk));
     chunk = round_up(larger(1, ceil_div(layer.batch, chunks)), samples);
     chunks = larger(1, ceil_div(layer.batch, chunk));
+    if (block < 32 && 4 * block * per_feature <= panel_bytes && blocks * chunks >= 8 * threads) block *= 2;
+    blocks = larger(1, ceil_div(layer.in, block));
     panel_size = Panel<C>::size(block, problem.rows, tiles.padded());
-    threads = threads_for(layer, problem.rows);
+    const int64_t bytes = block * (2 * problem.basis.pieces.width + kLanes<C> + 3) * int64_t(sizeof(C));
+    span = samples * larger(1, smaller(ceil_div(chunk, samples), span_bytes / (samples * bytes)));
+    single_span = chunk <= span;
   }
 
   void place(Arena& arena) {
@@ -98,28 +106,69 @@ struct Columns {
   int64_t first_feature(int64_t b) const { return b * block; }
   int64_t features(int64_t b) const { return larger(0, smaller(block, layer.in - b * block)); }
   bool needs_coefficients() const { return want_x || mode != Mode::backward; }
+  int64_t kept_size() const { return single_span ? Panel<C>::size(block, problem.rows, tiles.width(0)) : panel_size; }
   C* result(int64_t b, int64_t k) const { return results + (k * blocks + b) * panel_size; }
 
   void task(int64_t index, int worker) {
     Workspace w = workspace_of(*this, worker);
     const int64_t b = index % blocks, k = index / blocks, first = first_feature(b), count = features(b);
     w.problem.compile(static_cast<const C*>(op.grid) + first * problem.knots(), 0, count, w.scratch);
-    const Panel<C> coefficients{w.coefficients, count, problem.rows};
-    const Panel<C> sums{chunks > 1 ? result(b, k) : w.result, count, problem.rows};
-    for (int64_t t = 0; needs_coefficients() && t < tiles.count; t++) {
-      pack_tile<S>(coefficients, tiles, t, static_cast<const S*>(op.spline_weight),
-                   problem.basis.has_base ? static_cast<const S*>(op.base_weight) : nullptr, layer.in, first, 0, count);
-    }
-    if (want_coef) sums.clear(tiles);
     if (mode == Mode::magnitude_backward) pack_scale(w, first, count);
     C* bias = op.grad_bias && b == 0 ? bias_results + k * tiles.padded() : nullptr;
     if (bias) std::memset(bias, 0, tiles.padded() * sizeof(C));
 
-    const int64_t end = smaller(layer.batch, (k + 1) * chunk);
-    for (int64_t row = k * chunk; row < end; row += samples) {
-      tile(w, coefficients, sums, bias, row, smaller(samples, end - row), first, count);
+    const int64_t begin = k * chunk, end = smaller(layer.batch, begin + chunk);
+    for (int64_t row = begin; row == begin || row < end; row += span) {
+      const int64_t n = smaller(span, end - row);
+      plan(w, row, n, first, count);
+      for (int64_t t = 0; t < tiles.count; t++) {
+        const Panel<C> coefficients = kept(w.coefficients, t, count);
+        const Panel<C> sums =
+            chunks > 1 ? panel_at(result(b, k), tiles, t, count, problem.rows) : kept(w.result, t, count);
+        if (row == begin) {
+          if (needs_coefficients()) {
+            pack_panel<S>(coefficients, tiles, t, op.spline_weight, problem.basis.has_base ? op.base_weight : nullptr,
+                          layer.in, first);
+          }
+          if (want_coef) sums.clear();
+        }
+        Prefetch next = row == begin ? after(b, t, ceil_div(n, samples) * count) : Prefetch();
+        for (int64_t s = 0; s < n; s += samples) {
+          tile(w, coefficients, sums, bias, row + s, smaller(samples, n - s), t, s / samples * block, next);
+        }
+        if (chunks == 1 && row + span >= end) finish(b, t, sums);
+      }
+      for (int64_t s = 0; s < n && want_x; s += samples) {
+        finish_input(w, row + s, smaller(samples, n - s), first, count, s / samples * block);
+      }
     }
-    if (chunks == 1) finish(b, sums);
+  }
+
+  // The panel of tile t in a workspace.
+  Panel<C> kept(C* data, int64_t t, int64_t count) const {
+    return single_span ? Panel<C>{data, count, problem.rows, tiles.width(t)}
+                       : panel_at(data, tiles, t, count, problem.rows);
+  }
+
+  // What is packed after tile t of block b.
+  Prefetch after(int64_t b, int64_t t, int64_t calls) const {
+    if (++t == tiles.count) {
+      t = 0;
+      b += threads;
+    }
+    if (b >= blocks || !needs_coefficients()) return {};
+    const int64_t kernels = (mode == Mode::backward) * (want_x + want_coef);
+    return prefetch_panel<S>(tiles, t, problem.rows, op.spline_weight, layer.in, first_feature(b), features(b),
+                             larger(1, calls * kernels * problem.basis.cells()));
+  }
+
+  // The plans of n samples; those of a tile of samples follow each other.
+  void plan(Workspace& w, int64_t row, int64_t n, int64_t first, int64_t count) const {
+    const S *x = static_cast<const S*>(op.x), *v = static_cast<const S*>(op.v);
+    for (int64_t s = 0; s < n; s += samples) {
+      const int64_t at = (row + s) * layer.in + first;
+      w.plans.make(w.problem, x + at, v ? v + at : nullptr, smaller(samples, n - s), count, s / samples * block);
+    }
   }
 
   void pack_scale(Workspace& w, int64_t first, int64_t count) {
@@ -132,47 +181,45 @@ struct Columns {
     }
   }
 
+  // Tile t of the outputs for n samples, whose plans begin with number `first_plan`.
   void tile(Workspace& w, const Panel<C>& coefficients, const Panel<C>& sums, C* bias, int64_t row, int64_t n,
-            int64_t first, int64_t count) {
-    constexpr int lanes = kLanes<C>;
+            int64_t t, int64_t first_plan, Prefetch& next) const {
     const int cells = problem.basis.cells();
-    const int64_t at = row * layer.in + first, padded = w.plans.padded;
-    const S* v = static_cast<const S*>(op.v);
-    w.plans.make(w.problem, static_cast<const S*>(op.x) + at, v ? v + at : nullptr, n, count, 0);
-
-    for (int64_t t = 0; t < tiles.count; t++) {
-      const TileOps<C>& ops = tiles.ops(t);
-      const C* g = nullptr;
-      if (mode == Mode::backward) {
-        g = pack_g(w, row, n, t);
-        if (bias) add_rows(g, n, tiles.width(t), bias + tiles.start(t));
-      }
-      for (int64_t i = 0; i < count; i++) {
-        Plan<C> plan = w.plans[i];
-        const C *c = coefficients.spline(tiles, t, i), *c_base = coefficients.base(tiles, t, i);
-        C *d = sums.spline(tiles, t, i), *d_base = sums.base(tiles, t, i), *gx = w.sums + i * padded * lanes;
-        if (mode == Mode::magnitude) {
-          ops.magnitude(plan, cells, c, c_base, d_base);
-        } else if (mode == Mode::magnitude_backward) {
-          ops.magnitude_backward(plan, cells, c, c_base, w.scale + tiles.start(t) * count + i * tiles.width(t), gx,
-                                 t == 0, d, d_base);
-        } else {
-          if (want_coef) ops.grad_coef(plan, cells, g, d, d_base);
-          if (!plan.slope) {
-            plan.slope = plan.value;
-            plan.base_slope = plan.base;
-          }
-          if (want_x) ops.grad_input(plan, cells, c, c_base, g, gx, t == 0);
+    const TileOps<C>& ops = tiles.ops(t);
+    const C* g = nullptr;
+    if (mode == Mode::backward) {
+      g = pack_g(w, row, n, t);
+      if (bias) add_rows(g, n, tiles.width(t), bias + tiles.start(t));
+    }
+    for (int64_t i = 0; i < sums.features; i++) {
+      Plan<C> plan = w.plans[first_plan + i];
+      const C *c = coefficients.spline(i), *c_base = coefficients.base(i);
+      C *d = sums.spline(i), *d_base = sums.base(i), *gx = w.sums + (first_plan + i) * w.plans.padded * kLanes<C>;
+      if (mode == Mode::magnitude) {
+        ops.magnitude(plan, cells, c, c_base, d_base);
+      } else if (mode == Mode::magnitude_backward) {
+        const C* scale = w.scale + tiles.start(t) * sums.features + i * tiles.width(t);
+        ops.magnitude_backward(plan, cells, c, c_base, scale, gx, t == 0, d, d_base);
+      } else {
+        if (want_coef) ops.grad_coef(plan, cells, g, d, d_base, next);
+        if (!plan.slope) {
+          plan.slope = plan.value;
+          plan.base_slope = plan.base;
         }
+        if (want_x) ops.grad_input(plan, cells, c, c_base, g, gx, t == 0, next);
       }
     }
-    if (!want_x) return;
+  }
+
+  // grad_x of n samples from the sums of their plans.
+  void finish_input(Workspace& w, int64_t row, int64_t n, int64_t first, int64_t count, int64_t first_plan) const {
+    const int64_t padded = w.plans.padded;
     for (int64_t i = 0; i < count; i++) {
       C* grad_x = w.grad_x + i * padded;
-      if (tiles.count > 0) add_lanes(w.sums + i * padded * lanes, n, grad_x);
+      if (tiles.count > 0) add_lanes(w.sums + (first_plan + i) * padded * kLanes<C>, n, grad_x);
       if (tiles.count == 0) std::memset(grad_x, 0, n * sizeof(C));
     }
-    unpack_transposed(w.grad_x, padded, static_cast<S*>(op.grad_x) + at, layer.in, n, count);
+    unpack_transposed(w.grad_x, padded, static_cast<S*>(op.grad_x) + row * layer.in + first, layer.in, n, count);
   }
 
   // The tile of g as rows of whole vectors: in place where it is stored like that.
@@ -224,22 +271,18 @@ struct Columns {
       for (int64_t j = 0; j < panel_size; j += kLanes<C>)
         store(sum + j, load<Vec<C>>(sum + j) + load<Vec<C>>(more + j));
     }
-    finish(b, {sum, features(b), problem.rows});
+    for (int64_t t = 0; t < tiles.count; t++) finish(b, t, panel_at(sum, tiles, t, features(b), problem.rows));
   }
 
   // Writes the sums of a block of features to the result.
-  void finish(int64_t b, const Panel<C>& sums) {
+  void finish(int64_t b, int64_t t, const Panel<C>& sums) const {
     if (!want_coef) return;
-    const C mean = C(1) / C(larger(1, layer.batch));
-    for (int64_t t = 0; t < tiles.count; t++) {
-      if (mode == Mode::magnitude) {
-        unpack_transposed(sums.base(tiles, t, 0), tiles.width(t),
-                          static_cast<S*>(op.y) + tiles.start(t) * layer.in + first_feature(b), layer.in,
-                          tiles.valid(t), sums.features, mean);
-      } else {
-        unpack_tile<S>(sums, tiles, t, static_cast<S*>(op.grad_spline), static_cast<S*>(op.grad_base), layer.in,
-                       first_feature(b));
-      }
+    if (mode == Mode::magnitude) {
+      const C mean = C(1) / C(larger(1, layer.batch));
+      unpack_transposed(sums.base(0), sums.width, static_cast<S*>(op.y) + tiles.start(t) * layer.in + first_feature(b),
+                        layer.in, tiles.valid(t), sums.features, mean);
+    } else {
+      unpack_panel<S>(sums, tiles, t, op.grad_spline, op.grad_base, layer.in, first_feature(b));
     }
   }
 

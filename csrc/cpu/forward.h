@@ -16,12 +16,11 @@ struct Cut {
   Cut(const Layer& layer, const OutTiles<C>& outs, int64_t active_rows, int64_t rows, int64_t tile_samples,
       int threads) {
     constexpr double plan_sample = 18, pack_row = 12;
-    constexpr int64_t most_sums = (1 << 19) / sizeof(C), most_packed = (1 << 19) / sizeof(C);
+    constexpr int64_t most_sums = (1 << 19) / sizeof(C), most_samples = 1024;
     const int64_t width = outs.width(0), vectors = width / kLanes<C>;
     double least = 0;
     for (int64_t t = outs.count; t > 0; t = t > 1 ? ceil_div(t, 2) : 0) {
-      if (t > 1 && t * width * kFeatureBlock * rows > most_packed) continue;
-      for (int64_t n = tile_samples; n == tile_samples || n * t * width <= most_sums; n *= 2) {
+      for (int64_t n = tile_samples; n == tile_samples || (n * t * width <= most_sums && n <= most_samples); n *= 2) {
         const double tasks = double(ceil_div(layer.batch, n)) * ceil_div(outs.count, t);
         const double task = n * (plan_sample + t * vectors * active_rows) + pack_row * t * vectors * rows;
         // The last tasks end at different times.
@@ -51,7 +50,8 @@ struct Forward {
   char* workspaces;
   int64_t workspace_bytes;
 
-  // What one worker needs for one task: plans and coefficients of one block of features, sums of all of its outputs.
+  // What one worker needs for one task: the plans of one block of features, their coefficients for one tile of outputs,
+  // and the sums of all outputs.
   struct Workspace {
     Problem<C> problem;
     PlanSet<S> plans;
@@ -60,8 +60,8 @@ struct Forward {
 
     Workspace(Arena& arena, const Forward& f)
         : problem(f.problem.with_tables(arena, kFeatureBlock)),
-          plans(arena, problem, kFeatureBlock, f.tile_samples, f.op.v, false),
-          panel(arena.take<C>(Panel<C>::size(kFeatureBlock, problem.rows, f.block_width()))),
+          plans(arena, problem, kFeatureBlock, f.cut.samples / f.tile_samples, f.tile_samples, f.op.v, false),
+          panel(arena.take<C>(Panel<C>::size(kFeatureBlock, problem.rows, f.all_tiles.width(0)))),
           sum(arena.take<C>(f.cut.samples * f.block_width())),
           part(arena.take<C>(f.tile_samples * f.all_tiles.width(0))),
           scratch(arena.take<double>(problem.scratch_size())) {}
@@ -100,13 +100,18 @@ struct Forward {
     if (layer.in == 0) std::memset(w.sum, 0, padded * samples * sizeof(C));
     for (int64_t i0 = 0; i0 < layer.in; i0 += kFeatureBlock) {
       const int64_t features = smaller(kFeatureBlock, layer.in - i0);
-      const Panel<C> panel{w.panel, features, problem.rows};
       w.problem.compile(static_cast<const C*>(op.grid) + i0 * problem.knots(), 0, features, w.scratch);
-      pack(panel, tiles, i0);
-      Prefetch<S> next(tiles, op, layer.in, problem.rows, i0 + kFeatureBlock,
-                       ceil_div(samples, tile_samples) * tiles.count * features);
-      for (int64_t b = 0; b < samples; b += tile_samples) {
-        add_features(w, panel, tiles, row + b, smaller(tile_samples, samples - b), i0, w.sum + b * padded, next);
+      plan(w, row, samples, i0, features);
+      for (int64_t t = 0; t < tiles.count; t++) {
+        const Panel<C> panel{w.panel, features, problem.rows, tiles.width(t)};
+        pack_panel<S>(panel, tiles, t, op.spline_weight, problem.basis.has_base ? op.base_weight : nullptr, layer.in,
+                      i0);
+        Prefetch next = after(tiles, t, i0, ceil_div(samples, tile_samples) * features);
+        for (int64_t b = 0; b < samples; b += tile_samples) {
+          const int64_t n = smaller(tile_samples, samples - b);
+          add_features(w, panel, tiles.ops(t), b / tile_samples * kFeatureBlock, i0 > 0,
+                       w.sum + b * padded + tiles.start(t) * n, next);
+        }
       }
     }
     for (int64_t b = 0; b < samples; b += tile_samples) {
@@ -114,29 +119,34 @@ struct Forward {
     }
   }
 
-  void pack(const Panel<C>& panel, const OutTiles<C>& tiles, int64_t first) const {
-    for (int64_t t = 0; t < tiles.count; t++) {
-      pack_tile<S>(panel, tiles, t, static_cast<const S*>(op.spline_weight),
-                   problem.basis.has_base ? static_cast<const S*>(op.base_weight) : nullptr, layer.in, first, 0,
-                   panel.features);
+  // The plans of a block of features; those of a tile of samples follow each other.
+  void plan(Workspace& w, int64_t row, int64_t samples, int64_t first, int64_t features) const {
+    const S *x = static_cast<const S*>(op.x), *v = static_cast<const S*>(op.v);
+    for (int64_t b = 0; b < samples; b += tile_samples) {
+      const int64_t at = (row + b) * layer.in + first, n = smaller(tile_samples, samples - b);
+      w.plans.make(w.problem, x + at, v ? v + at : nullptr, n, features, b / tile_samples * kFeatureBlock);
     }
   }
 
-  // The sums over a block of features for n samples, added to those of the blocks before. Sums of blocks, then their
-  // sum: shorter sums have smaller rounding errors.
-  void add_features(Workspace& w, const Panel<C>& panel, const OutTiles<C>& tiles, int64_t row, int64_t n, int64_t i0,
-                    C* sums, Prefetch<S>& next) const {
-    const int64_t at = row * layer.in + i0, features = panel.features;
-    const S* v = static_cast<const S*>(op.v);
-    w.plans.make(w.problem, static_cast<const S*>(op.x) + at, v ? v + at : nullptr, n, features, 0);
-    for (int64_t t = 0; t < tiles.count; t++) {
-      C* sum = sums + tiles.start(t) * n;
-      for (int64_t i = 0; i < features; i++) {
-        const bool last = i == features - 1;
-        tiles.ops(t).forward(w.plans[i], problem.basis.cells(), panel.spline(tiles, t, i), panel.base(tiles, t, i),
-                             i > 0 ? w.part : nullptr, last && i0 > 0 ? sum : nullptr, last ? sum : w.part);
-        next.step();
-      }
+  // What is packed after tile t of the features from `first` on.
+  Prefetch after(const OutTiles<C>& tiles, int64_t t, int64_t first, int64_t calls) const {
+    if (++t == tiles.count) {
+      t = 0;
+      first += kFeatureBlock;
+    }
+    if (first >= layer.in) return {};
+    return prefetch_panel<S>(tiles, t, problem.rows, op.spline_weight, layer.in, first,
+                             smaller(kFeatureBlock, layer.in - first), calls * problem.basis.cells());
+  }
+
+  // The sums over a block of features for the samples whose plans begin with number `first_plan`; `more`: added to
+  // those of the blocks before. Sums of blocks, then their sum: shorter sums have smaller rounding errors.
+  void add_features(Workspace& w, const Panel<C>& panel, const TileOps<C>& ops, int64_t first_plan, bool more, C* sum,
+                    Prefetch& next) const {
+    for (int64_t i = 0; i < panel.features; i++) {
+      const bool last = i == panel.features - 1;
+      ops.forward(w.plans[first_plan + i], problem.basis.cells(), panel.spline(i), panel.base(i),
+                  i > 0 ? w.part : nullptr, last && more ? sum : nullptr, last ? sum : w.part, next);
     }
   }
 

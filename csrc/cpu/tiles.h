@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "plan.h"
+#include "prefetch.h"
 
 namespace kan {
 namespace {
@@ -126,26 +127,30 @@ struct Tile {
     (visit(std::integral_constant<int, P>{}), ...);
   }
 
-  // y[id] = from[id] + sum of weight * row + more[id]; null stands for zeros
-  static void forward(const Plan<C>& plan, int cells, const C* panel, const C* base, const C* from, const C* more,
-                      C* y) {
+  // y[id] = from[id] + sum of weight * row + more[id]; null stands for zeros. Here and below `next` is asked for step
+  // by step, one for each cell.
+  static void forward(const Plan<C>& plan, int cells, const C* panel, const C* base, const C* from, const C* more, C* y,
+                      Prefetch& next) {
     if (more) {
-      from ? forward_of<true, true>(plan, cells, panel, base, from, more, y)
-           : forward_of<false, true>(plan, cells, panel, base, from, more, y);
+      from ? forward_of<true, true>(plan, cells, panel, base, from, more, y, next)
+           : forward_of<false, true>(plan, cells, panel, base, from, more, y, next);
     } else {
-      from ? forward_of<true, false>(plan, cells, panel, base, from, more, y)
-           : forward_of<false, false>(plan, cells, panel, base, from, more, y);
+      from ? forward_of<true, false>(plan, cells, panel, base, from, more, y, next)
+           : forward_of<false, false>(plan, cells, panel, base, from, more, y, next);
     }
   }
 
   template <bool From, bool More>
   static void forward_of(const Plan<C>& plan, int cells, const C* panel, const C* base, const C* from, const C* more,
-                         C* y) {
+                         C* y, Prefetch& next) {
     const Weights weights{plan.value, plan.base};
     Rows c;
     c.read_base(base);
     c.read_first(panel);
-    const auto enter = [&](auto place) { c.template read_last<place>(panel); };
+    const auto enter = [&](auto place) {
+      c.template read_last<place>(panel);
+      next.step();
+    };
     const auto sample = [&](auto place, int64_t q, int64_t offset) {
       const C *first = row_of<NZ>(from, offset), *last = row_of<NZ>(more, offset);
       C* target = row_of<NZ>(y, offset);
@@ -160,19 +165,19 @@ struct Tile {
   }
 
   // sums[id] = g[id] * sum of slope * row, lane by lane; added to what is there unless this is the first tile
-  static void grad_input(const Plan<C>& plan, int cells, const C* panel, const C* base, const C* g, C* sums,
-                         bool first) {
+  static void grad_input(const Plan<C>& plan, int cells, const C* panel, const C* base, const C* g, C* sums, bool first,
+                         Prefetch& next) {
     if (S > 1 && plan.differences) {
-      grad_input_of_rows<true>(plan, cells, panel, base, g, sums, first);
+      grad_input_of_rows<true>(plan, cells, panel, base, g, sums, first, next);
     } else {
-      grad_input_of_rows<false>(plan, cells, panel, base, g, sums, first);
+      grad_input_of_rows<false>(plan, cells, panel, base, g, sums, first, next);
     }
   }
 
   // Differences: the weights belong to the differences of neighbouring rows, one less than the rows.
   template <bool Differences>
   static void grad_input_of_rows(const Plan<C>& plan, int cells, const C* panel, const C* base, const C* g, C* sums,
-                                 bool first) {
+                                 bool first, Prefetch& next) {
     constexpr int skip = Differences;
     const Weights weights{plan.slope, plan.base_slope};
     Rows c;
@@ -184,6 +189,7 @@ struct Tile {
       for (int z = 0; z < NZ; z++) c.spline[j][z] -= c.spline[j - 1][z];
     const auto enter = [&](auto place) {
       c.template read_last<place>(panel);
+      next.step();
       if constexpr (Differences && S > 1) {
 #pragma GCC unroll 4
         for (int z = 0; z < NZ; z++) c.spline[(place + S - 1) % S][z] -= load<V>(panel - 2 * outs + z * lanes);
@@ -211,7 +217,7 @@ struct Tile {
   }
 
   // rows += weight * g[id]
-  static void grad_coef(const Plan<C>& plan, int cells, const C* g, C* panel, C* base) {
+  static void grad_coef(const Plan<C>& plan, int cells, const C* g, C* panel, C* base, Prefetch& next) {
     const Weights weights{plan.value, plan.base};
     Rows c;
     c.clear();
@@ -226,7 +232,7 @@ struct Tile {
       if constexpr (S > 0) Rows::add(c.spline[place], panel);
       panel += outs;
     };
-    for_cells(plan, cells, cells + rows_after, [](auto) {}, sample, leave);
+    for_cells(plan, cells, cells + rows_after, [&](auto) { next.step(); }, sample, leave);
     if (B) Rows::add(c.base, base);
   }
 
@@ -301,9 +307,9 @@ struct Tile {
 template <class C>
 struct TileOps {
   int vectors;
-  void (*forward)(const Plan<C>&, int, const C*, const C*, const C*, const C*, C*);
-  void (*grad_input)(const Plan<C>&, int, const C*, const C*, const C*, C*, bool);
-  void (*grad_coef)(const Plan<C>&, int, const C*, C*, C*);
+  void (*forward)(const Plan<C>&, int, const C*, const C*, const C*, const C*, C*, Prefetch&);
+  void (*grad_input)(const Plan<C>&, int, const C*, const C*, const C*, C*, bool, Prefetch&);
+  void (*grad_coef)(const Plan<C>&, int, const C*, C*, C*, Prefetch&);
   void (*magnitude)(const Plan<C>&, int, const C*, const C*, C*);
   void (*magnitude_backward)(const Plan<C>&, int, const C*, const C*, const C*, C*, bool, C*, C*);
 };

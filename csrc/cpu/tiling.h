@@ -7,7 +7,7 @@
 namespace kan {
 namespace {
 
-// Features whose plans and coefficients are made together: a cache line of inputs.
+// Features whose plans and coefficients are made together.
 constexpr int64_t kFeatureBlock = 16;
 
 // What one call evaluates: the layer, its basis, and the kernels for its rows.
@@ -96,88 +96,64 @@ struct OutTiles {
   int64_t valid(int64_t t) const { return smaller(width(t), outs - start(t)); }
 };
 
-// The coefficients of `features` features and of the outputs of OutTiles: for each tile the spline rows
-// [feature][row][output], then the base rows [feature][output].
+// Coefficients of `features` features and of one tile of outputs: the spline rows [feature][row][output], then the base
+// rows [feature][output].
 template <class C>
 struct Panel {
   C* data;
-  int64_t features, rows;
+  int64_t features, rows, width;
 
-  static int64_t size(int64_t features, int64_t rows, int64_t padded) { return features * (rows + 1) * padded; }
-  C* tile(const OutTiles<C>& tiles, int64_t t) const { return data + tiles.start(t) * features * (rows + 1); }
-  C* spline(const OutTiles<C>& tiles, int64_t t, int64_t feature) const {
-    return tile(tiles, t) + feature * rows * tiles.width(t);
-  }
-  C* base(const OutTiles<C>& tiles, int64_t t, int64_t feature) const {
-    return tile(tiles, t) + (features * rows + feature) * tiles.width(t);
-  }
-  void clear(const OutTiles<C>& tiles) const { std::memset(data, 0, size(features, rows, tiles.padded()) * sizeof(C)); }
+  static int64_t size(int64_t features, int64_t rows, int64_t width) { return features * (rows + 1) * width; }
+  C* spline(int64_t feature) const { return data + feature * rows * width; }
+  C* base(int64_t feature) const { return data + (features * rows + feature) * width; }
+  void clear() const { std::memset(data, 0, size(features, rows, width) * sizeof(C)); }
 };
 
-// spline (out, in, rows) and base (out, in) -> `features` features of tile t of the panel, from place `from` on. The
-// panel's place 0 is feature `first`. An absent tensor gives zeros.
+// Tile t of panels that follow each other in memory.
+template <class C>
+Panel<C> panel_at(C* data, const OutTiles<C>& tiles, int64_t t, int64_t features, int64_t rows) {
+  return {data + Panel<C>::size(features, rows, tiles.start(t)), features, rows, tiles.width(t)};
+}
+
+// spline (out, in, rows) and base (out, in) -> the panel of tile t and of the features from `first` on. An absent
+// tensor gives zeros.
 template <class S>
-void pack_tile(const Panel<Compute<S>>& panel, const OutTiles<Compute<S>>& tiles, int64_t t, const S* spline,
-               const S* base, int64_t in, int64_t first, int64_t from, int64_t features) {
-  const int64_t o = tiles.first + tiles.start(t), n = tiles.valid(t), width = tiles.width(t), rows = panel.rows;
-  const int64_t edge = o * in + first + from;
-  Compute<S>*splines = panel.spline(tiles, t, from), *bases = panel.base(tiles, t, from);
+void pack_panel(const Panel<Compute<S>>& panel, const OutTiles<Compute<S>>& tiles, int64_t t, const void* spline,
+                const void* base, int64_t in, int64_t first) {
+  const auto [data, features, rows, width] = panel;
+  const int64_t edge = (tiles.first + tiles.start(t)) * in + first, n = tiles.valid(t);
   if (spline) {
-    pack_transposed(spline + edge * rows, in * rows, n, features * rows, splines, width);
+    pack_transposed(static_cast<const S*>(spline) + edge * rows, in * rows, n, features * rows, data, width);
   } else {
-    std::memset(splines, 0, features * rows * width * sizeof(Compute<S>));
+    std::memset(data, 0, features * rows * width * sizeof(Compute<S>));
   }
   if (base) {
-    pack_transposed(base + edge, in, n, features, bases, width);
+    pack_transposed(static_cast<const S*>(base) + edge, in, n, features, panel.base(0), width);
   } else {
-    std::memset(bases, 0, features * width * sizeof(Compute<S>));
+    std::memset(panel.base(0), 0, features * width * sizeof(Compute<S>));
   }
 }
 
 template <class S>
-void unpack_tile(const Panel<Compute<S>>& panel, const OutTiles<Compute<S>>& tiles, int64_t t, S* spline, S* base,
-                 int64_t in, int64_t first) {
-  const int64_t o = tiles.first + tiles.start(t), n = tiles.valid(t), width = tiles.width(t), rows = panel.rows;
-  if (spline) {
-    unpack_transposed(panel.tile(tiles, t), width, spline + (o * in + first) * rows, in * rows, n,
-                      panel.features * rows);
-  }
-  if (base) unpack_transposed(panel.base(tiles, t, 0), width, base + o * in + first, in, n, panel.features);
+void unpack_panel(const Panel<Compute<S>>& panel, const OutTiles<Compute<S>>& tiles, int64_t t, void* spline,
+                  void* base, int64_t in, int64_t first) {
+  const auto [data, features, rows, width] = panel;
+  const int64_t edge = (tiles.first + tiles.start(t)) * in + first, n = tiles.valid(t);
+  if (spline) unpack_transposed(data, width, static_cast<S*>(spline) + edge * rows, in * rows, n, features * rows);
+  if (base) unpack_transposed(panel.base(0), width, static_cast<S*>(base) + edge, in, n, features);
 }
 
-// Asks for the coefficients of the next block of features while the present one is used, a few lines in each of `steps`
-// steps: packing would wait for memory otherwise.
+// Asks for the spline coefficients of tile t and of the features from `first` on.
 template <class S>
-class Prefetch {
- public:
-  Prefetch(const OutTiles<Compute<S>>& tiles, const Operands& op, int64_t in, int64_t rows, int64_t first,
-           int64_t steps)
-      : outs_(first < in ? tiles.outs : 0),
-        steps_(steps),
-        row_bytes_(in * rows * sizeof(S)),
-        bytes_(smaller(kFeatureBlock, in - first) * rows * sizeof(S)),
-        base_row_bytes_(op.base_weight ? in * sizeof(S) : 0),
-        spline_(static_cast<const char*>(op.spline_weight) + tiles.first * row_bytes_ + first * rows * sizeof(S)),
-        base_(static_cast<const char*>(op.base_weight) + tiles.first * base_row_bytes_ + first * sizeof(S)) {
-    if (!op.spline_weight || !op.base_weight) outs_ = 0;
-  }
+Prefetch prefetch_panel(const OutTiles<Compute<S>>& tiles, int64_t t, int64_t rows, const void* spline, int64_t in,
+                        int64_t first, int64_t features, int64_t steps) {
+  if (!spline) return {};
+  const int64_t edge = (tiles.first + tiles.start(t)) * in + first, edge_bytes = rows * sizeof(S);
+  return {static_cast<const char*>(spline) + edge * edge_bytes, tiles.valid(t), features * edge_bytes, in * edge_bytes,
+          steps};
+}
 
-  void step() {
-    for (owed_ += outs_; owed_ >= steps_; owed_ -= steps_) {
-      for (int64_t at = 0; at < bytes_; at += 64) __builtin_prefetch(spline_ + at, 0, 2);
-      __builtin_prefetch(base_, 0, 2);
-      spline_ += row_bytes_;
-      base_ += base_row_bytes_;
-    }
-  }
-
- private:
-  int64_t outs_, steps_, row_bytes_, bytes_, base_row_bytes_;
-  const char *spline_, *base_;
-  int64_t owed_ = 0;
-};
-
-// One plan per feature for a tile of at most n samples, and the inputs they come from.
+// One plan per feature for each of `tiles` tiles of at most n samples, and the inputs they come from.
 template <class S>
 struct PlanSet {
   using C = Compute<S>;
@@ -187,19 +163,20 @@ struct PlanSet {
   bool* differences;
   PlanScratch<C> scratch;
 
-  PlanSet(Arena& arena, const Problem<C>& problem, int64_t features, int64_t n, bool with_v, bool with_slope)
+  PlanSet(Arena& arena, const Problem<C>& problem, int64_t features, int64_t tiles, int64_t n, bool with_v,
+          bool with_slope)
       : padded(round_up(n, kLanes<C>)),
         width(problem.basis.pieces.width),
         cells(problem.basis.cells()),
         x(arena.take<C>(features * padded)),
         v(with_v ? arena.take<C>(features * padded) : nullptr),
-        value(arena.take<C>(features * padded * width)),
-        base(arena.take<C>(features * padded)),
-        slope(with_slope ? arena.take<C>(features * padded * width) : nullptr),
-        base_slope(with_slope ? arena.take<C>(features * padded) : nullptr),
-        start(arena.take<int32_t>(features * (cells + 1))),
-        row(arena.take<int32_t>(features * padded)),
-        differences(arena.take<bool>(features)),
+        value(arena.take<C>(tiles * features * padded * width)),
+        base(arena.take<C>(tiles * features * padded)),
+        slope(with_slope ? arena.take<C>(tiles * features * padded * width) : nullptr),
+        base_slope(with_slope ? arena.take<C>(tiles * features * padded) : nullptr),
+        start(arena.take<int32_t>(tiles * features * (cells + 1))),
+        row(arena.take<int32_t>(tiles * features * padded)),
+        differences(arena.take<bool>(tiles * features)),
         scratch(arena, n, cells) {}
 
   Plan<C> operator[](int64_t i) const {
@@ -212,16 +189,16 @@ struct PlanSet {
     return plan;
   }
 
-  // xs, vs: the first of n rows and of `features` columns. The problem's tables begin with feature - first_table.
-  void make(const Problem<C>& problem, const S* xs, const S* vs, int64_t n, int64_t features, int64_t first_table) {
+  // Plans from number `first` on. xs, vs: the first of n rows and of `features` columns, those of the problem's tables.
+  void make(const Problem<C>& problem, const S* xs, const S* vs, int64_t n, int64_t features, int64_t first = 0) {
     pack_transposed(xs, problem.layer.in, n, features, x, padded);
     if (vs) pack_transposed(vs, problem.layer.in, n, features, v, padded);
     for (int64_t i = 0; i < features; i++) {
-      differences[i] = false;
-      Plan<C> plan = (*this)[i];
+      differences[first + i] = false;
+      Plan<C> plan = (*this)[first + i];
       const Samples<C> samples{x + i * padded, vs ? v + i * padded : nullptr, n};
-      problem.make_plan(problem.basis, first_table + i, samples, scratch, plan);
-      differences[i] = plan.differences;
+      problem.make_plan(problem.basis, i, samples, scratch, plan);
+      differences[first + i] = plan.differences;
     }
   }
 };
