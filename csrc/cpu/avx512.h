@@ -1,4 +1,4 @@
-// The AVX-512 instructions that the vector extension can't express: table look-up, compression and gathering.
+// The AVX-512 instructions that the vector extension can't express: look-up, compression, gathering and streams.
 #pragma once
 
 #include "simd.h"
@@ -54,8 +54,17 @@ inline void gather(const double* from, const int32_t* id, int64_t n, double* to)
     store(to + q, (Vec<double>)_mm512_mask_i32gather_pd(__m512d{}, valid, index, from, 8));
   }
 }
+// Stores past the caches, at addresses of whole vectors.
+constexpr bool kStream = true;
+inline void stream(float* p, Vec<float> v) { _mm512_stream_ps(p, (__m512)v); }
+inline void stream(double* p, Vec<double> v) { _mm512_stream_pd(p, (__m512d)v); }
+inline void end_of_stream() { _mm_sfence(); }
 #else
-constexpr bool kLookup = false;
+constexpr bool kLookup = false, kStream = false;
+
+template <class C, class V>
+inline void stream(C*, V) {}
+inline void end_of_stream() {}
 
 template <class C>
 inline void gather(const C* from, const int32_t* id, int64_t n, C* to) {

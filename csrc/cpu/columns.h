@@ -80,8 +80,8 @@ struct Columns {
     blocks = larger(1, ceil_div(layer.in, block));
     panel_size = Panel<C>::size(block, problem.rows, tiles.padded());
     const int64_t bytes = block * (2 * problem.basis.pieces.width + kLanes<C> + 3) * int64_t(sizeof(C));
-    span = samples * larger(1, smaller(ceil_div(chunk, samples), span_bytes / (samples * bytes)));
-    single_span = chunk <= span;
+    single_span = chunk * bytes <= span_bytes;
+    span = single_span ? chunk : samples;
   }
 
   void place(Arena& arena) {
@@ -280,7 +280,7 @@ struct Columns {
     if (mode == Mode::magnitude) {
       const C mean = C(1) / C(larger(1, layer.batch));
       unpack_transposed(sums.base(0), sums.width, static_cast<S*>(op.y) + tiles.start(t) * layer.in + first_feature(b),
-                        layer.in, tiles.valid(t), sums.features, mean);
+                        layer.in, tiles.valid(t), sums.features, false, mean);
     } else {
       unpack_panel<S>(sums, tiles, t, op.grad_spline, op.grad_base, layer.in, first_feature(b));
     }

@@ -1,7 +1,7 @@
 // Copies between the tensors of the caller and the workspace: transposed tiles, in the computing type.
 #pragma once
 
-#include "simd.h"
+#include "avx512.h"
 
 namespace kan {
 namespace {
@@ -55,18 +55,24 @@ void pack_transposed(const S* source, int64_t source_stride, int64_t rows, int64
   }
 }
 
-// The inverse: target[r][c] = factor * source[c][r].
+// The inverse: target[r][c] = factor * source[c][r]. Large: the target is larger than the caches, so that it takes less
+// time to write to memory at once than to read there what is overwritten.
 template <class S>
 void unpack_transposed(const Compute<S>* source, int64_t padded, S* target, int64_t target_stride, int64_t rows,
-                       int64_t columns, Compute<S> factor = 1) {
+                       int64_t columns, bool large = false, Compute<S> factor = 1) {
   using C = Compute<S>;
   constexpr int lanes = kLanes<C>;
+  const auto aligned = [](int64_t bytes) { return bytes % KAN_VECTOR_BYTES == 0; };
+  const bool past_caches = kStream && sizeof(S) == sizeof(C) && large && aligned(reinterpret_cast<int64_t>(target)) &&
+                           aligned(target_stride * sizeof(S));
   for (int64_t r = 0; r < rows; r += lanes) {
     for (int64_t c = 0; c < columns; c += lanes) {
       Vec<C> block[lanes];
       const int64_t width = columns - c;
 #pragma GCC unroll 16
-      for (int k = 0; k < lanes; k++) __builtin_prefetch(target + (r + lanes + k) * target_stride + c, 1);
+      for (int k = 0; k < lanes && !past_caches; k++) {
+        __builtin_prefetch(target + (r + lanes + k) * target_stride + c, 1);
+      }
       if (width >= lanes) {
 #pragma GCC unroll 16
         for (int k = 0; k < lanes; k++) block[k] = load<Vec<C>>(source + (c + k) * padded + r) * factor;
@@ -77,9 +83,16 @@ void unpack_transposed(const Compute<S>* source, int64_t padded, S* target, int6
       }
       transpose(block);
       const int64_t count = smaller(lanes, rows - r);
-      for (int k = 0; k < count; k++) put(target + (r + k) * target_stride + c, block[k], width);
+      if (past_caches && width >= lanes) {
+        for (int k = 0; k < count; k++) {
+          stream(reinterpret_cast<C*>(target + (r + k) * target_stride + c), block[k]);
+        }
+      } else {
+        for (int k = 0; k < count; k++) put(target + (r + k) * target_stride + c, block[k], width);
+      }
     }
   }
+  if (past_caches) end_of_stream();
 }
 
 // target[r] = source[r] with `padded` numbers per row, 0 beyond the columns.

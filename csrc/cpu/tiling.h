@@ -137,9 +137,13 @@ void pack_panel(const Panel<Compute<S>>& panel, const OutTiles<Compute<S>>& tile
 template <class S>
 void unpack_panel(const Panel<Compute<S>>& panel, const OutTiles<Compute<S>>& tiles, int64_t t, void* spline,
                   void* base, int64_t in, int64_t first) {
+  constexpr int64_t large = 8 << 20;
   const auto [data, features, rows, width] = panel;
-  const int64_t edge = (tiles.first + tiles.start(t)) * in + first, n = tiles.valid(t);
-  if (spline) unpack_transposed(data, width, static_cast<S*>(spline) + edge * rows, in * rows, n, features * rows);
+  const int64_t edge = (tiles.first + tiles.start(t)) * in + first, n = tiles.valid(t), row = in * rows;
+  if (spline) {
+    unpack_transposed(data, width, static_cast<S*>(spline) + edge * rows, row, n, features * rows,
+                      tiles.outs * row * int64_t(sizeof(S)) > large);
+  }
   if (base) unpack_transposed(panel.base(0), width, static_cast<S*>(base) + edge, in, n, features);
 }
 
