@@ -15,7 +15,7 @@ from kan_fast import _native, reference
 pytestmark = pytest.mark.skipif(_native.unavailable_reason() is not None, reason=str(_native.unavailable_reason()))
 
 # Many samples and few edges (the batch is cut into chunks), many edges, and sizes that fill no tile.
-SHAPES = [(9001, 2, 3), (300, 70, 130), (65, 33, 257), (5000, 1, 1)]
+SHAPES = [(9001, 2, 3), (300, 70, 130), (65, 33, 257), (5000, 1, 1), (1100, 40, 200)]
 
 
 def everything(p: Problem) -> list[Tensor]:
@@ -106,14 +106,29 @@ def test_long_sums_stay_accurate() -> None:
         assert (got - wanted).abs().max() <= 1e-6 * wanted.abs().max()
 
 
-def test_layers_beyond_one_panel_of_coefficients() -> None:
-    """forward packs coefficients in groups of features of at most 16 MB; sums pass from group to group."""
+@pytest.mark.parametrize("threads", [1, 2, 8])
+@pytest.mark.parametrize("shape", [(3, 200, 300, 200), (1500, 40, 600, 5)], ids=lambda s: "x".join(map(str, s)))
+def test_forward_in_several_tasks(shape: tuple[int, ...], threads: int) -> None:
+    """Several blocks of features, and of samples or outputs."""
+    torch.set_num_threads(threads)
     for dtype in (torch.float32, torch.bfloat16):
-        p = make_problem(3, 200, 300, 200, dtype=dtype)
+        p = make_problem(*shape, dtype=dtype)
         got = _native.forward(p.x, None, p.spline_weight, p.base_weight, p.bias, p.grid, 0, p.spec)
         q = p.to(torch.float64)
         wanted = reference.forward(q.x, None, q.spline_weight, q.base_weight, q.bias, q.grid, 0, q.spec)
         assert (got - wanted).abs().max() <= 3 * torch.finfo(dtype).eps * wanted.abs().max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("features", [600, 601])
+def test_gradients_larger_than_the_caches(features: int, dtype: torch.dtype) -> None:
+    """They are stored past the caches where rows begin at whole vectors; rows of 601 features don't."""
+    p = make_problem(5, features, 500, dtype=dtype)
+    q = p.to(torch.float64)
+    gs, _ = _native.grad_coef(p.x, None, p.g, p.grid, 0, p.spec)
+    assert gs.numel() * gs.itemsize > 8 << 20
+    wanted, _ = reference.grad_coef(q.x, None, q.g, q.grid, 0, q.spec)
+    assert (gs - wanted).abs().max() <= 3 * torch.finfo(dtype).eps * wanted.abs().max()
 
 
 def test_an_order_beyond_the_tables_is_refused() -> None:

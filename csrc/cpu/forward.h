@@ -9,7 +9,7 @@ namespace {
 // How the samples and the outputs are cut into tasks. A task plans its samples and packs the coefficients of its
 // outputs, so samples are planned once for every block of outputs, coefficients packed once for every block of samples.
 struct Cut {
-  int64_t samples, tiles;  // per task
+  int64_t samples = 1, tiles = 1;  // per task
 
   // The cut that takes the least time; see docs/cpu_kernels.md for the costs, in multiply-adds of vectors.
   template <class C>
@@ -21,7 +21,7 @@ struct Cut {
     double least = 0;
     for (int64_t t = outs.count; t > 0; t = t > 1 ? ceil_div(t, 2) : 0) {
       for (int64_t n = tile_samples; n == tile_samples || (n * t * width <= most_sums && n <= most_samples); n *= 2) {
-        const double tasks = double(ceil_div(layer.batch, n)) * ceil_div(outs.count, t);
+        const int64_t tasks = ceil_div(layer.batch, n) * ceil_div(outs.count, t);
         const double task = n * (plan_sample + t * vectors * active_rows) + pack_row * t * vectors * rows;
         // The last tasks end at different times.
         const double time = (ceil_div(tasks, threads) + (threads > 1 ? 0.25 : 0)) * task;
