@@ -208,9 +208,9 @@ class _Forward(_Contraction):
         x, v, spline_weight, base_weight, grid = ctx.saved_tensors
         c = spline_weight, base_weight
         order, spec, backend = ctx.rest
-        need_x, need_v, *needs = _needs(ctx)[:5]
-        gx, gs, gb, gbias = _gradients(x, v, g, c, grid, order, spec, backend, [need_x, *needs])
-        gv = grad_input(x, g, c, grid, order, spec, backend) if need_v else None
+        needs = _needs(ctx)
+        gx, gs, gb, gbias = _gradients(x, v, g, c, grid, order, spec, backend, [needs[0], *needs[2:5]])
+        gv = grad_input(x, g, c, grid, order, spec, backend) if needs[1] else None
         return gx, gv, gs, gb, gbias, None, None, None, None
 
     @staticmethod

@@ -38,6 +38,7 @@ IntVec<C> join_rows(int64_t columns) {
   return index;
 }
 
+// Both copy whole vectors: what lies beyond the rows of one is not used, or overwritten by the next.
 template <class S, int N>
 void pack_narrow(const S* source, int64_t rows, int64_t columns, Compute<S>* target, int64_t padded) {
   using C = Compute<S>;
@@ -48,7 +49,7 @@ void pack_narrow(const S* source, int64_t rows, int64_t columns, Compute<S>* tar
 #pragma GCC unroll 8
     for (int k = 0; k < N; k++) {
       const int64_t row = r + k * per_vector;
-      const Vec<C> packed = fetch(source + row * columns, smaller(per_vector, rows - row) * columns);
+      const Vec<C> packed = fetch(source + row * columns, (rows - row) * columns);
       v[k] = lookup(packed, packed, index);
     }
 #pragma GCC unroll 4
@@ -70,7 +71,7 @@ void unpack_narrow(const Compute<S>* source, int64_t padded, S* target, int64_t 
 #pragma GCC unroll 8
     for (int k = 0; k < N; k++) {
       const int64_t row = r + k * per_vector;
-      put(target + row * columns, lookup(v[k], v[k], index), smaller(per_vector, rows - row) * columns);
+      put(target + row * columns, lookup(v[k], v[k], index), (rows - row) * columns);
     }
   }
 }
