@@ -34,11 +34,11 @@ struct CurveGradients : CurveTable<S> {
   C *sums, *base_sums, *bias_sums;  // [chunk][feature][output][power][piece]; [chunk][feature][output]; [chunk][output]
 
   // Whether this form computes all gradients, and faster. The sums take time for every piece and every output, where
-  // tiles take as long for 16 outputs as for one: measured, they break even at 12 outputs of 3 spans or 3 of 22.
+  // tiles take as long for 16 outputs as for one: measured, they break even at 8 outputs of 5 spans or 3 of 19.
   static bool suit(const Layer& l, const Operands& o) {
-    const bool coef = o.grad_spline || o.grad_base;
-    if (!Table::fits(l) || (o.grad_x && !o.spline_weight) || (coef && !o.grad_spline)) return false;
-    return l.batch >= 64 + l.out * l.out && (!coef || l.out * (2 * l.grid_size + 5) <= 150);
+    if (!Table::fits(l) || (o.grad_x && !o.spline_weight) || (o.grad_base && !o.grad_spline)) return false;
+    const bool faster = o.grad_spline ? l.out * (2 * l.grid_size + 5) <= 130 : o.grad_x != nullptr;
+    return faster && l.batch >= 64 + l.out * l.out;
   }
 
   // A tile of samples: per feature x, then what `locate` finds; g and grad_x.
@@ -87,7 +87,7 @@ struct CurveGradients : CurveTable<S> {
     place(arena);
     const int64_t blocks = this->blocks();
     parallel_for(this->edge_threads(), blocks, [](void* c, int64_t i, int w) { self(c).prepare(i, w); }, this);
-    parallel_for(this->threads, chunks, [](void* c, int64_t i, int w) { self(c).task(i, w); }, this);
+    parallel_for(this->threads, chunks * blocks, [](void* c, int64_t i, int w) { self(c).task(i, w); }, this);
     if (want_coef) {
       parallel_for(this->edge_threads(), blocks, [](void* c, int64_t i, int) { self(c).finish(i); }, this);
     }
@@ -108,44 +108,50 @@ struct CurveGradients : CurveTable<S> {
     if (want_x) this->make_curves(first, count, joint);
   }
 
-  // One chunk of the batch.
-  void task(int64_t c, int worker) {
+  // A chunk of the batch and a block of features.
+  void task(int64_t index, int worker) {
     Workspace w = workspace_of(*this, worker);
+    const int64_t c = index / this->blocks(), first = index % this->blocks() * block;
+    const int64_t count = smaller(block, layer.in - first), end = smaller((c + 1) * chunk, layer.batch);
     if (want_coef) {
-      std::memset(sums_of(c, 0), 0, layer.in * feature_numbers * sizeof(C));
-      std::memset(base_sums_of(c, 0), 0, layer.in * layer.out * sizeof(C));
+      std::memset(sums_of(c, first), 0, count * feature_numbers * sizeof(C));
+      std::memset(base_sums_of(c, first), 0, count * layer.out * sizeof(C));
     }
-    C* bias = bias_sums + c * layer.out;
-    if (op.grad_bias) std::memset(bias, 0, layer.out * sizeof(C));
-    const int64_t end = smaller((c + 1) * chunk, layer.batch);
-    for (int64_t row = c * chunk; row < end; row += samples) tile(w, c, row, smaller(samples, end - row), bias);
+    C* bias = op.grad_bias && first == 0 ? bias_sums + c * layer.out : nullptr;
+    if (bias) std::memset(bias, 0, layer.out * sizeof(C));
+    for (int64_t row = c * chunk; row < end; row += samples) {
+      const int64_t n = smaller(samples, end - row);
+      pack_columns(static_cast<const S*>(op.g) + row * layer.out, layer.out, n, layer.out, w.g, padded);
+      if (bias) add_outputs(w.g, n, bias);
+      tile(w, c, row, n, first, count);
+    }
   }
 
-  void tile(Workspace& w, int64_t c, int64_t row, int64_t n, C* bias) {
-    pack_columns(static_cast<const S*>(op.g) + row * layer.out, layer.out, n, layer.out, w.g, padded);
-    for (int64_t o = 0; o < layer.out && op.grad_bias; o++) {
+  // bias[o] += sum of g
+  void add_outputs(const C* g, int64_t n, C* bias) const {
+    for (int64_t o = 0; o < layer.out; o++, g += padded) {
       V sum = {};
-      for (int64_t b = 0; b < n; b += lanes) sum += load<V>(w.g + o * padded + b);
+      for (int64_t b = 0; b < n; b += lanes) sum += load<V>(g + b);
       bias[o] += sum_of_lanes<C, lanes>(sum);
     }
-    for (int64_t i0 = 0; i0 < layer.in; i0 += block) {
-      const int64_t count = smaller(block, layer.in - i0), at = row * layer.in + i0;
-      pack_columns(static_cast<const S*>(op.x) + at, layer.in, n, count, w.x, padded);
-      if (op.v) pack_columns(static_cast<const S*>(op.v) + at, layer.in, n, count, w.v, padded);
-      for (int64_t i = 0; i < count; i++) {
-        locate(w, i0 + i, w.x + i * padded, op.v ? w.v + i * padded : nullptr, n);
-        this->degree_of([&](auto k) {
-          if (want_x) grad_input<k>(w, i0 + i, n, w.grad_x + i * padded);
-          for (int64_t o = 0; o < layer.out && want_coef; o++) {
-            C* sum = sums_of(c, i0 + i) + o * (layer.degree + 1) * columns;
-            add_sums<k>(w, w.g + o * padded, n, sum, base_sums_of(c, i0 + i) + o);
-          }
-        });
-      }
-      if (want_x) {
-        unpack_columns(w.grad_x, padded, static_cast<S*>(op.grad_x) + at, layer.in, n, count);
-      }
+  }
+
+  void tile(Workspace& w, int64_t c, int64_t row, int64_t n, int64_t first, int64_t count) {
+    const int64_t at = row * layer.in + first;
+    pack_columns(static_cast<const S*>(op.x) + at, layer.in, n, count, w.x, padded);
+    if (op.v) pack_columns(static_cast<const S*>(op.v) + at, layer.in, n, count, w.v, padded);
+    for (int64_t i = 0; i < count; i++) {
+      const int64_t feature = first + i;
+      locate(w, feature, w.x + i * padded, op.v ? w.v + i * padded : nullptr, n);
+      this->degree_of([&](auto k) {
+        if (want_x) grad_input<k>(w, feature, n, w.grad_x + i * padded);
+        for (int64_t o = 0; o < layer.out && want_coef; o++) {
+          C* sum = sums_of(c, feature) + o * (layer.degree + 1) * columns;
+          add_sums<k>(w, w.g + o * padded, n, sum, base_sums_of(c, feature) + o);
+        }
+      });
     }
+    if (want_x) unpack_columns(w.grad_x, padded, static_cast<S*>(op.grad_x) + at, layer.in, n, count);
   }
 
   // Of the samples of one feature: u and its square, piece, weight in the sums, base function times v, and its slope.

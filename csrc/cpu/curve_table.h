@@ -28,7 +28,7 @@ struct CurveTable {
 
   // Whether there is a table for this layer.
   static bool fits(const Layer& l) {
-    if (!kLookup || l.out < 1 || l.out > most_outs) return false;
+    if (!kLookup || l.in < 1 || l.out < 1 || l.out > most_outs) return false;
     const int64_t bytes = l.in * l.out * (l.degree + 1) * columns * int64_t(sizeof(C));
     return describe_pieces<C>(l).columns && l.grid_size + l.degree <= columns && bytes <= most_bytes;
   }
