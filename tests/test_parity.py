@@ -65,7 +65,9 @@ def test_shapes(backend: str, dtype: torch.dtype, shape: tuple[int, int, int], a
 
 
 @backend_and_dtype
-@pytest.mark.parametrize("shape", [(0, 3, 4), (5, 0, 4), (5, 3, 0), (0, 0, 0), (100, 0, 2)], ids=lambda s: "x".join(map(str, s)))
+@pytest.mark.parametrize(
+    "shape", [(0, 3, 4), (5, 0, 4), (5, 3, 0), (0, 0, 0), (100, 0, 2)], ids=lambda s: "x".join(map(str, s))
+)
 def test_empty_sizes(backend: str, dtype: torch.dtype, shape: tuple[int, int, int]) -> None:
     check(backend, make_problem(*shape, dtype=dtype))
 

@@ -162,23 +162,22 @@ struct CurveGradients : CurveTable<S> {
     IntVec<C> present = {};
     for (int64_t b = 0; b < n; b += lanes) {
       const V xs = load<V>(x + b), poisoned = xs - xs;
-      const auto found = locator(xs);
-      V weight = v ? load<V>(v + b) : splat<V>(C(1)), square = found.u * found.u;
-      if (basis.has_base) {
-        const Sigmoid<C> sigmoid(silu ? xs : V{});
-        const V value = basis.base(xs, sigmoid);
-        store(w.base + b, value * weight);
-        store(w.slope + b, joint ? basis.base_slope(xs, sigmoid) : value);
-      }
+      const auto [piece, u, inverse] = locator(xs);
+      const Sigmoid<C> sigmoid(silu ? xs : V{});
+      const V value = basis.has_base ? basis.base(xs, sigmoid) : V{};
+      store(w.u + b, poison && !joint ? u + poisoned : u);
+      store(w.piece + b, piece);
+      if (basis.has_base) store(w.slope + b, joint ? basis.base_slope(xs, sigmoid) : value);
+      if (!want_coef) continue;
+      V weight = v ? load<V>(v + b) : splat<V>(C(1)), square = u * u;
+      store(w.base + b, value * weight);
       if (poison) {  // far outside powers that are not used would overflow
-        square = (found.piece == 0) | (found.piece == basis.pieces.count - 1) ? found.u - found.u : square;
+        square = (piece == 0) | (piece == basis.pieces.count - 1) ? u - u : square;
         weight += poisoned;
       }
-      store(w.u + b, poison && !joint ? found.u + poisoned : found.u);
       store(w.square + b, square);
       store(w.weight + b, weight);
-      store(w.piece + b, found.piece);
-      present |= (IntVec<C>{} + 1) << found.piece;
+      present |= (IntVec<C>{} + 1) << piece;
     }
     w.present = 0;
     for (int lane = 0; lane < lanes; lane++) w.present |= uint32_t(present[lane]);
