@@ -77,9 +77,9 @@ def forward(
     order: int,
     spec: Spec,
 ) -> Tensor:
-    out = edge_shape(spline_weight, base_weight)[-2]
-    y = x.new_empty((*x.shape[:-1], out))
-    _run("forward", x, v, None, spline_weight, base_weight, bias, grid, order, spec, out, y=y)
+    out = edge_shape(spline_weight, base_weight)[0]
+    y = x.new_empty(*x.shape[:-1], out)
+    _run("forward", x, v, None, spline_weight, base_weight, bias, grid, order, spec, out, y)
     return y
 
 
@@ -106,7 +106,7 @@ def grad_coef(
     spec: Spec,
     needs: tuple[bool, bool] = (True, True),
 ) -> tuple[Tensor, Tensor]:
-    gs, gb = _empty_coefficients(x, g.shape[-1], grid, spec, needs)
+    gs, gb = _empty_coefficients(x, g.shape[-1], grid, spec, *needs)
     if needs[0] or needs[1]:
         _run("backward", x, v, g, None, None, None, grid, order, spec, g.shape[-1], gs=gs, gb=gb)
     return gs, gb
@@ -124,15 +124,13 @@ def backward(
     needs: tuple[bool, bool, bool, bool] = (True, True, True, True),
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     groups, out = x.shape[:-2], g.shape[-1]
-    gx = x.new_empty(x.shape if needs[0] else (*groups, 0))
-    gs, gb = _empty_coefficients(x, out, grid, spec, (needs[1], needs[2]))
-    gbias = x.new_empty((*groups, out if needs[3] else 0))
-    if not (needs[1] or needs[2]):
+    need_x, need_spline, need_base, need_bias = needs
+    gx = x.new_empty(*x.shape) if need_x else x.new_empty(*groups, 0)
+    gs, gb = _empty_coefficients(x, out, grid, spec, need_spline, need_base)
+    gbias = x.new_empty(*groups, out if need_bias else 0)
+    if not (need_spline or need_base):
         order += 1
-    _run(
-        "backward", x, v, g, spline_weight, base_weight, None, grid, order, spec, out,
-        gx=gx, gs=gs, gb=gb, gbias=gbias,
-    )  # fmt: skip
+    _run("backward", x, v, g, spline_weight, base_weight, None, grid, order, spec, out, None, gx, gs, gb, gbias)
     return gx, gs, gb, gbias
 
 
@@ -160,11 +158,12 @@ def edge_magnitude_backward(
 
 
 def _empty_coefficients(
-    x: Tensor, out: int, grid: Tensor, spec: Spec, needs: tuple[bool, bool]
+    x: Tensor, out: int, grid: Tensor, spec: Spec, need_spline: bool, need_base: bool
 ) -> tuple[Tensor, Tensor]:
     *groups, features, knots = grid.shape
-    gs = x.new_empty((*groups, *((out, features, knots - spec.degree - 1) if needs[0] else (0,))))
-    return gs, x.new_empty((*groups, *((out, features) if needs[1] else (0,))))
+    rows = knots - spec.degree - 1
+    gs = x.new_empty(*groups, out, features, rows) if need_spline else x.new_empty(*groups, 0)
+    return gs, x.new_empty(*groups, out, features) if need_base else x.new_empty(*groups, 0)
 
 
 def _run(
@@ -191,6 +190,7 @@ def _run(
     # Names keep the contiguous copies alive until the call returns.
     given = (grid, x, v, g, spline_weight, base_weight, bias)
     inputs = [t if t is None or t.is_contiguous() else t.contiguous() for t in given]
+    addresses = [0 if t is None else t.data_ptr() for t in (*inputs, y, gx, gs, gb, gbias)]
     degree, base, extrapolation = spec
     assert isinstance(base, str), "callables run unfused"
     *groups, batch, features = x.shape
@@ -207,6 +207,5 @@ def _run(
         order,
         _BASES[base],
         _EXTRAPOLATIONS[extrapolation],
-        *[0 if t is None else t.data_ptr() for t in inputs],
-        *[0 if t is None else t.data_ptr() for t in (y, gx, gs, gb, gbias)],
+        *addresses,
     )

@@ -16,13 +16,15 @@ import torch
 from torch import Tensor
 from torch._C import _functorch
 from torch._functorch.pyfunctorch import temporarily_pop_interpreter_stack
-from torch.autograd import Function, forward_ad
+from torch.autograd import Function, _is_checkpoint_valid, forward_ad
 
 from kan_fast import ops, reference
 from kan_fast.reference import Spec
 
 Coef = tuple[Tensor | None, Tensor | None]
 Gradients = tuple[Tensor | None, ...]
+
+SMALL = 10_000  # samples times edges: up to here the compiled kernels take less time than to ask what is wanted
 
 
 def forward(
@@ -63,9 +65,10 @@ def _apply(function: type[_Contraction], *args: Any) -> Any:
         if len(levels) == 1 and levels[0].key() == _functorch.TransformType.Vmap:
             return _apply_under_vmap(function, levels[0].level(), *args)
         return function.transformable.apply(*args)
-    if not (torch.is_grad_enabled() or forward_ad._current_level >= 0 or torch._C._get_tracing_state()):
-        return function.forward(*args)
-    return function.eager.apply(*args)
+    # Tensors that outlived a transform are wrapped.
+    tensors = [t if t is None else _functorch.unwrap_if_dead(t) for t in args[: function.tensors]]
+    records = torch.is_grad_enabled() or forward_ad._current_level >= 0 or torch._C._get_tracing_state()
+    return (function.record if records else function.forward)(*tensors, *args[function.tensors :])
 
 
 def _apply_under_vmap(function: type[_Contraction], level: int, *args: Any) -> Any:
@@ -106,22 +109,27 @@ def _gradients(
         gx = _times(v, grad_input(x, g, c, grid, order + 1, spec, backend)) if needs[0] else None
         gc = grad_coef(x, v, g, grid, order, spec, backend, (needs[1], needs[2]))
         return gx, *gc, g.sum(-2) if needs[3] else None
-    results = ops.run(ops.backward, x, v, g, *c, grid, order, needs, *spec, backend)
-    gx, *rest = (grad if need else None for grad, need in zip(results, needs, strict=True))
-    return None if gx is None else _times(v, gx), *rest
+    gx, gs, gb, gbias = ops.run(ops.backward, backend, x, v, g, *c, grid, order, spec, needs)
+    return (
+        _times(v, gx) if needs[0] else None,
+        gs if needs[1] else None,
+        gb if needs[2] else None,
+        gbias if needs[3] else None,
+    )
 
 
 class _Contraction(Function):
     """What the contractions share: groups under vmap, and other forms of the same Function.
 
     Dynamo refuses a Function that defines jvp, torch.func needs one, with setup_context, and a Function that has
-    setup_context spends 15 us per call on matching its signature, more than the kernels of a small layer.
+    setup_context spends 15 us per call on matching its signature, more than the kernels of a small layer. The rest of
+    what `Function.apply` does is done in `_apply`.
     """
 
     tensors: int  # the first arguments; the rest are numbers and names
     folds: bool  # whether groups with shared coefficients are just a larger batch
     transformable: type[Function]
-    eager: type[Function]
+    record: Callable[..., Any]  # applies the form for ordinary training
     tangent: Callable[..., Any]
 
     def __init_subclass__(cls) -> None:
@@ -134,12 +142,13 @@ class _Contraction(Function):
         def forward(ctx: Any, *args: Any) -> Any:
             output = cls.forward(*args)
             cls.setup_context(ctx, args, output)
-            ctx.given = [arg is not None for arg in args[: cls.tensors]]
+            ctx.eager = True
             return output
 
         jvp = {"jvp": staticmethod(cls.tangent)}
         cls.transformable = type(cls.__name__, (cls,), jvp)
-        cls.eager = type(cls.__name__, (Function,), {"forward": forward, "backward": cls.backward, **jvp})
+        eager = type(cls.__name__, (Function,), {"forward": forward, "backward": cls.backward, **jvp})
+        cls.record = super(Function, eager).apply  # type: ignore[misc]
 
     @classmethod
     def vmap(cls, info: Any, in_dims: tuple, *args: Any) -> tuple[Any, Any]:
@@ -189,7 +198,7 @@ class _Forward(_Contraction):
         spec: Spec,
         backend: str,
     ) -> Tensor:
-        return ops.run(ops.forward, x, v, spline_weight, base_weight, bias, grid, order, *spec, backend)
+        return ops.run(ops.forward, backend, x, v, spline_weight, base_weight, bias, grid, order, spec)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -201,10 +210,10 @@ class _Forward(_Contraction):
         x, v, spline_weight, base_weight, grid = ctx.saved_tensors
         c = spline_weight, base_weight
         order, spec, backend = ctx.rest
-        need_x, need_v, *needs = _needs(ctx)[:5]
-        gx, *gc = _gradients(x, v, g, c, grid, order, spec, backend, [need_x, *needs])
-        gv = grad_input(x, g, c, grid, order, spec, backend) if need_v else None
-        return gx, gv, *gc, None, None, None, None
+        needs = _needs(ctx, x, g, backend)
+        gx, gs, gb, gbias = _gradients(x, v, g, c, grid, order, spec, backend, [needs[0], *needs[2:5]])
+        gv = grad_input(x, g, c, grid, order, spec, backend) if needs[1] else None
+        return gx, gv, gs, gb, gbias, None, None, None, None
 
     @staticmethod
     def tangent(ctx: Any, dx: Any, dv: Any, ds: Any, db: Any, dbias: Any, *_: Any) -> Tensor:
@@ -232,7 +241,7 @@ class _GradInput(_Contraction):
     def forward(
         x: Tensor, g: Tensor, spline_weight: Any, base_weight: Any, grid: Tensor, order: int, spec: Spec, backend: str
     ) -> Tensor:
-        return ops.run(ops.grad_input, x, g, spline_weight, base_weight, grid, order, *spec, backend)
+        return ops.run(ops.grad_input, backend, x, g, spline_weight, base_weight, grid, order, spec)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -244,7 +253,7 @@ class _GradInput(_Contraction):
         x, g, spline_weight, base_weight, grid = ctx.saved_tensors
         c = spline_weight, base_weight
         rest = (grid, ctx.order, ctx.spec, ctx.backend)
-        need_x, need_g, *needs = _needs(ctx)[:4]
+        need_x, need_g, *needs = _needs(ctx, x, g, ctx.backend)[:4]
         gx, gs, gb, _ = _gradients(x, v, g, c, *rest, [need_x, *needs, False])
         gg = forward(x, v, c, None, *rest) if need_g else None
         return gx, gg, gs, gb, None, None, None, None
@@ -273,7 +282,7 @@ class _GradCoef(_Contraction):
     def forward(
         x: Tensor, v: Any, g: Tensor, grid: Tensor, order: int, spec: Spec, backend: str, needs: tuple[bool, bool]
     ) -> tuple[Tensor, Tensor]:
-        return ops.run(ops.grad_coef, x, v, g, grid, order, needs, *spec, backend)
+        return ops.run(ops.grad_coef, backend, x, v, g, grid, order, spec, needs)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Coef) -> None:
@@ -286,7 +295,7 @@ class _GradCoef(_Contraction):
         gs, gb = (gc if need else None for gc, need in zip(gradients, ctx.needs, strict=True))
         c = gs, gb
         rest = (grid, ctx.order, ctx.spec, ctx.backend)
-        need_x, need_v, need_g = _needs(ctx)[:3]
+        need_x, need_v, need_g = _needs(ctx, x, g, ctx.backend)[:3]
         gx = _times(v, grad_input(x, g, c, grid, ctx.order + 1, ctx.spec, ctx.backend)) if need_x else None
         gv = grad_input(x, g, c, *rest) if need_v else None
         gg = forward(x, v, c, None, *rest) if need_g else None
@@ -306,27 +315,35 @@ class _GradCoef(_Contraction):
         return _sum([s for s, _ in terms]), _sum([b for _, b in terms])
 
 
-def _needs(ctx: Any) -> Any:
-    """Which gradients this backward pass asks for, a list of bools.
+def _needs(ctx: Any, x: Tensor, g: Tensor, backend: str) -> list[bool]:
+    """Which gradients this backward pass asks for.
 
     `needs_input_grad` only says which inputs have one: for `autograd.grad(y, x)` it names the parameters as well, whose
-    gradients would be computed and thrown away.
+    gradients would be computed and thrown away. The engine knows more, node by node, but it raises an error for a leaf
+    that `autograd.grad` was asked for, which takes longer than all gradients of a small layer. So it is asked little.
     """
     needs = list(ctx.needs_input_grad)
-    if torch.compiler.is_compiling() or not hasattr(ctx, "given"):  # not the eager form
+    if torch.compiler.is_compiling() or not hasattr(ctx, "eager") or _is_checkpoint_valid():
+        return needs  # of another form, or `y.backward()`, which asks for all
+    if backend == "cpu" and g.numel() * x.shape[-1] <= SMALL and not torch.is_grad_enabled():
         return needs
-    edges = iter(ctx.next_functions)
-    for i, given in enumerate(ctx.given):
-        node = next(edges)[0] if given else None
-        if needs[i] and node is not None:
-            with suppress(RuntimeError):  # the leaf that autograd.grad was asked for, or an engine of another kind
-                needs[i] = torch._C._will_engine_execute_node(node)
+    nodes = (node for node, _ in ctx.next_functions if node is not None)
+    edges = dict(zip([i for i, need in enumerate(needs) if need], nodes, strict=True))
+    will_execute = torch._C._will_engine_execute_node
+    with suppress(RuntimeError):
+        if 2 in edges:  # spline_weight: if it is asked for itself, the rest is assumed to be asked for
+            needs[2] = will_execute(edges.pop(2))
+        for i in reversed(edges):
+            if i > 0 or any(needs[1:]):  # else x must be the reason for this pass
+                with suppress(RuntimeError):
+                    needs[i] = will_execute(edges[i])
     return needs
 
 
 def _save(ctx: Any, *tensors: Tensor | None) -> None:
     ctx.save_for_backward(*tensors)
-    ctx.save_for_forward(*tensors)
+    if forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
+        ctx.save_for_forward(*tensors)
 
 
 def _sum(terms: list[Tensor]) -> Tensor:
@@ -341,7 +358,7 @@ class _EdgeMagnitude(Function):
 
     @staticmethod
     def forward(x: Tensor, spline_weight: Any, base_weight: Any, grid: Tensor, spec: Spec, backend: str) -> Tensor:
-        return ops.run(ops.edge_magnitude, x, spline_weight, base_weight, grid, *spec, backend)
+        return ops.run(ops.edge_magnitude, backend, x, spline_weight, base_weight, grid, spec)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -362,7 +379,7 @@ class _EdgeMagnitudeGradient(Function):
     def forward(
         x: Tensor, gm: Tensor, spline_weight: Any, base_weight: Any, grid: Tensor, spec: Spec, backend: str
     ) -> Any:
-        return ops.run(ops.edge_magnitude_backward, x, gm, spline_weight, base_weight, grid, *spec, backend)
+        return ops.run(ops.edge_magnitude_backward, backend, x, gm, spline_weight, base_weight, grid, spec)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:

@@ -57,15 +57,15 @@ def kan_linear(
         TypeError: x is not floating point, or dtypes differ.
         ValueError: shapes or devices do not fit, or an option is unknown.
     """
-    spec, chosen = _check(x, spline_weight, base_weight, grid, spline_order, base, extrapolation, backend)
-    out_features, in_features = spline_weight.shape[:2]
+    spec, chosen, autocast = _check(x, spline_weight, base_weight, grid, spline_order, base, extrapolation, backend)
+    out_features, in_features, _ = spline_weight.shape
     if bias is not None:
         _check_like("bias", bias, spline_weight, (out_features,))
-    result_dtype = x.dtype
-    if _autocast(x.device) and x.dtype != torch.float64:  # autocast leaves float64 alone
+    flat, result_dtype = x.dim() == 2, x.dtype
+    if autocast and x.dtype != torch.float64:  # autocast leaves float64 alone
         result_dtype = torch.get_autocast_dtype(x.device.type)
         x = x.to(spline_weight.dtype)
-    rows = x.reshape(-1, in_features) if x.dim() != 2 else x
+    rows = x if flat else x.reshape(-1, in_features)
 
     extra = None if symbolic is None else symbolic(rows)
     if callable(base):
@@ -84,9 +84,9 @@ def kan_linear(
         y = autograd.forward(rows, None, (spline_weight, base_weight), bias, grid, 0, spec, chosen)
     if extra is not None:
         y = y + extra
-    if x.dim() != 2:
+    if not flat:
         y = y.reshape(*x.shape[:-1], out_features)
-    return y.to(result_dtype)
+    return y if y.dtype == result_dtype else y.to(result_dtype)
 
 
 def edge_magnitude(
@@ -107,7 +107,7 @@ def edge_magnitude(
     Returns:
         `(out, in)`, non-negative; 0 for an empty batch. Differentiable once in x and the weights.
     """
-    spec, chosen = _check(x, spline_weight, base_weight, grid, spline_order, base, extrapolation, backend)
+    spec, chosen, _ = _check(x, spline_weight, base_weight, grid, spline_order, base, extrapolation, backend)
     rows = x.to(spline_weight.dtype).reshape(-1, spline_weight.shape[1])
     if callable(base):
         if base_weight is not None:
@@ -144,8 +144,8 @@ def _check(
     base: Base,
     extrapolation: str,
     backend: str | None,
-) -> tuple[Spec, str]:
-    """Validate what all functions share; return the spec and the chosen backend."""
+) -> tuple[Spec, str, bool]:
+    """Validate what all functions share; return the spec, the chosen backend, and whether autocast is on."""
     check_options(degree, base, extrapolation)
     if not isinstance(x, Tensor) or x.layout != torch.strided:
         what = f"a tensor of layout {x.layout}" if isinstance(x, Tensor) else type(x).__name__
@@ -157,7 +157,7 @@ def _check(
             f"spline_weight must have the shape (out, in, grid_size + spline_order), got {_shape(spline_weight)}"
         )
     out_features, in_features, rows = spline_weight.shape
-    if x.dim() == 0 or x.shape[-1] != in_features:
+    if x.shape[-1:] != (in_features,):
         got = x.shape[-1] if x.dim() else "a scalar"
         raise ValueError(f"expected last dimension {in_features}, got {got} (input shape {_shape(x)})")
     if grid.shape != (in_features, rows + degree + 1) or rows <= degree:
@@ -169,7 +169,9 @@ def _check(
     if base_weight is not None:
         _check_like("base_weight", base_weight, spline_weight, (out_features, in_features))
     dtype, device = spline_weight.dtype, spline_weight.device
-    if x.dtype != dtype and (torch.float64 in (x.dtype, dtype) or not _autocast(device)):
+    kind = device.type
+    autocast = kind != "meta" and torch.is_autocast_enabled(kind)
+    if x.dtype != dtype and (torch.float64 in (x.dtype, dtype) or not autocast):
         raise TypeError(f"input has dtype {x.dtype}, the weights have {dtype}; convert one of them")
     knots = grid_dtype(dtype)
     if grid.dtype != knots:
@@ -178,7 +180,7 @@ def _check(
         raise ValueError("knots have no gradient: call grid.detach(); update_grid moves them to where the samples are")
     if x.device != device or grid.device != device:
         raise ValueError(f"input is on {x.device}, grid on {grid.device}, weights on {device}; move them together")
-    return Spec(degree, base, extrapolation), dispatch.chosen(device.type, dtype, backend)
+    return Spec(degree, base, extrapolation), dispatch.chosen(kind, dtype, backend), autocast
 
 
 def _check_like(name: str, tensor: Tensor, weight: Tensor, shape: tuple[int, ...]) -> None:
@@ -188,10 +190,6 @@ def _check_like(name: str, tensor: Tensor, weight: Tensor, shape: tuple[int, ...
         raise TypeError(f"{name} has dtype {tensor.dtype}, spline_weight has {weight.dtype}; convert one of them")
     if tensor.device != weight.device:
         raise ValueError(f"{name} is on {tensor.device}, spline_weight on {weight.device}; move them together")
-
-
-def _autocast(device: torch.device) -> bool:
-    return device.type != "meta" and torch.is_autocast_enabled(device.type)
 
 
 def _shape(tensor: Tensor) -> tuple[int, ...]:

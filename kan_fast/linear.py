@@ -116,27 +116,27 @@ class KANLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(..., in_features)` to `(..., out_features)`."""
-        if self.symbolic is None:
-            return functional.kan_linear(
-                x, *self.edge_weights(), self.grid, self.bias, backend=self.backend, **self._options
-            )
         splines = self.has_splines()
+        spline_weight, base_weight = self.edge_weights() if splines else (self.spline_weight, self.base_weight)
         return functional.kan_linear(
             x,
-            *(self.edge_weights() if splines else (self.spline_weight, self.base_weight)),
+            spline_weight,
+            base_weight,
             self.grid,
             self.bias,
+            spline_order=self.spline_order,
+            base=self.base,
+            extrapolation=self.extrapolation,
             backend=self.backend,
             symbolic=self.symbolic,
             splines=splines,
-            **self._options,
         )
 
     def edge_weights(self) -> tuple[Tensor, Tensor | None]:
         """`spline_weight` and `base_weight` as the layer applies them: 0 on masked and on symbolic edges."""
-        mask = self.spline_mask
-        if mask is None:
+        if self.symbolic is None and self.mask is None:
             return self.spline_weight, self.base_weight
+        mask = self.splines
         base_weight = None if self.base_weight is None else torch.where(mask, self.base_weight, 0)
         return torch.where(mask[..., None], self.spline_weight, 0), base_weight
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from torch.utils.flop_counter import register_flop_formula
 from kan_fast.dispatch import module
 from kan_fast.reference import Spec, edge_shape
 
-_IMPLEMENTATIONS: dict[Any, tuple[Callable[..., Any], int]] = {}  # and the number of tensors, the first arguments
+_DEFINED: dict[Any, tuple[str, int, int]] = {}  # the name, and how many arguments are tensors and come before Spec
 _PLAIN = {Tensor, torch.nn.Parameter}  # subclasses see every operator
 _KEYS = torch._C.DispatchKey
 _USUAL_KEYS = functools.reduce(
@@ -35,14 +35,12 @@ _SPEC = "int degree, str base, str extrapolation, str backend"
 def _define(name: str, arguments: str, results: int, fake: Callable[..., Any]) -> Any:
     """Define an operator that returns `results` tensors; `fake` gives their shapes without computing them."""
 
-    has_needs = " needs" in arguments
+    tensors, before_spec = arguments.count("Tensor"), arguments.count(",") + 1 - (" needs" in arguments)
 
     def call(*args: Any) -> Any:
-        if args[0].dim() == 3 and not args[0].shape[0]:  # no groups
-            return fake(*args)
-        *tensors, degree, base, extrapolation, backend = args
-        needs = [tensors.pop()] if has_needs else []
-        return _run(module(backend), name, tensors, Spec(degree, base, extrapolation), *needs)
+        *rest, degree, base, extrapolation, backend = args
+        rest.insert(before_spec, Spec(degree, base, extrapolation))
+        return _run(backend, name, rest) if args[0].dim() == 2 or args[0].shape[0] else fake(*args)
 
     returned = ", ".join(["Tensor"] * results)
     _LIBRARY.define(f"{name}({arguments}, {_SPEC}) -> ({returned})")
@@ -52,7 +50,7 @@ def _define(name: str, arguments: str, results: int, fake: Callable[..., Any]) -
     packet = getattr(torch.ops.kan_fast, name)
     defined = packet.default
     register_flop_formula(packet)(functools.partial(_flops, name, [a.name for a in defined._schema.arguments]))
-    _IMPLEMENTATIONS[defined] = call, arguments.count("Tensor")
+    _DEFINED[defined] = name, tensors, before_spec
     return defined
 
 
@@ -74,10 +72,16 @@ def _flops(name: str, names: list[str], *values: Any, **_: Any) -> int:
     return 2 * total * math.prod(given["x"]) * out
 
 
-def run(defined: Any, *args: Any) -> Any:
-    """Call an operator, without the dispatcher of torch where that would only call the backend."""
-    call, tensors = _IMPLEMENTATIONS[defined]
-    return call(*args) if _unobserved(args[:tensors]) else defined(*args)
+def run(defined: Any, backend: str, *args: Any) -> Any:
+    """Call an operator, without the dispatcher of torch where that would only call the backend.
+
+    Arguments are those of the backend contract, in its order.
+    """
+    name, tensors, before_spec = _DEFINED[defined]
+    x = args[0]
+    if _unobserved(args[:tensors]) and (x.dim() == 2 or x.shape[0]):
+        return _run(backend, name, args)
+    return defined(*args[:before_spec], *args[before_spec + 1 :], *args[before_spec], backend)
 
 
 def _unobserved(tensors: tuple) -> bool:
@@ -98,19 +102,19 @@ def _unobserved(tensors: tuple) -> bool:
     return True
 
 
-def _run(backend: Any, name: str, tensors: list, *rest: Any) -> Any:
+def _run(backend: str, name: str, args: Sequence[Any]) -> Any:
     """Call a backend's function, for each group if the tensors have a leading dimension of groups it doesn't take.
 
     Autocast is settled in functional.py: inside, plain torch must not round once more.
     """
-    x = tensors[0]
-    if torch.is_autocast_enabled(x.device.type):
+    x, implementation = args[0], module(backend)
+    if torch._C._is_any_autocast_enabled() and torch.is_autocast_enabled(x.device.type):
         with torch.autocast(x.device.type, enabled=False):
-            return _run(backend, name, tensors, *rest)
-    function = getattr(backend, name)
-    if x.dim() == 2 or getattr(backend, "TAKES_GROUPS", False):
-        return function(*tensors, *rest)
-    results = [function(*(t[i] if isinstance(t, Tensor) else t for t in tensors), *rest) for i in range(len(x))]
+            return _run(backend, name, args)
+    function = getattr(implementation, name)
+    if x.dim() == 2 or getattr(implementation, "TAKES_GROUPS", False):
+        return function(*args)
+    results = [function(*(t[i] if isinstance(t, Tensor) else t for t in args)) for i in range(len(x))]
     if isinstance(results[0], Tensor):
         return torch.stack(results)
     return tuple(torch.stack(parts) for parts in zip(*results, strict=True))

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 from torch.utils.flop_counter import FlopCounterMode
 
-from kan_fast import KANLinear, dispatch, functional, reference
+from kan_fast import KANLinear, autograd, dispatch, functional, reference
 
 BACKENDS = [name for name, status in dispatch.backends().items() if status.available]
 
@@ -90,7 +90,7 @@ def test_edge_magnitude(backend: str) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_gradients_that_nobody_asked_for_are_not_computed(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    layer, x = KANLinear(3, 2, backend=backend), torch.rand(4, 3, requires_grad=True)
+    layer, x = KANLinear(3, 2, backend=backend), torch.rand(autograd.SMALL // 6 + 1, 3, requires_grad=True)
     monkeypatch.delattr(dispatch.module(backend), "grad_coef")
     (slope,) = torch.autograd.grad(layer(x).sum(), x, create_graph=True)
     torch.autograd.grad(slope.sum(), x, retain_graph=True)
@@ -113,8 +113,9 @@ def test_operators(backend: str) -> None:
 
 
 def test_flops_are_counted() -> None:
-    layer, x = KANLinear(3, 4, grid_size=7), torch.rand(5, 3, requires_grad=True)
-    edges, rows = 5 * 3 * 4, 4 + 1  # k + 1 splines and the base function
+    layer, samples = KANLinear(3, 4, grid_size=7), autograd.SMALL // 12 + 1
+    x = torch.rand(samples, 3, requires_grad=True)
+    edges, rows = samples * 3 * 4, 4 + 1  # k + 1 splines and the base function
 
     def flops(call: Callable[[], Any]) -> int:
         with FlopCounterMode(display=False) as counter:
@@ -127,3 +128,12 @@ def test_flops_are_counted() -> None:
     assert flops(lambda: torch.autograd.grad(layer.forward(x).sum(), layer.base_weight)) == 2 * (rows + 1) * edges
     assert flops(lambda: layer.edge_magnitude(x)) == 2 * rows * edges
     assert flops(lambda: torch.func.vmap(layer)(x.detach()[None])) == 2 * rows * edges
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_small_layers_on_cpu_compute_all_gradients(backend: str) -> None:
+    layer, x = KANLinear(3, 4, backend=backend), torch.rand(5, 3, requires_grad=True)
+    with FlopCounterMode(display=False) as counter:
+        gradient = torch.autograd.grad(layer(x).sum(), layer.bias)
+    assert torch.equal(gradient[0], torch.full((4,), 5.0))
+    assert counter.get_total_flops() == (3 if backend == "cpu" else 1) * 2 * 5 * 60

@@ -65,7 +65,9 @@ def test_shapes(backend: str, dtype: torch.dtype, shape: tuple[int, int, int], a
 
 
 @backend_and_dtype
-@pytest.mark.parametrize("shape", [(0, 3, 4), (5, 0, 4), (5, 3, 0), (0, 0, 0)], ids=lambda s: "x".join(map(str, s)))
+@pytest.mark.parametrize(
+    "shape", [(0, 3, 4), (5, 0, 4), (5, 3, 0), (0, 0, 0), (100, 0, 2)], ids=lambda s: "x".join(map(str, s))
+)
 def test_empty_sizes(backend: str, dtype: torch.dtype, shape: tuple[int, int, int]) -> None:
     check(backend, make_problem(*shape, dtype=dtype))
 
@@ -82,9 +84,11 @@ def test_degrees_orders_and_grids(backend: str, dtype: torch.dtype, degree: int,
 
 @backend_and_dtype
 @pytest.mark.parametrize("degree", range(6))
-@pytest.mark.parametrize("shape", [(70, 18, 2), (2050, 1, 3)], ids=lambda s: "x".join(map(str, s)))
+@pytest.mark.parametrize(
+    "shape", [(70, 18, 2), (200, 7, 5), (2050, 1, 3), (2100, 2, 31)], ids=lambda s: "x".join(map(str, s))
+)
 def test_few_outputs(backend: str, dtype: torch.dtype, shape: tuple[int, int, int], degree: int) -> None:
-    """The cpu backend has kernels of its own for them."""
+    """The cpu backend has kernels of its own for them; with 31 outputs for all but the coefficient gradient."""
     grid_size, extrapolation = (4, 3, 2, 1, 5, 6)[degree], ("zero", "linear", "clamp")[degree % 3]
     adaptive, base = degree % 2 == 0, ("silu", "identity", "zero")[degree // 2]
     p = make_problem(*shape, grid_size, degree, base=base, extrapolation=extrapolation, dtype=dtype, adaptive=adaptive)
@@ -153,6 +157,40 @@ def test_nan_and_infinity_stay_in_their_sample(
     got = module.forward(p.x, None, p.spline_weight, p.base_weight, p.bias, p.grid, 0, p.spec)
     untouched = torch.tensor([row not in rows for row in range(len(p.x))])
     assert torch.equal(got[untouched], clean[untouched])
+
+
+@backend_and_dtype
+@pytest.mark.parametrize("extrapolation", ["zero", "linear", "clamp"])
+@pytest.mark.parametrize("shape", [(37, 3, 9), (90, 3, 2)], ids=lambda s: "x".join(map(str, s)))
+def test_nan_and_infinity_stay_in_the_gradients_of_their_edges(
+    backend: str, dtype: torch.dtype, extrapolation: str, shape: tuple[int, int, int]
+) -> None:
+    p = make_problem(*shape, dtype=dtype, extrapolation=extrapolation)
+    backward = CALLS["backward"]
+    clean = _tuple(backward(dispatch.module(backend), p, 0))
+    for value in (torch.nan, torch.inf, -torch.inf):
+        p.x[5, 1] = value
+        gx, gs, gb, gbias = _tuple(backward(dispatch.module(backend), p, 0))
+        assert torch.equal(gbias, clean[3])
+        others = torch.ones_like(gx, dtype=torch.bool)
+        others[5, 1] = False
+        assert torch.equal(gx[others], clean[0][others])
+        assert torch.equal(gs[:, ::2], clean[1][:, ::2])
+        assert torch.equal(gb[:, ::2], clean[2][:, ::2])
+        assert not gb[:, 1].isfinite().any()
+        if extrapolation == "linear" or value != value:  # else splines are 0 or constant there
+            assert not gs[:, 1].isfinite().all()
+        else:
+            assert gs.isfinite().all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("extrapolation", ["zero", "linear", "clamp"])
+@pytest.mark.parametrize("shape", [(37, 3, 9), (90, 3, 2)], ids=lambda s: "x".join(map(str, s)))
+def test_inputs_whose_square_overflows(backend: str, extrapolation: str, shape: tuple[int, int, int]) -> None:
+    p = make_problem(*shape, base="identity", extrapolation=extrapolation)
+    p.x[4::7] *= 1e22
+    check(backend, p, orders=(0, 1), edges=False)
 
 
 steep_problems = pytest.mark.parametrize(

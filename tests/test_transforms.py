@@ -124,3 +124,16 @@ def test_ensembles_of_modules_train(backend: str) -> None:
         layer(x).square().sum().backward()
         for name, parameter in layer.named_parameters():
             torch.testing.assert_close(parameters[name].grad[i], parameter.grad)
+
+
+def test_a_tensor_that_outlived_its_transform() -> None:
+    layer, kept = KANLinear(3, 2), []
+    x = torch.rand(4, 3)
+    torch.func.grad(lambda t: kept.append(t) or t.sum())(x)
+    (leaked,) = kept
+    assert torch.equal(layer(leaked), layer(x))
+    with torch.no_grad():
+        assert torch.equal(layer(leaked), layer(x))
+    (got,) = torch.autograd.grad(layer(leaked).sum(), layer.spline_weight)
+    (expected,) = torch.autograd.grad(layer(x).sum(), layer.spline_weight)
+    assert torch.equal(got, expected)

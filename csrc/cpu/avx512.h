@@ -1,4 +1,5 @@
-// The AVX-512 instructions that the vector extension can't express: look-up, compression, gathering and streams.
+// What the vector extension can't express or compilers don't find, in AVX-512: look-up, compression, gathering, masked
+// sums, streams.
 #pragma once
 
 #include "simd.h"
@@ -22,6 +23,16 @@ inline Vec<float> lookup(Vec<float> low, Vec<float> high, IntVec<float> index) {
 }
 inline Vec<double> lookup(Vec<double> low, Vec<double> high, IntVec<double> index) {
   return (Vec<double>)_mm512_permutex2var_pd((__m512d)low, (__m512i)index, (__m512d)high);
+}
+
+// sum + (a == b ? v : 0)
+inline Vec<float> add_where_equal(Vec<float> sum, IntVec<float> a, IntVec<float> b, Vec<float> v) {
+  return (Vec<float>)_mm512_mask_add_ps((__m512)sum, _mm512_cmpeq_epi32_mask((__m512i)a, (__m512i)b), (__m512)sum,
+                                        (__m512)v);
+}
+inline Vec<double> add_where_equal(Vec<double> sum, IntVec<double> a, IntVec<double> b, Vec<double> v) {
+  return (Vec<double>)_mm512_mask_add_pd((__m512d)sum, _mm512_cmpeq_epi64_mask((__m512i)a, (__m512i)b), (__m512d)sum,
+                                         (__m512d)v);
 }
 
 // Sorts the samples by cell: one pass for each cell. `id` has room for a whole vector more, and `cell` is padded to
@@ -79,6 +90,10 @@ inline V lookup(V table, I) {
 template <class V, class I>
 inline V lookup(V low, V, I) {
   return low;
+}
+template <class V, class I>
+inline V add_where_equal(V sum, I, I, V) {
+  return sum;
 }
 inline void sort_by_few_cells(const int32_t*, int64_t, int, int32_t*, int32_t*) {}
 #endif

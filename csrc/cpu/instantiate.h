@@ -3,6 +3,7 @@
 #pragma once
 
 #include "columns.h"
+#include "curve_gradients.h"
 #include "curves.h"
 #include "forward.h"
 
@@ -25,20 +26,25 @@ void with_type(Type type, Run run) {
 
 template <class S>
 void forward(const Layer& layer, const Operands& op) {
-  if (Curves<S>::suit(layer, op)) return Curves<S>(layer, op, false).run();
+  if (Curves<S>::suit(layer, op)) return Curves<S>(layer, op).run();
   Forward<S>(layer, op).run();
 }
 
 template <class S>
 void backward(const Layer& layer, const Operands& op) {
-  if (!op.grad_x || !Curves<S>::suit(layer, op)) return Columns<S>(Mode::backward, layer, op).run();
-  const bool joint = op.grad_spline || op.grad_base;
+  if (CurveGradients<S>::suit(layer, op)) return CurveGradients<S>(layer, op).run();
+  // For many samples the input gradient alone is worth a pass of its own.
+  Operands input = op;
+  input.grad_spline = input.grad_base = input.grad_bias = nullptr;
+  if (layer.batch < 2048 || !op.grad_x || !CurveGradients<S>::suit(layer, input)) {
+    return Columns<S>(Mode::backward, layer, op).run();
+  }
   Layer slope = layer;
-  slope.order += joint;
-  Curves<S>(slope, op, true).run();
+  slope.order++;
+  CurveGradients<S>(slope, input).run();
   Operands rest = op;
   rest.grad_x = nullptr;
-  if (joint || op.grad_bias) Columns<S>(Mode::backward, layer, rest).run();
+  Columns<S>(Mode::backward, layer, rest).run();
 }
 
 void forward_of(Type type, const Layer& layer, const Operands& op) {
