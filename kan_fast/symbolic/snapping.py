@@ -268,7 +268,9 @@ def _suggest(
         y = torch.where(constant, y.mean(0), y)
         fits = fit_functions(inputs[:, some[:, 1]], y, functions, test, rounding / 2)
         cost = costs(fits, functions, weight)
-        columns = zip(some.tolist(), *(t.tolist() for t in (*fits, cost, cost.argsort(stable=True))), strict=True)
+        # A sine is a cosine of another phase: what differs by rounding alone keeps the order of the library.
+        order = cost.round(decimals=6).argsort(stable=True)
+        columns = zip(some.tolist(), *(t.tolist() for t in (*fits, cost, order)), strict=True)
         found += [
             [
                 Suggestion(
