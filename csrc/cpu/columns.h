@@ -243,7 +243,7 @@ struct Columns {
     }
   }
 
-  // target[b] = the sum of the lanes of sums[b]: each step adds the halves of two vectors into one.
+  // target[b] = the sum of the lanes of sums[b]: each step adds pairs of lanes of two vectors into one.
   static void add_lanes(const C* sums, int64_t n, C* target) {
     constexpr int lanes = kLanes<C>;
     using Sequence = std::make_integer_sequence<int, lanes>;
@@ -251,16 +251,16 @@ struct Columns {
       Vec<C> v[lanes];
 #pragma GCC unroll 16
       for (int k = 0; k < lanes; k++) v[k] = load<Vec<C>>(sums + (b + k) * lanes);
-#pragma GCC unroll 4
-      for (int half = lanes / 2; half > 0; half /= 2) {
-#pragma GCC unroll 8
-        for (int k = 0; k < half; k++) {
-          v[k] = interleave<Vec<C>, 0>(v[k], v[k + half], Sequence{}) +
-                 interleave<Vec<C>, 1>(v[k], v[k + half], Sequence{});
-        }
-      }
+      add_pairs<lanes / 2>(v, Sequence{});
       store(target + b, v[0]);
     }
+  }
+  template <int half, class Sequence>
+  static void add_pairs(Vec<C>* v, Sequence lanes) {
+#pragma GCC unroll 8
+    for (int k = 0; k < half; k++)
+      v[k] = join<half, 0>(v[k], v[k + half], lanes) + join<half, half>(v[k], v[k + half], lanes);
+    if constexpr (half > 1) add_pairs<half / 2>(v, lanes);
   }
 
   void add_chunks(int64_t b) {

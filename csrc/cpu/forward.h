@@ -15,7 +15,7 @@ struct Cut {
   template <class C>
   Cut(const Layer& layer, const OutTiles<C>& outs, int64_t active_rows, int64_t rows, int64_t tile_samples,
       int threads) {
-    constexpr double plan_sample = 18, pack_row = 12;
+    constexpr double plan_sample = 18, pack_row = 8, idle = 0.05;
     constexpr int64_t most_sums = (1 << 19) / sizeof(C), most_samples = 1024;
     const int64_t width = outs.width(0), vectors = width / kLanes<C>;
     double least = 0;
@@ -23,8 +23,8 @@ struct Cut {
       for (int64_t n = tile_samples; n == tile_samples || (n * t * width <= most_sums && n <= most_samples); n *= 2) {
         const int64_t tasks = ceil_div(layer.batch, n) * ceil_div(outs.count, t);
         const double task = n * (plan_sample + t * vectors * active_rows) + pack_row * t * vectors * rows;
-        // The last tasks end at different times.
-        const double time = (ceil_div(tasks, threads) + (threads > 1 ? 0.25 : 0)) * task;
+        // The last tasks end at different times, and some threads are idle.
+        const double time = (ceil_div(tasks, threads) + (threads > 1 ? idle : 0)) * task;
         if (least == 0 || time < least) {
           least = time;
           samples = n;
@@ -100,7 +100,7 @@ struct Forward {
     if (layer.in == 0) std::memset(w.sum, 0, padded * samples * sizeof(C));
     for (int64_t i0 = 0; i0 < layer.in; i0 += kFeatureBlock) {
       const int64_t features = smaller(kFeatureBlock, layer.in - i0);
-      w.problem.compile(static_cast<const C*>(op.grid) + i0 * problem.knots(), 0, features, w.scratch);
+      w.problem.compile(static_cast<const C*>(op.grid) + i0 * problem.knots(), 0, features, w.scratch, i0 > 0);
       plan(w, row, samples, i0, features);
       for (int64_t t = 0; t < tiles.count; t++) {
         const Panel<C> panel{w.panel, features, problem.rows, tiles.width(t)};

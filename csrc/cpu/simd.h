@@ -95,6 +95,18 @@ inline V interleave(V a, V b, std::integer_sequence<int, J...>) {
 #endif
 }
 
+// Lane j of a, or of b where j has the bit `Bit`; with Flip the lane of the same vector that has the other bit.
+template <int Bit, int Flip, class V, int... J>
+inline V join(V a, V b, std::integer_sequence<int, J...>) {
+  constexpr int n = sizeof...(J);
+#if defined(__clang__) || __GNUC__ >= 12
+  return __builtin_shufflevector(a, b, ((J ^ Flip) + (J & Bit ? n : 0))...);
+#else
+  using Index = decltype(a < b);
+  return __builtin_shuffle(a, b, Index{((J ^ Flip) + (J & Bit ? n : 0))...});
+#endif
+}
+
 // Turns N vectors into N vectors that hold lane 0 of each, then lane 1 of each, ...: with N = kLanes, the transposed
 // square. After each of log2(N) perfect interleavings the index of the vector has rotated by one bit.
 template <class V, int N>

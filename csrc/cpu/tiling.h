@@ -56,12 +56,15 @@ struct Problem {
   }
   int active_rows() const { return (basis.has_spline ? layer.degree + 1 : 0) + basis.has_base; }
   int64_t scratch_size() const { return basis.pieces.knots() + 2 * layer.degree + kLanes<double>; }
-  void compile(const C* grid, int64_t first, int64_t features, double* scratch) const {
+  // Follows: the tables are those of a whole block of features right before these, whose first feature is number 0. If
+  // all of that block shared one table, it can go on to be used.
+  void compile(const C* grid, int64_t first, int64_t features, double* scratch, bool follows = false) const {
     int32_t* table = basis.pieces.table;
-    for (int64_t i = first; basis.has_spline && i < first + features; i++) {
+    bool shared = basis.has_spline && follows && table[kFeatureBlock - 1] == 0;
+    for (int64_t i = first; basis.has_spline && i < first + features; i++, shared = true) {
       const C* knot = grid + i * knots();
-      const bool repeated = i > first && std::memcmp(knot, knot - knots(), knots() * sizeof(C)) == 0;
-      table[i] = repeated ? table[i - 1] : i;
+      const bool repeated = shared && std::memcmp(knot, knot - knots(), knots() * sizeof(C)) == 0;
+      table[i] = !repeated ? i : i > first ? table[i - 1] : 0;
       if (!repeated) compile_feature(basis.pieces, knot, i, scratch);
     }
   }
