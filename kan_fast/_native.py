@@ -128,8 +128,8 @@ def backward(
     gx = x.new_empty(*x.shape) if need_x else x.new_empty(*groups, 0)
     gs, gb = _empty_coefficients(x, out, grid, spec, need_spline, need_base)
     gbias = x.new_empty(*groups, out if need_bias else 0)
-    if not (need_spline or need_base):
-        order += 1
+    if not (need_spline or need_base):  # v belongs to them
+        order, v = order + 1, None
     _run("backward", x, v, g, spline_weight, base_weight, None, grid, order, spec, out, None, gx, gs, gb, gbias)
     return gx, gs, gb, gbias
 

@@ -24,7 +24,8 @@ from kan_fast.reference import Spec
 Coef = tuple[Tensor | None, Tensor | None]
 Gradients = tuple[Tensor | None, ...]
 
-SMALL = 10_000  # samples times edges: up to here the compiled kernels take less time than to ask what is wanted
+# Samples times edges, and knots times edges: up to here the compiled kernels take less time than to ask what is wanted.
+SMALL = 10_000
 
 
 def forward(
@@ -210,7 +211,7 @@ class _Forward(_Contraction):
         x, v, spline_weight, base_weight, grid = ctx.saved_tensors
         c = spline_weight, base_weight
         order, spec, backend = ctx.rest
-        needs = _needs(ctx, x, g, backend)
+        needs = _needs(ctx, x, g, grid, backend)
         gx, gs, gb, gbias = _gradients(x, v, g, c, grid, order, spec, backend, [needs[0], *needs[2:5]])
         gv = grad_input(x, g, c, grid, order, spec, backend) if needs[1] else None
         return gx, gv, gs, gb, gbias, None, None, None, None
@@ -253,7 +254,7 @@ class _GradInput(_Contraction):
         x, g, spline_weight, base_weight, grid = ctx.saved_tensors
         c = spline_weight, base_weight
         rest = (grid, ctx.order, ctx.spec, ctx.backend)
-        need_x, need_g, *needs = _needs(ctx, x, g, ctx.backend)[:4]
+        need_x, need_g, *needs = _needs(ctx, x, g, grid, ctx.backend)[:4]
         gx, gs, gb, _ = _gradients(x, v, g, c, *rest, [need_x, *needs, False])
         gg = forward(x, v, c, None, *rest) if need_g else None
         return gx, gg, gs, gb, None, None, None, None
@@ -295,7 +296,7 @@ class _GradCoef(_Contraction):
         gs, gb = (gc if need else None for gc, need in zip(gradients, ctx.needs, strict=True))
         c = gs, gb
         rest = (grid, ctx.order, ctx.spec, ctx.backend)
-        need_x, need_v, need_g = _needs(ctx, x, g, ctx.backend)[:3]
+        need_x, need_v, need_g = _needs(ctx, x, g, grid, ctx.backend)[:3]
         gx = _times(v, grad_input(x, g, c, grid, ctx.order + 1, ctx.spec, ctx.backend)) if need_x else None
         gv = grad_input(x, g, c, *rest) if need_v else None
         gg = forward(x, v, c, None, *rest) if need_g else None
@@ -315,7 +316,7 @@ class _GradCoef(_Contraction):
         return _sum([s for s, _ in terms]), _sum([b for _, b in terms])
 
 
-def _needs(ctx: Any, x: Tensor, g: Tensor, backend: str) -> list[bool]:
+def _needs(ctx: Any, x: Tensor, g: Tensor, grid: Tensor, backend: str) -> list[bool]:
     """Which gradients this backward pass asks for.
 
     `needs_input_grad` only says which inputs have one: for `autograd.grad(y, x)` it names the parameters as well, whose
@@ -325,13 +326,14 @@ def _needs(ctx: Any, x: Tensor, g: Tensor, backend: str) -> list[bool]:
     needs = list(ctx.needs_input_grad)
     if torch.compiler.is_compiling() or not hasattr(ctx, "eager") or _is_checkpoint_valid():
         return needs  # of another form, or `y.backward()`, which asks for all
-    if backend == "cpu" and g.numel() * x.shape[-1] <= SMALL and not torch.is_grad_enabled():
+    small = g.shape[-1] * max(x.numel(), grid.numel()) <= SMALL
+    if backend == "cpu" and small and not torch.is_grad_enabled():
         return needs
     nodes = (node for node, _ in ctx.next_functions if node is not None)
     edges = dict(zip([i for i, need in enumerate(needs) if need], nodes, strict=True))
     will_execute = torch._C._will_engine_execute_node
     with suppress(RuntimeError):
-        if 2 in edges:  # spline_weight: if it is asked for itself, the rest is assumed to be asked for
+        if 2 in edges:  # spline_weight (or g): if it is asked for itself, the rest is assumed to be asked for
             needs[2] = will_execute(edges.pop(2))
         for i in reversed(edges):
             if i > 0 or any(needs[1:]):  # else x must be the reason for this pass

@@ -131,6 +131,25 @@ def test_gradients_larger_than_the_caches(features: int, dtype: torch.dtype) -> 
     assert (gs - wanted).abs().max() <= 3 * torch.finfo(dtype).eps * wanted.abs().max()
 
 
+@pytest.mark.parametrize("shape", [(5, 2, 3), (2100, 2, 31)], ids=lambda s: "x".join(map(str, s)))
+def test_the_highest_order(shape: tuple[int, int, int]) -> None:
+    p = make_problem(*shape, dtype=torch.float64)
+    arguments = (p.x, None, p.g, p.spline_weight, p.base_weight, p.grid, _native.MAX_ORDER, p.spec)
+    for got, wanted in zip(_native.backward(*arguments), reference.backward(*arguments), strict=True):
+        assert (got - wanted).abs().max() <= 1e-9 * wanted.abs().max().clamp_min(1)
+
+
+@pytest.mark.parametrize("grid_size", [5, 30])
+def test_features_that_share_knots_in_part(grid_size: int) -> None:
+    """Equal knots are compiled once, also across blocks of features if all of a block are equal."""
+    p = make_problem(70, 53, 40, grid_size, dtype=torch.float64)
+    p.grid[16:33] *= 1.5
+    p.grid[40:] *= 0.75
+    p.grid[47] *= 2
+    arguments = (p.x, None, p.spline_weight, p.base_weight, p.bias, p.grid, 0, p.spec)
+    torch.testing.assert_close(_native.forward(*arguments), reference.forward(*arguments), rtol=1e-12, atol=1e-12)
+
+
 def test_an_order_beyond_the_tables_is_refused() -> None:
     p = make_problem(3, 2, 2)
     with pytest.raises(ValueError, match="derivatives up to order 20, got 21"):

@@ -48,6 +48,15 @@ def test_simplicity_decides_between_equals_alone():
     assert model.suggest_symbolic(0, 1, 0, lib=["x", "x^3"], weight_simple=0.9, x=x)[0].name == "x"
 
 
+def test_equal_fits_keep_the_order_of_the_library():
+    """A sine is a cosine of another phase; rounding must not choose between them."""
+    model = spline_network(edges={(0, 1, 0): lambda x: torch.sin(2 * x + 0.3)})
+    for lib in (["sin", "cos"], ["cos", "sin"]):
+        found = model.suggest_symbolic(0, 1, 0, lib=lib, x=data())
+        assert [s.name for s in found] == lib
+        assert found[0].cost == found[1].cost
+
+
 def test_simplicity_is_no_substitute_for_a_fit():
     """sin leaves less than a line by a factor that is worth less than its complexity, but much less in all."""
     model = KAN([1, 1], grid=30, seed=0, dtype=torch.float64)

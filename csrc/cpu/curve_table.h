@@ -88,7 +88,7 @@ struct CurveTable {
           }
           if (derivative) store(target + layer.degree * columns, V{});
         }
-        if (problem.basis.has_base) base_weights[i * layer.out + o] = get(op.base_weight, o * layer.in + i);
+        base_weights[i * layer.out + o] = op.base_weight ? get(op.base_weight, o * layer.in + i) : C(0);
       }
     }
   }

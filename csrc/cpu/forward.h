@@ -20,6 +20,7 @@ struct Cut {
     const int64_t width = outs.width(0), vectors = width / kLanes<C>;
     double least = 0;
     for (int64_t t = outs.count; t > 0; t = t > 1 ? ceil_div(t, 2) : 0) {
+      if (t > 1 && tile_samples * t * width > most_sums) continue;
       for (int64_t n = tile_samples; n == tile_samples || (n * t * width <= most_sums && n <= most_samples); n *= 2) {
         const int64_t tasks = ceil_div(layer.batch, n) * ceil_div(outs.count, t);
         const double task = n * (plan_sample + t * vectors * active_rows) + pack_row * t * vectors * rows;

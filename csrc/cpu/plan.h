@@ -24,7 +24,7 @@ struct Sigmoid {
 // cancel more.
 template <class C>
 struct BaseFunction {
-  static constexpr int max_order = 20;
+  static constexpr int max_order = 22;  // two more than callers may ask for: slopes of slopes
   Base kind;
   int order;
   C outer[max_order + 1], inner[max_order + 1];  // Q_d and d Q_(d-1)
@@ -286,19 +286,22 @@ void evaluate_by_sample(const Pieces<C>& g, int64_t feature, Samples<C> s, PlanS
   }
 }
 
-// B-splines add up to 1 inside of the range, and their continuations outside of it do so too, except for "zero".
+// B-splines add up to 1 inside of the range, and their continuations outside of it do so too. Only with "zero" they add
+// up to less in the spans on either side, and to 0 beyond them.
 template <class C>
 bool add_up(const Pieces<C>& g, int64_t feature, Samples<C> s) {
   if (!g.extended) return true;
-  const C *bounds = g.bounds_of(feature), low = bounds[g.degree], high = bounds[g.degree + g.grid_size];
-  IntVec<C> inside = {};
-  inside = inside == 0;
+  const C *bounds = g.bounds_of(feature), first = bounds[0], last = bounds[g.bounds - 1];
+  const C low = bounds[g.degree], high = bounds[g.degree + g.grid_size];
+  IntVec<C> lane, some = {};
+  for (int j = 0; j < kLanes<C>; j++) lane[j] = j;
   for (int64_t b = 0; b < s.n; b += kLanes<C>) {
     const Vec<C> x = load<Vec<C>>(s.x + b);
-    inside &= (x >= low) & (x < high);
+    const IntVec<C> fading = ((x >= first) & (x < low)) | ((x >= high) & (x < last));
+    some |= fading & (lane < typename Bits<C>::Int(s.n - b));
   }
-  for (int lane = 0; lane < kLanes<C>; lane++) {
-    if (!inside[lane]) return false;
+  for (int j = 0; j < kLanes<C>; j++) {
+    if (some[j]) return false;
   }
   return true;
 }

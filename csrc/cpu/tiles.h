@@ -290,8 +290,10 @@ struct Tile {
         store(target, sum + sign[0] * factor * slope[0]);
       };
       const auto leave = [&](auto place) {
-        d.spline[place][0] *= factor;
-        if constexpr (S > 0) One::add(d.spline[place], to);
+        if constexpr (S > 0) {
+          d.spline[place][0] *= factor;
+          One::add(d.spline[place], to);
+        }
         to += outs;
       };
       for_cells(plan, cells, cells + rows_after, enter, sample, leave);

@@ -238,7 +238,9 @@ def costs(fits: Fits, functions: Sequence[Function], weight_simple: float) -> Te
     """
     complexity = torch.tensor([f.price for f in functions], dtype=torch.float64, device=fits.r2.device)
     constant = torch.tensor([f.name == "0" for f in functions], device=fits.r2.device)
-    cost = (1 - fits.r2_held_out).clamp_min(FLOOR).log2() + weight_simple / (1 - weight_simple) * complexity
+    # A sine is a cosine of another phase: what differs by rounding alone costs the same.
+    unexplained = ((1 - fits.r2_held_out) / FLOOR).round().clamp_min(1) * FLOOR
+    cost = unexplained.log2().round(decimals=6) + weight_simple / (1 - weight_simple) * complexity
     r2 = fits.r2_held_out.clamp_min(0)
     cost = cost + MUCH * (r2 < r2.amax(1, keepdim=True) - weight_simple / 5)
     return cost.masked_fill(constant & (fits.r2_held_out < 1), math.inf)
@@ -268,8 +270,7 @@ def _suggest(
         y = torch.where(constant, y.mean(0), y)
         fits = fit_functions(inputs[:, some[:, 1]], y, functions, test, rounding / 2)
         cost = costs(fits, functions, weight)
-        # A sine is a cosine of another phase: what differs by rounding alone keeps the order of the library.
-        order = cost.round(decimals=6).argsort(stable=True)
+        order = cost.argsort(stable=True)
         columns = zip(some.tolist(), *(t.tolist() for t in (*fits, cost, order)), strict=True)
         found += [
             [
