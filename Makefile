@@ -23,6 +23,7 @@ gpu: build  ## the GPU kernels without a GPU: all combinations and architectures
 
 # A copy of the tree, since the build folder of the package belongs to the usual flags. torch's own leaks don't count.
 # Checks of every load for null and alignment would double the time of the build; AddressSanitizer finds the former.
+# Multiply-adds need expensive optimizations, and the tests of accuracy need multiply-adds.
 SANITIZED := build/sanitize
 SANITIZERS := -fsanitize=address,undefined
 
@@ -31,7 +32,7 @@ sanitize: $(READY)  ## tests of the CPU kernels under AddressSanitizer and Undef
 	cp -r setup.py pyproject.toml README.md csrc tests $(SANITIZED)
 	cp -r kan_fast/*.py kan_fast/*/ $(SANITIZED)/kan_fast
 	cd $(SANITIZED) && KAN_FAST_CUDA=0 LDFLAGS="$(SANITIZERS)" \
-	    CXXFLAGS="-O1 -g1 $(SANITIZERS) -fno-sanitize=null,object-size,alignment -fno-sanitize-recover=undefined" \
+	    CXXFLAGS="-O1 -fexpensive-optimizations -g1 $(SANITIZERS) -fno-sanitize=null,object-size,alignment -fno-sanitize-recover=undefined" \
 	    $(CURDIR)/$(BIN)/python setup.py --quiet build_ext --inplace
 	cd $(SANITIZED) && ASAN_OPTIONS=detect_leaks=0 \
 	    LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
