@@ -120,7 +120,7 @@ struct Columns {
     const int64_t begin = k * chunk, end = smaller(layer.batch, begin + chunk);
     for (int64_t row = begin; row == begin || row < end; row += span) {
       const int64_t n = smaller(span, end - row);
-      plan(w, row, n, first, count);
+      w.plans.make(w.problem, op, row, n, first, count);
       for (int64_t t = 0; t < tiles.count; t++) {
         const Panel<C> coefficients = kept(w.coefficients, t, count);
         const Panel<C> sums =
@@ -134,12 +134,12 @@ struct Columns {
         }
         Prefetch next = row == begin ? after(b, t, ceil_div(n, samples) * count) : Prefetch();
         for (int64_t s = 0; s < n; s += samples) {
-          tile(w, coefficients, sums, bias, row + s, smaller(samples, n - s), t, s / samples * block, next);
+          tile(w, coefficients, sums, bias, row + s, smaller(samples, n - s), t, w.plans.tile(s), next);
         }
         if (chunks == 1 && row + span >= end) finish(b, t, sums);
       }
       for (int64_t s = 0; s < n && want_x; s += samples) {
-        finish_input(w, row + s, smaller(samples, n - s), first, count, s / samples * block);
+        finish_input(w, row + s, smaller(samples, n - s), first, count, w.plans.tile(s));
       }
     }
   }
@@ -156,19 +156,10 @@ struct Columns {
       t = 0;
       b += threads;
     }
-    if (b >= blocks || !needs_coefficients()) return {};
-    const int64_t kernels = (mode == Mode::backward) * (want_x + want_coef);
+    if (b >= blocks || mode != Mode::backward || !want_x) return {};
+    const int64_t kernels = 1 + want_coef;
     return prefetch_panel<S>(tiles, t, problem.rows, op.spline_weight, layer.in, first_feature(b), features(b),
-                             larger(1, calls * kernels * problem.basis.cells()));
-  }
-
-  // The plans of n samples; those of a tile of samples follow each other.
-  void plan(Workspace& w, int64_t row, int64_t n, int64_t first, int64_t count) const {
-    const S *x = static_cast<const S*>(op.x), *v = static_cast<const S*>(op.v);
-    for (int64_t s = 0; s < n; s += samples) {
-      const int64_t at = (row + s) * layer.in + first;
-      w.plans.make(w.problem, x + at, v ? v + at : nullptr, smaller(samples, n - s), count, s / samples * block);
-    }
+                             calls * kernels * problem.basis.cells());
   }
 
   void pack_scale(Workspace& w, int64_t first, int64_t count) {
@@ -274,7 +265,7 @@ struct Columns {
     for (int64_t t = 0; t < tiles.count; t++) finish(b, t, panel_at(sum, tiles, t, features(b), problem.rows));
   }
 
-  // Writes the sums of a block of features to the result.
+  // Writes the sums of a block of features and of tile t to the result.
   void finish(int64_t b, int64_t t, const Panel<C>& sums) const {
     if (!want_coef) return;
     if (mode == Mode::magnitude) {

@@ -102,7 +102,7 @@ struct Forward {
     for (int64_t i0 = 0; i0 < layer.in; i0 += kFeatureBlock) {
       const int64_t features = smaller(kFeatureBlock, layer.in - i0);
       w.problem.compile(static_cast<const C*>(op.grid) + i0 * problem.knots(), 0, features, w.scratch, i0 > 0);
-      plan(w, row, samples, i0, features);
+      w.plans.make(w.problem, op, row, samples, i0, features);
       for (int64_t t = 0; t < tiles.count; t++) {
         const Panel<C> panel{w.panel, features, problem.rows, tiles.width(t)};
         pack_panel<S>(panel, tiles, t, op.spline_weight, problem.basis.has_base ? op.base_weight : nullptr, layer.in,
@@ -110,22 +110,12 @@ struct Forward {
         Prefetch next = after(tiles, t, i0, ceil_div(samples, tile_samples) * features);
         for (int64_t b = 0; b < samples; b += tile_samples) {
           const int64_t n = smaller(tile_samples, samples - b);
-          add_features(w, panel, tiles.ops(t), b / tile_samples * kFeatureBlock, i0 > 0,
-                       w.sum + b * padded + tiles.start(t) * n, next);
+          add_features(w, panel, tiles.ops(t), w.plans.tile(b), i0 > 0, w.sum + b * padded + tiles.start(t) * n, next);
         }
       }
     }
     for (int64_t b = 0; b < samples; b += tile_samples) {
       finish(w.sum + b * padded, tiles, row + b, smaller(tile_samples, samples - b));
-    }
-  }
-
-  // The plans of a block of features; those of a tile of samples follow each other.
-  void plan(Workspace& w, int64_t row, int64_t samples, int64_t first, int64_t features) const {
-    const S *x = static_cast<const S*>(op.x), *v = static_cast<const S*>(op.v);
-    for (int64_t b = 0; b < samples; b += tile_samples) {
-      const int64_t at = (row + b) * layer.in + first, n = smaller(tile_samples, samples - b);
-      w.plans.make(w.problem, x + at, v ? v + at : nullptr, n, features, b / tile_samples * kFeatureBlock);
     }
   }
 

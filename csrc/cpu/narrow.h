@@ -6,22 +6,6 @@
 namespace kan {
 namespace {
 
-// One perfect interleaving of N vectors, as in `transpose`: the index of the vector rotates by one bit. log2(N) of them
-// turn columns into rows, log2(kLanes) rows into columns.
-template <class V, int N>
-inline void rotate(V (&v)[N]) {
-  if (N == 1) return;
-  using Sequence = std::make_integer_sequence<int, sizeof(V) / sizeof(v[0][0])>;
-  V w[N];
-#pragma GCC unroll 8
-  for (int i = 0; i < N / 2; i++) {
-    w[2 * i] = interleave<V, 0>(v[i], v[i + N / 2], Sequence{});
-    w[2 * i + 1] = interleave<V, 1>(v[i], v[i + N / 2], Sequence{});
-  }
-#pragma GCC unroll 8
-  for (int i = 0; i < N; i++) v[i] = w[i];
-}
-
 // In a vector that holds rows of N numbers, of which `columns` are there: where each lane lies in the packed rows, and
 // the other way round.
 template <class C, int N>

@@ -107,22 +107,28 @@ inline V join(V a, V b, std::integer_sequence<int, J...>) {
 #endif
 }
 
+// One perfect interleaving of N vectors: the index of the vector rotates by one bit. log2(N) of them turn columns into
+// rows, log2(lanes) rows into columns.
+template <class V, int N>
+inline void rotate(V (&v)[N]) {
+  if (N == 1) return;
+  using Sequence = std::make_integer_sequence<int, sizeof(V) / sizeof(v[0][0])>;
+  V w[N];
+#pragma GCC unroll 16
+  for (int i = 0; i < N / 2; i++) {
+    w[2 * i] = interleave<V, 0>(v[i], v[i + N / 2], Sequence{});
+    w[2 * i + 1] = interleave<V, 1>(v[i], v[i + N / 2], Sequence{});
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < N; i++) v[i] = w[i];
+}
+
 // Turns N vectors into N vectors that hold lane 0 of each, then lane 1 of each, ...: with N = kLanes, the transposed
-// square. After each of log2(N) perfect interleavings the index of the vector has rotated by one bit.
+// square.
 template <class V, int N>
 inline void transpose(V (&v)[N]) {
-  using Sequence = std::make_integer_sequence<int, sizeof(V) / sizeof(v[0][0])>;
 #pragma GCC unroll 4
-  for (int step = 1; step < N; step *= 2) {
-    V w[N];
-#pragma GCC unroll 16
-    for (int i = 0; i < N / 2; i++) {
-      w[2 * i] = interleave<V, 0>(v[i], v[i + N / 2], Sequence{});
-      w[2 * i + 1] = interleave<V, 1>(v[i], v[i + N / 2], Sequence{});
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < N; i++) v[i] = w[i];
-  }
+  for (int step = 1; step < N; step *= 2) rotate(v);
 }
 
 // ---- exp ----

@@ -19,7 +19,8 @@ constexpr int64_t kSumBlock = 16;
 template <class C, int S, bool B, int NZ>
 struct Tile {
   using V = Vec<C>;
-  static constexpr int lanes = kLanes<C>, outs = NZ * lanes, width = S <= 4 ? 4 : 8, rows_after = S > 1 ? S - 1 : 0;
+  static constexpr int lanes = kLanes<C>, outs = NZ * lanes, width = S <= 4 ? 4 : 8, places = S > 0 ? S : 1,
+                       rows_after = places - 1;
 
   // The row of a sample in a matrix with `vectors` vectors per row.
   template <int vectors, class T>
@@ -77,7 +78,7 @@ struct Tile {
     }
     template <int P>
     const V (&row(int j) const)[NZ] {
-      return j < S ? spline[(P + j) % (S > 0 ? S : 1)] : base;
+      return j < S ? spline[(P + j) % places] : base;
     }
     // sum[] += sum over the rows of weight * row
     template <int P>
@@ -95,7 +96,7 @@ struct Tile {
 #pragma GCC unroll 8
       for (int j = 0; j < S + B; j++) {
         const V weight = w(j, q);
-        V(&target)[NZ] = j < S ? spline[(P + j) % (S > 0 ? S : 1)] : base;
+        V(&target)[NZ] = j < S ? spline[(P + j) % places] : base;
 #pragma GCC unroll 4
         for (int z = 0; z < NZ; z++) target[z] += weight * g[z];
       }
@@ -120,7 +121,7 @@ struct Tile {
       leave(place);
       end++;
     };
-    while (end < last_row) visit_all(visit, std::make_integer_sequence<int, (S > 1 ? S : 1)>{});
+    while (end < last_row) visit_all(visit, std::make_integer_sequence<int, places>{});
   }
   template <class Visit, int... P>
   static void visit_all(Visit& visit, std::integer_sequence<int, P...>) {

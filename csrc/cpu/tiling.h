@@ -164,7 +164,7 @@ Prefetch prefetch_panel(const OutTiles<Compute<S>>& tiles, int64_t t, int64_t ro
 template <class S>
 struct PlanSet {
   using C = Compute<S>;
-  int64_t padded, width, cells;
+  int64_t features, samples, padded, width, cells;  // features and samples of a tile
   C *x, *v, *value, *base, *slope, *base_slope;
   int32_t *start, *row;
   bool* differences;
@@ -172,7 +172,9 @@ struct PlanSet {
 
   PlanSet(Arena& arena, const Problem<C>& problem, int64_t features, int64_t tiles, int64_t n, bool with_v,
           bool with_slope)
-      : padded(round_up(n, kLanes<C>)),
+      : features(features),
+        samples(n),
+        padded(round_up(n, kLanes<C>)),
         width(problem.basis.pieces.width),
         cells(problem.basis.cells()),
         x(arena.take<C>(features * padded)),
@@ -196,15 +198,27 @@ struct PlanSet {
     return plan;
   }
 
-  // Plans from number `first` on. xs, vs: the first of n rows and of `features` columns, those of the problem's tables.
-  void make(const Problem<C>& problem, const S* xs, const S* vs, int64_t n, int64_t features, int64_t first = 0) {
-    pack_transposed(xs, problem.layer.in, n, features, x, padded);
-    if (vs) pack_transposed(vs, problem.layer.in, n, features, v, padded);
-    for (int64_t i = 0; i < features; i++) {
+  // The number of the first plan of the tile that begins with sample b.
+  int64_t tile(int64_t b) const { return b / samples * features; }
+
+  // The plans of n samples from `row` on and of `count` features from `column` on, those of the problem's tables.
+  void make(const Problem<C>& problem, const Operands& op, int64_t row, int64_t n, int64_t column, int64_t count) {
+    const S *xs = static_cast<const S*>(op.x), *vs = static_cast<const S*>(op.v);
+    for (int64_t b = 0; b < n; b += samples) {
+      const int64_t at = (row + b) * problem.layer.in + column;
+      make_tile(problem, xs + at, vs ? vs + at : nullptr, smaller(samples, n - b), count, tile(b));
+    }
+  }
+
+  // The plans of a tile. xs, vs: the first of n rows and of `count` columns.
+  void make_tile(const Problem<C>& problem, const S* xs, const S* vs, int64_t n, int64_t count, int64_t first) {
+    pack_transposed(xs, problem.layer.in, n, count, x, padded);
+    if (vs) pack_transposed(vs, problem.layer.in, n, count, v, padded);
+    for (int64_t i = 0; i < count; i++) {
       differences[first + i] = false;
       Plan<C> plan = (*this)[first + i];
-      const Samples<C> samples{x + i * padded, vs ? v + i * padded : nullptr, n};
-      problem.make_plan(problem.basis, i, samples, scratch, plan);
+      const Samples<C> inputs{x + i * padded, vs ? v + i * padded : nullptr, n};
+      problem.make_plan(problem.basis, i, inputs, scratch, plan);
       differences[first + i] = plan.differences;
     }
   }
