@@ -30,6 +30,15 @@ class Problem:
         tensors = {k: t.to(dtype) for k, t in vars(self).items() if isinstance(t, Tensor)}
         return Problem(**tensors, spec=self.spec)
 
+    def strided(self) -> Problem:
+        """The same numbers in tensors of which none is contiguous."""
+        tensors = {
+            k: t.T.contiguous().T if t.dim() == 2 else t.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+            for k, t in vars(self).items()
+            if isinstance(t, Tensor) and t.dim() > 1
+        }
+        return Problem(**tensors, bias=self.bias.repeat_interleave(2)[::2], spec=self.spec)
+
 
 def make_problem(
     batch: int,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -96,7 +97,8 @@ def test_more_numbers_than_32_bits_count(backend: str, dtype: torch.dtype) -> No
         y = layer(part)
         (gx,) = torch.autograd.grad(y, part, g[rows])
         results.append((y.detach(), gx))
-    tolerance = 4 * torch.finfo(dtype).eps
+    order_of_sums = torch.finfo(torch.float32).eps * width**0.5  # cuBLAS may choose another one for another batch
+    tolerance = 4 * max(torch.finfo(dtype).eps, order_of_sums)
     for whole, part in zip(*results, strict=True):
         torch.testing.assert_close(whole[ends], part, rtol=tolerance, atol=tolerance)
 
@@ -129,8 +131,10 @@ def test_calls_wait_for_nothing(backend: str) -> None:
     x = torch.rand(32, 8, device="cuda", requires_grad=True)
     layer(x).sum().backward()
     torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that the mode is a prototype
+            torch.cuda.set_sync_debug_mode("error")
         (layer(x).sum() + layer.edge_magnitude(x).sum()).backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")
@@ -227,7 +231,7 @@ def test_degrees_orders_and_grids(moved: None, backend: str, dtype: torch.dtype,
 @pytest.mark.parametrize("extrapolation", ["zero", "linear", "clamp"])
 @pytest.mark.parametrize("base", ["silu", "identity", "zero"])
 def test_bases_and_extrapolations(moved: None, backend: str, dtype: torch.dtype, base: str, extrapolation: str) -> None:
-    p = make_problem(37, 3, 19, 4, base=base, extrapolation=extrapolation, dtype=dtype, adaptive=True)
+    p = make_problem(300, 3, 19, 4, base=base, extrapolation=extrapolation, dtype=dtype, adaptive=True)
     contract.check(backend, p, orders=(0, 1, 2))
 
 
@@ -251,4 +255,5 @@ def test_nan_and_infinity_stay_in_their_sample(
 
 @each_backend
 def test_inputs_may_have_any_strides(moved: None, backend: str) -> None:
-    contract.test_inputs_may_have_any_strides(backend, torch.float32)
+    """To the accuracy of the contract: cuBLAS may sum in another order for parameters with other strides."""
+    contract.check(backend, make_problem(21, 6, 10).strided())

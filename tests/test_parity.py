@@ -244,15 +244,7 @@ def test_large_rows_that_cancel_keep_their_digits(
 @backend_and_dtype
 def test_inputs_may_have_any_strides(backend: str, dtype: torch.dtype) -> None:
     p = make_problem(21, 6, 10, dtype=dtype)
-    strided = Problem(
-        **{
-            name: t.T.contiguous().T if t.dim() == 2 else t.permute(1, 2, 0).contiguous().permute(2, 0, 1)
-            for name, t in vars(p).items()
-            if isinstance(t, Tensor) and t.dim() > 1
-        },
-        bias=p.bias.repeat_interleave(2)[::2],
-        spec=p.spec,
-    )
+    strided = p.strided()
     assert not strided.x.is_contiguous()
     for call in CALLS.values():
         for a, b in zip(
