@@ -9,31 +9,17 @@
 
 namespace kan_cuda {
 
+// What all rows have for one power of u, of a size that is read at once.
 template <class T, int K>
-struct Cell {
-  T polynomial[K + 1][K + 1];  // [power of u][row - first]
-  T origin, scale;
+struct alignas(sizeof(T) * (K < 1                    ? 1
+                            : K < 2 || sizeof(T) > 4 ? 2
+                                                     : 4)) Coefficients {
+  T row[K < 1 ? 1 : K < 2 ? 2 : K < 4 ? 4 : K < 6 && sizeof(T) > 4 ? 6 : 8];
 };
 
-// Cells of one input, each number of all of them side by side: samples of one input then read few cache lines.
-template <class T, int K>
-struct CellTable {
-  static constexpr int kNumbers = (K + 1) * (K + 1) + 2;
-  T* data;  // [number][cell]
-  int cells;
-
-  __device__ T& operator()(int number, int cell) const { return data[number * cells + cell]; }
-  __device__ T& polynomial(int n, int r, int cell) const { return (*this)(n * (K + 1) + r, cell); }
-  __device__ T& origin(int cell) const { return (*this)(kNumbers - 2, cell); }
-  __device__ T& scale(int cell) const { return (*this)(kNumbers - 1, cell); }
-  __device__ void set(int cell, const Cell<T, K>& value) const {
-#pragma unroll
-    for (int n = 0; n <= K; ++n)
-#pragma unroll
-      for (int r = 0; r <= K; ++r) polynomial(n, r, cell) = value.polynomial[n][r];
-    origin(cell) = value.origin;
-    scale(cell) = value.scale;
-  }
+template <class T>
+struct alignas(2 * sizeof(T)) Frame {
+  T origin, scale;
 };
 
 // The values of all basis rows that are not 0 at one x[b,i]: splines first .. first + K, and the base function.
@@ -46,20 +32,19 @@ struct alignas(16) Record {
 
 template <class T, int K>
 struct Basis {
-  Source<T> x;  // (batch, in)
-  Source<T> v;  // (batch, in), or null for ones
-  T* breaks;    // (in, knots): cell c holds x if c breaks are <= x
-  T* cells;     // (in, CellTable)
-  T* silu;      // see silu_polynomials
+  Source<T> x;                 // (batch, in)
+  Source<T> v;                 // (batch, in), or null for ones
+  T* breaks;                   // (in, stride): cell c holds x if c breaks are <= x; NaN behind the last one
+  Coefficients<T, K>* powers;  // (in, K + 1, cells): samples of one input read few cache lines
+  Frame<T>* frames;            // (in, cells)
+  T* silu;                     // see silu_polynomials
   int64_t batch, in;
-  int knots, base, order;
+  int knots, stride, base, order;  // stride: a power of 2 > knots
   bool has_spline, has_base;
   bool bounded;  // whether a cell beyond the first or last knot is constant, so that x may be clamped
 
   __host__ __device__ int rows() const { return knots - K - 1; }
-  __device__ CellTable<T, K> table(int64_t i) const {
-    return {cells + i * CellTable<T, K>::kNumbers * (knots + 1), knots + 1};
-  }
+  __host__ __device__ int cells() const { return knots + 1; }
 };
 
 // Coefficients of Q_d and of d Q_(d-1), d = order > 0. silu = x s with s = sigmoid(x), so silu^(d) = x s^(d) + d
@@ -96,8 +81,8 @@ __device__ T base_function(const Basis<T, K>& f, T x) {
 // The polynomials of one cell, by the Cox-de Boor recursion on their coefficients in double precision;
 // its last `order` steps are differences, as the derivative of a B-spline is.
 template <class T, int K>
-__device__ void make_cell(const T* t, int cell, int knots, int order, int extrapolation, Cell<T, K>& result) {
-  const int rows = knots - K - 1;
+__device__ void make_cell(const T* t, int cell, int order, int extrapolation, const Basis<T, K>& f, int64_t i) {
+  const int knots = f.knots, rows = f.rows();
   auto knot = [&](int j) { return double(t[j < 0 ? 0 : j < knots ? j : knots - 1]); };
 
   int span = cell - 1;
@@ -105,9 +90,7 @@ __device__ void make_cell(const T* t, int cell, int knots, int order, int extrap
   if (left) span = K;
   if (right) span = rows - 1;
   const double width = knot(span + 1) - knot(span), scale = width > 0 ? reciprocal(width) : 1;
-  result.origin = T(knot(span) + width / 2);  // powers of u are best conditioned around the middle
-  result.scale = T(scale);
-  const double origin = result.origin;
+  const double origin = T(knot(span) + width / 2);  // powers of u are best conditioned around the middle
 
   double p[K + 1][K + 1] = {};  // [row - (span - K)][power of u]
   p[K][0] = span >= 0 && span < knots - 1 && order <= K;
@@ -134,12 +117,11 @@ __device__ void make_cell(const T* t, int cell, int knots, int order, int extrap
 
   const int taylor = (extrapolation == kLinear) - order;  // degree of what continues beyond the range
   const double end = knot(left ? K : rows), u = (end - origin) * scale;
-  if (left || right) result.origin = T(end);
+  f.frames[i * f.cells() + cell] = {T(left || right ? end : origin), T(scale)};
   const int lowest = span - K, first = lowest < 0 ? 0 : lowest < rows - K ? lowest : rows - K - 1;
+  Coefficients<T, K>* powers = f.powers + i * (K + 1) * f.cells() + cell;
 #pragma unroll
-  for (int n = 0; n <= K; ++n)
-#pragma unroll
-    for (int r = 0; r <= K; ++r) result.polynomial[n][r] = 0;
+  for (int n = 0; n <= K; ++n) powers[n * f.cells()] = {};
 #pragma unroll
   for (int q = 0; q <= K; ++q) {
     double* c = p[q];
@@ -153,7 +135,7 @@ __device__ void make_cell(const T* t, int cell, int knots, int order, int extrap
     const int r = lowest + q - first;
     if (r < 0 || r > K) continue;
 #pragma unroll
-    for (int n = 0; n <= K; ++n) result.polynomial[n][r] = T(c[n]);
+    for (int n = 0; n <= K; ++n) powers[n * f.cells()].row[r] = T(c[n]);
   }
 }
 
@@ -163,52 +145,63 @@ __global__ void __launch_bounds__(kWarp)
     table_kernel(const T* __restrict__ grid, const Basis<T, K> f, const int extrapolation, double* scratch) {
   const int64_t i = blockIdx.x;
   const T* t = grid + i * f.knots;
-  const CellTable<T, K> table = f.table(i);
   if (i == 0 && threadIdx.x == 0) silu_polynomials(f.order, scratch, f.silu);
-  for (int cell = threadIdx.x; cell <= f.knots; cell += kWarp) {
-    Cell<T, K> made;
-    make_cell(t, cell, f.knots, f.order, extrapolation, made);
-    table.set(cell, made);
-    // the grid range is closed: its end t[rows] lies in the last interior span
-    if (cell < f.knots) f.breaks[i * f.knots + cell] = cell == f.rows() ? next_up(t[cell]) : t[cell];
+  for (int cell = threadIdx.x; cell < f.cells(); cell += kWarp) make_cell(t, cell, f.order, extrapolation, f, i);
+  for (int j = threadIdx.x; j < f.stride; j += kWarp) {
+    const T knot = j < f.knots ? t[j] : T(NAN);
+    f.breaks[i * f.stride + j] = j == f.rows() ? next_up(knot) : knot;  // the last interior span is closed
   }
 }
 
-// The rows at x of input i, times v.
+// What the basis has for one input.
 template <class T, int K>
-__device__ Record<T, K> evaluate(const Basis<T, K>& f, T x, T v, int64_t i) {
-  Record<T, K> record = {};
-  if (f.has_spline) {
-    const T* breaks = f.breaks + i * f.knots;
-    int cell = 0;
-    for (int left = f.knots; left > 0;) {
-      const int half = left / 2;
-      const bool above = breaks[cell + half] <= x;
-      cell = above ? cell + half + 1 : cell;
-      left = above ? left - half - 1 : half;
+class Input {
+  const Basis<T, K>& f_;
+  const T* breaks_;
+  const Coefficients<T, K>* powers_;
+  const Frame<T>* frames_;
+  T low_, high_;  // nothing changes beyond them but what a linear continuation does
+
+ public:
+  __device__ Input(const Basis<T, K>& f, int64_t i)
+      : f_(f),
+        breaks_(f.breaks + i * f.stride),
+        powers_(f.powers + i * (K + 1) * f.cells()),
+        frames_(f.frames + i * f.cells()),
+        low_(f.has_spline && f.bounded ? breaks_[0] : T(-INFINITY)),
+        high_(f.has_spline && f.bounded ? breaks_[f.knots - 1] : T(INFINITY)) {}
+
+  // The rows at x, times v.
+  __device__ Record<T, K> evaluate(T x, T v) const {
+    Record<T, K> record = {};
+    if (f_.has_spline) {
+      unsigned cell = 0;
+      for (unsigned step = f_.stride / 2u; step > 0; step /= 2) cell += breaks_[cell + step - 1] <= x ? step : 0;
+      const Frame<T> frame = frames_[cell];
+      const T u = ((x < low_ ? low_ : x > high_ ? high_ : x) - frame.origin) * frame.scale;
+      const Coefficients<T, K>* power = powers_ + cell + K * f_.cells();
+      Coefficients<T, K> next = *power;
+#pragma unroll
+      for (int r = 0; r <= K; ++r) record.value[r] = next.row[r] + 0 * u;  // NaN in any degree
+#pragma unroll
+      for (int n = K - 1; n >= 0; --n) {
+        next = *(power -= f_.cells());
+#pragma unroll
+        for (int r = 0; r <= K; ++r) record.value[r] = record.value[r] * u + next.row[r];
+      }
+#pragma unroll
+      for (int r = 0; r <= K; ++r) record.value[r] *= v;
+      record.first = min(max(int(cell) - 1 - K, 0), f_.rows() - K - 1);
     }
-    T inside = x;
-    if (f.bounded) inside = x < breaks[0] ? breaks[0] : x > breaks[f.knots - 1] ? breaks[f.knots - 1] : x;
-    const CellTable<T, K> table = f.table(i);
-    const T u = (inside - table.origin(cell)) * table.scale(cell);
-#pragma unroll
-    for (int r = 0; r <= K; ++r) record.value[r] = table.polynomial(K, r, cell) + 0 * u;  // NaN in any degree
-#pragma unroll
-    for (int n = K - 1; n >= 0; --n)
-#pragma unroll
-      for (int r = 0; r <= K; ++r) record.value[r] = record.value[r] * u + table.polynomial(n, r, cell);
-#pragma unroll
-    for (int r = 0; r <= K; ++r) record.value[r] *= v;
-    record.first = min(max(cell - 1 - K, 0), f.rows() - K - 1);
+    if (f_.has_base) record.base = base_function(f_, x) * v;
+    return record;
   }
-  if (f.has_base) record.base = base_function(f, x) * v;
-  return record;
-}
+};
 
 template <class T, int K>
 __device__ Record<T, K> evaluate(const Basis<T, K>& f, int64_t b, int64_t i) {
   if (b >= f.batch || i >= f.in) return {};
-  return evaluate(f, f.x[b * f.in + i], f.v.data ? f.v[b * f.in + i] : T(1), i);
+  return Input<T, K>(f, i).evaluate(f.x[b * f.in + i], f.v.data ? f.v[b * f.in + i] : T(1));
 }
 
 }  // namespace kan_cuda

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <algorithm>
-#include <type_traits>
 
 #include "edges.cuh"
 #include "rows.cuh"
@@ -44,17 +43,34 @@ class Pass {
   }
 };
 
+inline int processors(int device) {
+  int count = 1;
+  cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device);
+  return count;
+}
+
 // Shares of a sum of `steps` steps: few enough to keep each busy, enough of them for `blocks` blocks each to fill the
 // device.
 struct Split {
   int64_t per_part, parts;
 
   Split(int64_t steps, int64_t blocks, int device) {
-    int processors = 1;
-    cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
-    const int64_t wanted = ceil_div<int64_t>(2 * processors, std::max<int64_t>(blocks, 1));
+    const int64_t wanted = ceil_div<int64_t>(2 * processors(device), std::max<int64_t>(blocks, 1));
     per_part = std::max<int64_t>(1, ceil_div(steps, std::clamp<int64_t>(wanted, 1, 1024)));
     parts = std::max<int64_t>(1, ceil_div(steps, per_part));
+  }
+};
+
+// The samples of a block of rows.cuh: all it takes to begin is worth some hundred of them, if other blocks still fill
+// the device.
+struct RowShare {
+  int64_t samples, blocks;
+
+  RowShare(int64_t batch, int64_t count, int device) {
+    const int64_t tiles = ceil_div<int64_t>(batch, kRowSamples), columns = ceil_div<int64_t>(count, kRowInputs);
+    const int64_t fit = tiles * columns / (16 * processors(device));
+    samples = kRowSamples * std::clamp<int64_t>(fit, 1, 8);
+    blocks = columns * ceil_div(batch, samples);
   }
 };
 
@@ -73,20 +89,32 @@ class Layer {
   Source<T> in(const void* data) const { return {data, p_.dtype}; }
   Target<T> out(void* data) const { return {data, p_.dtype}; }
 
-  int64_t row_blocks(int64_t inputs) const {
-    return ceil_div<int64_t>(inputs, kRowInputs) * ceil_div<int64_t>(p_.batch, kRowSamples);
+  // call(dtype of the tensors, as a constant)
+  template <class Call>
+  void with_dtype(Call call) const {
+    if constexpr (sizeof(T) == 8)
+      call(std::integral_constant<int32_t, kFloat64>());
+    else if (p_.dtype == kFloat16)
+      call(std::integral_constant<int32_t, kFloat16>());
+    else if (p_.dtype == kBFloat16)
+      call(std::integral_constant<int32_t, kBFloat16>());
+    else
+      call(std::integral_constant<int32_t, kFloat32>());
   }
 
   Basis<T, K> basis(const void* v, int order) {
     Pass& memory = p_.table ? given_ : pass_;
-    const int knots = int(p_.knots);
-    T* breaks = memory.take<T>(p_.in * knots);
-    T* cells = memory.take<T>(p_.in * CellTable<T, K>::kNumbers * (knots + 1));
+    const int knots = int(p_.knots), cells = knots + 1;
+    int stride = 1;
+    while (stride < cells) stride *= 2;
+    T* breaks = memory.take<T>(p_.in * stride);
+    auto* powers = memory.take<Coefficients<T, K>>(p_.in * (K + 1) * cells);
+    auto* frames = memory.take<Frame<T>>(p_.in * cells);
     T* silu = memory.take<T>(2 * order);
     double* scratch = memory.take<double>(2 * (order + 1));
     const bool bounded = p_.extrapolation != kLinear || order > 0;
-    const Basis<T, K> f{in(p_.x), in(v),   breaks, cells, silu, p_.batch, p_.in,
-                        knots,    p_.base, order,  true,  true, bounded};
+    const Basis<T, K> f{in(p_.x), in(v),  breaks,  powers, frames, silu, p_.batch, p_.in,
+                        knots,    stride, p_.base, order,  true,   true, bounded};
     if (!p_.table)
       pass_.launch(table_kernel<T, K>, p_.in, 1, 1, kWarp, 0, static_cast<const T*>(p_.grid), f, p_.extrapolation,
                    scratch);
@@ -182,15 +210,24 @@ class Layer {
     Basis<T, K> f = basis(p_.v, p_.order);
     f.has_spline = p_.gs;
     f.has_base = p_.ge;
-    pass_.launch(rows_kernel<T, K>, row_blocks(p_.count), 1, 1, kRowThreads, RecordTile<T, K>::kBytes, f, p_.first,
-                 p_.count, out(p_.gs), out(p_.low), out(p_.ge));
+    const RowShare share(p_.batch, p_.count, p_.device);
+    const RowTile<T> tile(p_.count, rows_);
+    with_dtype([&](auto dtype) {
+      pass_.launch(rows_kernel<T, K, decltype(dtype)::value>, share.blocks, 1, 1, kRowThreads, tile.bytes(), f,
+                   p_.first, p_.count, share.samples, tile, p_.gs, p_.low, p_.ge);
+    });
   }
 
   void contract() {
-    const int32_t dtype = std::is_same_v<T, double> ? kFloat64 : kFloat32;
-    pass_.launch(contract_kernel<T, K>, row_blocks(p_.in), 1, 1, kRowThreads, RecordTile<T, K>::kBytes,
-                 weighted_basis(nullptr, p_.order), Source<T>{p_.spline_weight, dtype},
-                 Source<T>{p_.base_weight, dtype}, out(p_.gx));
+    const Basis<T, K> f = weighted_basis(nullptr, p_.order);
+    const RowShare share(p_.batch, p_.in, p_.device);
+    const size_t shared =
+        2 * shared_bytes<T>(kRowPairs) + shared_bytes<T>((K + 1) * kRowPairs) + shared_bytes<int>(kRowPairs);
+    with_dtype([&](auto dtype) {
+      pass_.launch(contract_kernel<T, K, decltype(dtype)::value>, share.blocks, 1, 1, kRowThreads, shared, f,
+                   share.samples, static_cast<const T*>(p_.spline_weight), static_cast<const T*>(p_.base_weight),
+                   p_.gx);
+    });
   }
 
   void run(Operation operation) {

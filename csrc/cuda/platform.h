@@ -111,11 +111,11 @@ template <>
 __device__ inline void Target<float>::put(int64_t index, const float (&values)[kPack], int count) const {
   if (count == 1) return put(index, values[0]);
   if (dtype == kFloat32) {
-    static_cast<float4*>(data)[index / kPack] = {values[0], values[1], values[2], values[3]};
+    static_cast<float4*>(data)[uint64_t(index) / kPack] = {values[0], values[1], values[2], values[3]};
   } else {
     uint32_t pairs[2];
     for (int n = 0; n < 2; ++n) pairs[n] = half_bits(dtype, values[2 * n]) | half_bits(dtype, values[2 * n + 1]) << 16;
-    static_cast<uint2*>(data)[index / kPack] = {pairs[0], pairs[1]};
+    static_cast<uint2*>(data)[uint64_t(index) / kPack] = {pairs[0], pairs[1]};
   }
 }
 

@@ -1,124 +1,202 @@
 // Kernels that write the rows of a layer out, or multiply them with given factors: what matrix products leave to do.
+//
+// A block has 8 inputs and works on 32 samples at a time, a thread on one pair of them. The lanes of a warp are samples
+// of one input, which share a table, but tensors are read and written with the lanes along the inputs, as they lie in
+// memory. Between the two, numbers wait in shared memory: one of each pair, or its rows.
 #pragma once
 
 #include "tiles.cuh"
 
 namespace kan_cuda {
 
-// A block works on a tile of samples and inputs. It evaluates with the lanes along the samples of one input, which
-// share a table, and reads and writes with the lanes along the inputs, as the tensors lie in memory.
 constexpr int kRowSamples = kWarp;
-constexpr int kRowInputs = 16;
-constexpr int kRowThreads = 256;
-constexpr int kRowPitch = kRowSamples + 1;  // odd, so that neither direction has bank conflicts
-constexpr int kRowTile = kRowInputs * kRowPitch;
+constexpr int kRowInputs = 8;
+constexpr int kRowThreads = kRowSamples * kRowInputs;
+constexpr int kRowPairs = kRowInputs * (kRowSamples + 1);  // odd pitch: neither direction has bank conflicts
+constexpr size_t kRowShared = 27 * 1024;                   // so much, for many blocks to fit into a multiprocessor
 
-// The records of a tile, [input][sample], each number in an array of its own.
+// Blocks that a multiprocessor should have the registers for: they wait often, for memory and for each other. More
+// would spill on some architecture.
+constexpr int blocks(int of_float, int of_double, size_t size, int degree) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 750  // 1024 threads
+  of_float = 4;
+#endif
+  return (size > 4 ? of_double : of_float) - (degree > 3 ? 2 : 0);
+}
 template <class T, int K>
-class RecordTile {
-  T* values_;  // [row - first]
-  T* base_;
-  int* first_;
+constexpr int kRowBlocks = blocks(5, 4, sizeof(T), K);
+template <class T, int K>
+constexpr int kContractBlocks = blocks(6, 3, sizeof(T), K);
 
- public:
-  static constexpr size_t kBytes =
-      shared_bytes<T>((K + 1) * kRowTile) + 3 * shared_bytes<T>(kRowTile) + shared_bytes<int>(kRowTile);
+// Neighbouring numbers that are read and written at once.
+template <class T>
+struct alignas(16) Pack {
+  T value[kPack];
+};
 
-  // Inputs are those from `input` on, of which the first `count` exist; samples those from b0 on.
-  __device__ RecordTile(const Basis<T, K>& f, int64_t input, int64_t count, int64_t b0) {
-    SharedMemory shared;
-    values_ = shared.take<T>((K + 1) * kRowTile);
-    base_ = shared.take<T>(kRowTile);
-    first_ = shared.take<int>(kRowTile);
-    T* x = shared.take<T>(kRowTile);
-    T* v = shared.take<T>(kRowTile);
-    for (int e = threadIdx.x; e < kRowInputs * kRowSamples; e += blockDim.x) {
-      const int i = e % kRowInputs, s = e / kRowInputs;
-      const bool exists = b0 + s < f.batch && i < count;
-      const int64_t source = (b0 + s) * f.in + input + i;
-      x[i * kRowPitch + s] = exists ? f.x[source] : T(0);
-      v[i * kRowPitch + s] = exists && f.v.data ? f.v[source] : T(1);
-    }
-    __syncthreads();
-    for (int e = threadIdx.x; e < kRowInputs * kRowSamples; e += blockDim.x) {
-      const int i = e / kRowSamples, at = i * kRowPitch + e % kRowSamples;
-      if (i >= count) continue;
-      const Record<T, K> record = evaluate(f, x[at], v[at], input + i);
-#pragma unroll
-      for (int r = 0; r <= K; ++r) values_[r * kRowTile + at] = record.value[r];
-      base_[at] = record.base;
-      first_[at] = record.first;
-    }
-    __syncthreads();
+// The rows of a block in shared memory, those of a sample side by side as in the tensor (batch, inputs, rows).
+template <class T>
+struct RowTile {
+  int rows, pitch;
+  bool fits;   // else zeros are written to the tensor first, then what is not 0
+  bool packs;  // samples begin and end at multiples of kPack
+
+  RowTile(int64_t inputs, int rows) : rows(rows), packs(inputs * rows % kPack == 0) {
+    pitch = ceil_div(kRowInputs * rows, kPack) * kPack + kPack;
+    fits = kPairs + shared_bytes<T>(kRowSamples * pitch) <= kRowShared;
   }
+  __host__ __device__ int size() const { return fits ? kRowSamples * pitch : 0; }
+  size_t bytes() const { return kPairs + shared_bytes<T>(size()); }
 
-  __device__ int first(int input, int sample) const { return first_[input * kRowPitch + sample]; }
-  __device__ T base(int input, int sample) const { return base_[input * kRowPitch + sample]; }
-  __device__ T value(int input, int sample, int r) const { return values_[r * kRowTile + input * kRowPitch + sample]; }
-  __device__ T row(int input, int sample, int row) const {
-    const unsigned r = row - first(input, sample);
-    return r <= K ? value(input, sample, int(r)) : T(0);
+  static constexpr size_t kPairs = 2 * shared_bytes<T>(kRowPairs);  // x and v beside it
+};
+
+// A block's share of the samples and of the `count` inputs that are worked on, and its thread's place in it.
+struct RowBlock {
+  int64_t begin, end, i0;
+  int inputs;
+  const int i = threadIdx.x / kRowSamples, s = threadIdx.x % kRowSamples;        // the pair that it evaluates
+  const int lane = threadIdx.x % kRowInputs, sample = threadIdx.x / kRowInputs;  // the pair that it reads or writes
+  const int evaluated = i * (kRowSamples + 1) + s, moved = lane * (kRowSamples + 1) + sample;  // in shared memory
+
+  __device__ RowBlock(int64_t batch, int64_t count, int64_t samples) {
+    const unsigned tiles = ceil_div<int64_t>(count, kRowInputs);
+    begin = int64_t(blockIdx.x / tiles) * samples;
+    end = min(begin + samples, batch);
+    i0 = int64_t(blockIdx.x % tiles) * kRowInputs;
+    inputs = int(min(count - i0, int64_t(kRowInputs)));
+  }
+  // Where the moved pair of the first samples is in a tensor of `in` inputs, of which the first `before` have no block.
+  __device__ int64_t index(int64_t in, int64_t before = 0) const { return (begin + sample) * in + before + i0 + lane; }
+};
+
+// The tensor of rows, and the one of what rounding takes from them.
+template <class T>
+struct RowTarget {
+  Target<T> high, low;
+
+  __device__ void put(int64_t index, Pack<T> numbers, int count) const {
+    high.put(index, numbers.value, count);
+    if (!low.data) return;
+#pragma unroll
+    for (int n = 0; n < kPack; ++n) numbers.value[n] -= high.rounded(numbers.value[n]);
+    low.put(index, numbers.value, count);
   }
 };
 
-// splines (batch, count, rows), what rounding takes from them, and base (batch, count); each may be null.
-template <class T, int K>
-__global__ void __launch_bounds__(kRowThreads)
-    rows_kernel(const Basis<T, K> f, const int64_t input, const int64_t count, const Target<T> splines,
-                const Target<T> low, const Target<T> base) {
-  const unsigned tiles = ceil_div<int64_t>(count, kRowInputs);
-  const int64_t b0 = int64_t(blockIdx.x / tiles) * kRowSamples, i0 = int64_t(blockIdx.x % tiles) * kRowInputs;
-  const RecordTile<T, K> tile(f, input + i0, count - i0, b0);
-  const int inputs = int(min(count - i0, int64_t(kRowInputs))), samples = int(min(f.batch - b0, int64_t(kRowSamples)));
-  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp, warps = blockDim.x / kWarp, rows = f.rows();
-  const int64_t pitch = count * rows, begin = b0 * pitch + i0 * rows;
+template <class T>
+__device__ void clear_rows(const RowTile<T>& rows, T* tile) {
+#pragma unroll 1
+  for (int e = threadIdx.x * kPack; e < rows.size(); e += kRowThreads * kPack)
+    *reinterpret_cast<Pack<T>*>(tile + e) = {};
+}
 
-  // a lane writes neighbouring numbers of a sample at once, where these are aligned
-  static_assert(kRowInputs % kPack == 0, "a tile begins where samples do, modulo kPack");
-  const int width = inputs * rows, pack = pitch % kPack == 0 ? kPack : 1;
-  for (int e = lane * pack; splines.data && e < width; e += kWarp * pack) {
-    for (int s = warp; s < samples; s += warps) {
-      const int64_t at = begin + s * pitch + e;
-      T kept[kPack] = {};
-      int i = e / rows, row = e - i * rows;
-#pragma unroll
-      for (int n = 0; n < kPack; ++n) {
-        if (n >= pack) break;
-        kept[n] = tile.row(i, s, row);
-        if (++row == rows) row = 0, ++i;
-      }
-      splines.put(at, kept, pack);
-      if (low.data) {
-#pragma unroll
-        for (int n = 0; n < kPack; ++n) kept[n] -= splines.rounded(kept[n]);
-        low.put(at, kept, pack);
-      }
-    }
-  }
-  for (int e = threadIdx.x; base.data && e < samples * inputs; e += blockDim.x) {
-    const int i = e % inputs, s = e / inputs;
-    base.put((b0 + s) * count + i0 + i, tile.base(i, s));
+// Writes the rows that the tile holds, or zeros if it is too small; those of the thread's sample begin at `index`.
+template <class T>
+__device__ void store_rows(const RowBlock& block, const RowTile<T>& rows, const T* tile, int64_t index,
+                           const RowTarget<T>& target) {
+  const int step = rows.packs ? kPack : 1, numbers = block.inputs * rows.rows;
+#pragma unroll 1
+  for (int e = block.lane * step; e < numbers; e += kRowInputs * step) {
+    const T* from = tile + block.sample * rows.pitch + e;
+    Pack<T> kept = {};
+    if (rows.fits && rows.packs)
+      kept = *reinterpret_cast<const Pack<T>*>(from);
+    else if (rows.fits)
+      kept.value[0] = *from;
+    target.put(index + e, kept, step);
   }
 }
 
-// gx[b,i] = sum_r B_ir(x[b,i]) splines[b,i,r] + base(x[b,i]) base[b,i]
-template <class T, int K>
-__global__ void __launch_bounds__(kRowThreads)
-    contract_kernel(const Basis<T, K> f, const Source<T> splines, const Source<T> base, const Target<T> gx) {
-  const unsigned tiles = ceil_div<int64_t>(f.in, kRowInputs);
-  const int64_t b0 = int64_t(blockIdx.x / tiles) * kRowSamples, i0 = int64_t(blockIdx.x % tiles) * kRowInputs;
-  const RecordTile<T, K> tile(f, i0, f.in - i0, b0);
-  for (int e = threadIdx.x; e < kRowInputs * kRowSamples; e += blockDim.x) {
-    const int i = e % kRowInputs, s = e / kRowInputs;
-    if (b0 + s >= f.batch || i0 + i >= f.in) continue;
-    const int64_t at = (b0 + s) * f.in + i0 + i;
-    T sum = base.data ? tile.base(i, s) * base[at] : T(0);
-    if (splines.data) {
-      const int64_t factors = at * f.rows() + tile.first(i, s);
-#pragma unroll
-      for (int r = 0; r <= K; ++r) sum += tile.value(i, s, r) * splines[factors + r];
+// splines (batch, count, rows), what rounding takes from them, and base (batch, count); each may be null. D: the dtype
+// of all tensors.
+template <class T, int K, int32_t D>
+__global__ void __launch_bounds__(kRowThreads, kRowBlocks<T, K>)
+    rows_kernel(const Basis<T, K> f, const int64_t input, const int64_t count, const int64_t samples,
+                const RowTile<T> rows, void* splines, void* low, void* base) {
+  const RowBlock block(f.batch, count, samples);
+  const Input<T, K> own(f, input + min(block.i0 + block.i, count - 1));
+  const Source<T> xs{f.x.data, D}, vs{f.v.data, D};
+  const RowTarget<T> target{{splines, D}, {low, D}};
+  SharedMemory shared;
+  T* x = shared.take<T>(kRowPairs);
+  T* v = shared.take<T>(kRowPairs);
+  T* tile = shared.take<T>(rows.size());
+  int64_t source = block.index(f.in, input), pair = block.index(count);
+#pragma unroll 1
+  for (int64_t b0 = block.begin; b0 < block.end; b0 += kRowSamples) {
+    const int exist = int(min(block.end - b0, int64_t(kRowSamples)));
+    const bool moves = block.lane < block.inputs && block.sample < exist;
+    const bool evaluates = block.i < block.inputs && block.s < exist;
+    if (moves) {
+      x[block.moved] = xs[source];
+      v[block.moved] = vs.data ? vs[source] : T(1);
     }
-    gx.put(at, sum);
+    if (splines) clear_rows(rows, tile);
+    __syncthreads();
+    Record<T, K> record = {};
+    if (evaluates) {
+      record = own.evaluate(x[block.evaluated], v[block.evaluated]);
+      x[block.evaluated] = record.base;
+      if (rows.fits && splines) {
+        T* place = tile + block.s * rows.pitch + block.i * rows.rows + record.first;
+#pragma unroll
+        for (int r = 0; r <= K; ++r) place[r] = record.value[r];
+      }
+    }
+    __syncthreads();
+    if (splines && block.sample < exist) store_rows(block, rows, tile, (pair - block.lane) * rows.rows, target);
+    if (base && moves) Target<T>{base, D}.put(pair, x[block.moved]);
+    __syncthreads();
+    if (splines && !rows.fits && evaluates) {
+      const int64_t index = ((b0 + block.s) * count + block.i0 + block.i) * rows.rows + record.first;
+#pragma unroll
+      for (int r = 0; r <= K; ++r) target.put(index + r, {{record.value[r]}}, 1);
+    }
+    source += kRowSamples * f.in;
+    pair += kRowSamples * count;
+  }
+}
+
+// gx[b,i] = sum_r B_ir(x[b,i]) splines[b,i,r] + base(x[b,i]) base[b,i]. D: the dtype of x and gx.
+template <class T, int K, int32_t D>
+__global__ void __launch_bounds__(kRowThreads, kContractBlocks<T, K>)
+    contract_kernel(const Basis<T, K> f, const int64_t samples, const T* __restrict__ splines,
+                    const T* __restrict__ base, void* gx) {
+  const RowBlock block(f.batch, f.in, samples);
+  const Input<T, K> own(f, min(block.i0 + block.i, f.in - 1));
+  const Source<T> xs{f.x.data, D};
+  const Target<T> results{gx, D};
+  SharedMemory shared;
+  T* x = shared.take<T>(kRowPairs);
+  T* values = shared.take<T>((K + 1) * kRowPairs);  // [row - first][pair]
+  T* bases = shared.take<T>(kRowPairs);
+  int* firsts = shared.take<int>(kRowPairs);
+  int64_t index = block.index(f.in);
+#pragma unroll 1
+  for (int64_t b0 = block.begin; b0 < block.end; b0 += kRowSamples) {
+    const int exist = int(min(block.end - b0, int64_t(kRowSamples)));
+    const bool moves = block.lane < block.inputs && block.sample < exist;
+    if (moves) x[block.moved] = xs[index];
+    __syncthreads();
+    if (block.i < block.inputs && block.s < exist) {
+      const Record<T, K> record = own.evaluate(x[block.evaluated], T(1));
+#pragma unroll
+      for (int r = 0; r <= K; ++r) values[r * kRowPairs + block.evaluated] = record.value[r];
+      bases[block.evaluated] = record.base;
+      firsts[block.evaluated] = record.first;
+    }
+    __syncthreads();
+    if (moves) {
+      T sum = base ? bases[block.moved] * base[index] : T(0);
+      if (splines) {
+        const T* factors = splines + index * f.rows() + firsts[block.moved];
+#pragma unroll
+        for (int r = 0; r <= K; ++r) sum += values[r * kRowPairs + block.moved] * factors[r];
+      }
+      results.put(index, sum);
+    }
+    index += kRowSamples * f.in;
   }
 }
 
