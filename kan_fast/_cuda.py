@@ -186,7 +186,7 @@ def backward(
     g = g.contiguous()
     gx = grad_input(x, g, spline_weight, base_weight, grid, order + 1, spec) if needs[0] else x.new_empty(0)
     gs, gb = grad_coef(x, v, g, grid, order, spec, (needs[1], needs[2]))
-    gbias = g.sum(0, dtype=grid.dtype).to(x.dtype) if needs[3] else x.new_empty(0)
+    gbias = g.sum(0) if needs[3] else x.new_empty(0)
     return gx, gs, gb, gbias
 
 
