@@ -90,10 +90,16 @@ def cuda_architectures(nvcc: str) -> list[str]:
     return found or sys.exit(f"kan_fast: {nvcc} knows none of the architectures {' '.join(wanted)}: {' '.join(known)}")
 
 
-def architecture_flag(architectures: list[str]) -> str:
-    """One pass over the source, for the lowest architecture, serves all; newer GPUs than these start from its PTX."""
-    lowest = f"compute_{architectures[0]}"
-    return f"-gencode=arch={lowest},code=[{','.join(f'sm_{arch}' for arch in architectures)},{lowest}]"
+def architecture_flags(architectures: list[str]) -> list[str]:
+    """One pass over the source, for the lowest architecture, serves all but sm_75, which holds fewer threads.
+
+    Newer GPUs than these start from the PTX of the last pass.
+    """
+    groups = [[arch for arch in architectures if (arch == "75") == old] for old in (True, False)]
+    passes = [[f"sm_{arch}" for arch in group] for group in groups if group]
+    lowest = [codes[0].replace("sm", "compute") for codes in passes]
+    passes[-1].append(lowest[-1])
+    return [f"-gencode=arch={arch},code=[{','.join(codes)}]" for arch, codes in zip(lowest, passes, strict=True)]
 
 
 def instruction_set(source: Path) -> str:
@@ -120,7 +126,7 @@ def ninja_file(build_dir: Path, targets: dict[str, Path]) -> str:
         cxx=quote(find_compiler()),
         link_flags=quote(link_flags),
         nvcc=quote([nvcc]),
-        nvcc_flags=quote([*NVCC_FLAGS, architecture_flag(architectures)] if nvcc else []),
+        nvcc_flags=quote([*NVCC_FLAGS, *architecture_flags(architectures)] if nvcc else []),
         nvlink_flags=quote(NVCC_LINK_FLAGS),
         architectures=" ".join(f"sm_{arch}" for arch in architectures),
     )

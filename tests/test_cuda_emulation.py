@@ -121,6 +121,23 @@ def test_rows_that_pass_in_windows(dtype: torch.dtype, degree: int) -> None:
 
 
 @dtypes
+@pytest.mark.parametrize("grid_size", [5, 30], ids=["tile", "no tile"])
+def test_blocks_that_take_many_samples(dtype: torch.dtype, grid_size: int, library: ctypes.CDLL) -> None:
+    """As where there are more tiles than fill the device; rows of 30 spans exceed the shared memory of a block."""
+    library.kan_emulation_configure(0, 1)
+    p = make_problem(530, 35, 3, grid_size, dtype=dtype, adaptive=True)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        set_form("products", monkeypatch)
+        contract.check("cuda", p, orders=(0,) if dtype == torch.float16 else (0, 1), edges=False)  # it overflows
+
+
+def test_one_span_of_degree_5_in_the_local_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its 6 rows and a base row just fit into shared memory beside 8 inputs."""
+    set_form("local", monkeypatch)
+    contract.check("cuda", make_problem(37, 9, 5, 1, 5, dtype=torch.float64), edges=False)
+
+
+@dtypes
 def test_rows_that_are_written_several_at_a_time(dtype: torch.dtype) -> None:
     """Four numbers of a sample, which belong to two inputs where there are 7 rows; the last tile has 4 inputs."""
     check(33, 20, 3, 4, dtype=dtype, adaptive=True, orders=(1,))

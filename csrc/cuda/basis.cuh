@@ -9,12 +9,15 @@
 
 namespace kan_cuda {
 
-// What all rows have for one power of u, of a size that is read at once.
+// What all rows have for one power of u; padded, so that 16 bytes are read at a time.
 template <class T, int K>
-struct alignas(sizeof(T) * (K < 1                    ? 1
-                            : K < 2 || sizeof(T) > 4 ? 2
-                                                     : 4)) Coefficients {
-  T row[K < 1 ? 1 : K < 2 ? 2 : K < 4 ? 4 : K < 6 && sizeof(T) > 4 ? 6 : 8];
+constexpr int kPadded = K < 2           ? K + 1
+                        : K < 4         ? 4
+                        : sizeof(T) > 4 ? 6
+                                        : 8;
+template <class T, int K>
+struct alignas(kPadded<T, K> * sizeof(T) < 16 ? kPadded<T, K> * sizeof(T) : 16) Coefficients {
+  T row[kPadded<T, K>];
 };
 
 template <class T>
@@ -78,8 +81,8 @@ __device__ T base_function(const Basis<T, K>& f, T x) {
   return f.order == 1 ? value + s : value;
 }
 
-// The polynomials of one cell, by the Cox-de Boor recursion on their coefficients in double precision;
-// its last `order` steps are differences, as the derivative of a B-spline is.
+// Writes the polynomials of one cell where zeros are, by the Cox-de Boor recursion on their coefficients in double
+// precision; its last `order` steps are differences, as the derivative of a B-spline is.
 template <class T, int K>
 __device__ void make_cell(const T* t, int cell, int order, int extrapolation, const Basis<T, K>& f, int64_t i) {
   const int knots = f.knots, rows = f.rows();
@@ -121,8 +124,6 @@ __device__ void make_cell(const T* t, int cell, int order, int extrapolation, co
   const int lowest = span - K, first = lowest < 0 ? 0 : lowest < rows - K ? lowest : rows - K - 1;
   Coefficients<T, K>* powers = f.powers + i * (K + 1) * f.cells() + cell;
 #pragma unroll
-  for (int n = 0; n <= K; ++n) powers[n * f.cells()] = {};
-#pragma unroll
   for (int q = 0; q <= K; ++q) {
     double* c = p[q];
     if (left || right) {  // the Taylor polynomial at the end of the range
@@ -134,8 +135,9 @@ __device__ void make_cell(const T* t, int cell, int order, int extrapolation, co
     }
     const int r = lowest + q - first;
     if (r < 0 || r > K) continue;
+    Coefficients<T, K>* power = powers;
 #pragma unroll
-    for (int n = 0; n <= K; ++n) powers[n * f.cells()].row[r] = T(c[n]);
+    for (int n = 0; n <= K; ++n, power += f.cells()) power->row[r] = T(c[n]);
   }
 }
 
@@ -146,6 +148,9 @@ __global__ void __launch_bounds__(kWarp)
   const int64_t i = blockIdx.x;
   const T* t = grid + i * f.knots;
   if (i == 0 && threadIdx.x == 0) silu_polynomials(f.order, scratch, f.silu);
+  const int numbers = (K + 1) * f.cells();
+  for (int e = threadIdx.x; e < numbers; e += kWarp) f.powers[i * numbers + e] = {};
+  __syncthreads();
   for (int cell = threadIdx.x; cell < f.cells(); cell += kWarp) make_cell(t, cell, f.order, extrapolation, f, i);
   for (int j = threadIdx.x; j < f.stride; j += kWarp) {
     const T knot = j < f.knots ? t[j] : T(NAN);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 
 #include "edges.cuh"
 #include "rows.cuh"
@@ -87,7 +88,6 @@ class Layer {
   const double mean_ = p_.batch > 0 ? 1.0 / double(p_.batch) : 0.0;
 
   Source<T> in(const void* data) const { return {data, p_.dtype}; }
-  Target<T> out(void* data) const { return {data, p_.dtype}; }
 
   // call(dtype of the tensors, as a constant)
   template <class Call>
@@ -140,7 +140,7 @@ class Layer {
 
   // Windows of records for tiles of `inputs` inputs, beside `taken` bytes of shared memory.
   Windows record_windows(int inputs, size_t taken) const {
-    const int fit = int((kSharedBytes - taken) / (inputs * kStride<T> * sizeof(T))) - 2;
+    const int fit = int((kSharedBytes - taken) / (inputs * kStride<T> * sizeof(T))) - 1;  // and the base row
     if (rows_ <= fit) return {rows_ - K, 1};
     return {fit - K, ceil_div(rows_ - K, fit - K)};
   }
@@ -211,7 +211,7 @@ class Layer {
     f.has_spline = p_.gs;
     f.has_base = p_.ge;
     const RowShare share(p_.batch, p_.count, p_.device);
-    const RowTile<T> tile(p_.count, rows_);
+    const RowTile<T> tile(p_.count, p_.gs ? rows_ : 0);
     with_dtype([&](auto dtype) {
       pass_.launch(rows_kernel<T, K, decltype(dtype)::value>, share.blocks, 1, 1, kRowThreads, tile.bytes(), f,
                    p_.first, p_.count, share.samples, tile, p_.gs, p_.low, p_.ge);
@@ -222,7 +222,7 @@ class Layer {
     const Basis<T, K> f = weighted_basis(nullptr, p_.order);
     const RowShare share(p_.batch, p_.in, p_.device);
     const size_t shared =
-        2 * shared_bytes<T>(kRowPairs) + shared_bytes<T>((K + 1) * kRowPairs) + shared_bytes<int>(kRowPairs);
+        2 * shared_bytes<T>(kRowPairs<T>) + shared_bytes<T>((K + 1) * kRowPairs<T>) + shared_bytes<int>(kRowPairs<T>);
     with_dtype([&](auto dtype) {
       pass_.launch(contract_kernel<T, K, decltype(dtype)::value>, share.blocks, 1, 1, kRowThreads, shared, f,
                    share.samples, static_cast<const T*>(p_.spline_weight), static_cast<const T*>(p_.base_weight),

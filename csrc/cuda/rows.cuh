@@ -12,21 +12,24 @@ namespace kan_cuda {
 constexpr int kRowSamples = kWarp;
 constexpr int kRowInputs = 8;
 constexpr int kRowThreads = kRowSamples * kRowInputs;
-constexpr int kRowPairs = kRowInputs * (kRowSamples + 1);  // odd pitch: neither direction has bank conflicts
-constexpr size_t kRowShared = 27 * 1024;                   // so much, for many blocks to fit into a multiprocessor
+template <class T>
+constexpr int kRowPitch = kRowSamples + 16 / sizeof(T);  // neither direction has bank conflicts
+template <class T>
+constexpr int kRowPairs = kRowInputs * kRowPitch<T>;
+constexpr size_t kRowShared = 27 * 1024;  // so much, for many blocks to fit into a multiprocessor
 
 // Blocks that a multiprocessor should have the registers for: they wait often, for memory and for each other. More
 // would spill on some architecture.
-constexpr int blocks(int of_float, int of_double, size_t size, int degree) {
+constexpr int resident_blocks(int of_float, int of_double, size_t size, int degree) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 750  // 1024 threads
   of_float = 4;
 #endif
   return (size > 4 ? of_double : of_float) - (degree > 3 ? 2 : 0);
 }
 template <class T, int K>
-constexpr int kRowBlocks = blocks(5, 4, sizeof(T), K);
+constexpr int kRowBlocks = resident_blocks(5, 3, sizeof(T), K);
 template <class T, int K>
-constexpr int kContractBlocks = blocks(6, 3, sizeof(T), K);
+constexpr int kContractBlocks = resident_blocks(6, 3, sizeof(T), K);
 
 // Neighbouring numbers that are read and written at once.
 template <class T>
@@ -41,23 +44,23 @@ struct RowTile {
   bool fits;   // else zeros are written to the tensor first, then what is not 0
   bool packs;  // samples begin and end at multiples of kPack
 
-  RowTile(int64_t inputs, int rows) : rows(rows), packs(inputs * rows % kPack == 0) {
-    pitch = ceil_div(kRowInputs * rows, kPack) * kPack + kPack;
-    fits = kPairs + shared_bytes<T>(kRowSamples * pitch) <= kRowShared;
+  RowTile(int64_t inputs, int rows) : rows(rows), pitch(kRowInputs * rows + kPack), packs(inputs * rows % kPack == 0) {
+    fits = kBeside + shared_bytes<T>(kRowSamples * pitch) <= kRowShared;
   }
   __host__ __device__ int size() const { return fits ? kRowSamples * pitch : 0; }
-  size_t bytes() const { return kPairs + shared_bytes<T>(size()); }
+  size_t bytes() const { return kBeside + shared_bytes<T>(size()); }
 
-  static constexpr size_t kPairs = 2 * shared_bytes<T>(kRowPairs);  // x and v beside it
+  static constexpr size_t kBeside = 2 * shared_bytes<T>(kRowPairs<T>);  // x and v
 };
 
 // A block's share of the samples and of the `count` inputs that are worked on, and its thread's place in it.
+template <class T>
 struct RowBlock {
   int64_t begin, end, i0;
   int inputs;
-  const int i = threadIdx.x / kRowSamples, s = threadIdx.x % kRowSamples;        // the pair that it evaluates
-  const int lane = threadIdx.x % kRowInputs, sample = threadIdx.x / kRowInputs;  // the pair that it reads or writes
-  const int evaluated = i * (kRowSamples + 1) + s, moved = lane * (kRowSamples + 1) + sample;  // in shared memory
+  const int i = threadIdx.x / kRowSamples, s = threadIdx.x % kRowSamples;            // the pair that it evaluates
+  const int lane = threadIdx.x % kRowInputs, sample = threadIdx.x / kRowInputs;      // the pair that it reads or writes
+  const int evaluated = i * kRowPitch<T> + s, moved = lane * kRowPitch<T> + sample;  // in shared memory
 
   __device__ RowBlock(int64_t batch, int64_t count, int64_t samples) {
     const unsigned tiles = ceil_div<int64_t>(count, kRowInputs);
@@ -93,7 +96,7 @@ __device__ void clear_rows(const RowTile<T>& rows, T* tile) {
 
 // Writes the rows that the tile holds, or zeros if it is too small; those of the thread's sample begin at `index`.
 template <class T>
-__device__ void store_rows(const RowBlock& block, const RowTile<T>& rows, const T* tile, int64_t index,
+__device__ void store_rows(const RowBlock<T>& block, const RowTile<T>& rows, const T* tile, int64_t index,
                            const RowTarget<T>& target) {
   const int step = rows.packs ? kPack : 1, numbers = block.inputs * rows.rows;
 #pragma unroll 1
@@ -114,13 +117,13 @@ template <class T, int K, int32_t D>
 __global__ void __launch_bounds__(kRowThreads, kRowBlocks<T, K>)
     rows_kernel(const Basis<T, K> f, const int64_t input, const int64_t count, const int64_t samples,
                 const RowTile<T> rows, void* splines, void* low, void* base) {
-  const RowBlock block(f.batch, count, samples);
+  const RowBlock<T> block(f.batch, count, samples);
   const Input<T, K> own(f, input + min(block.i0 + block.i, count - 1));
   const Source<T> xs{f.x.data, D}, vs{f.v.data, D};
   const RowTarget<T> target{{splines, D}, {low, D}};
   SharedMemory shared;
-  T* x = shared.take<T>(kRowPairs);
-  T* v = shared.take<T>(kRowPairs);
+  T* x = shared.take<T>(kRowPairs<T>);
+  T* v = shared.take<T>(kRowPairs<T>);
   T* tile = shared.take<T>(rows.size());
   int64_t source = block.index(f.in, input), pair = block.index(count);
 #pragma unroll 1
@@ -163,15 +166,15 @@ template <class T, int K, int32_t D>
 __global__ void __launch_bounds__(kRowThreads, kContractBlocks<T, K>)
     contract_kernel(const Basis<T, K> f, const int64_t samples, const T* __restrict__ splines,
                     const T* __restrict__ base, void* gx) {
-  const RowBlock block(f.batch, f.in, samples);
+  const RowBlock<T> block(f.batch, f.in, samples);
   const Input<T, K> own(f, min(block.i0 + block.i, f.in - 1));
   const Source<T> xs{f.x.data, D};
   const Target<T> results{gx, D};
   SharedMemory shared;
-  T* x = shared.take<T>(kRowPairs);
-  T* values = shared.take<T>((K + 1) * kRowPairs);  // [row - first][pair]
-  T* bases = shared.take<T>(kRowPairs);
-  int* firsts = shared.take<int>(kRowPairs);
+  T* x = shared.take<T>(kRowPairs<T>);
+  T* values = shared.take<T>((K + 1) * kRowPairs<T>);  // [row - first][pair]
+  T* bases = shared.take<T>(kRowPairs<T>);
+  int* firsts = shared.take<int>(kRowPairs<T>);
   int64_t index = block.index(f.in);
 #pragma unroll 1
   for (int64_t b0 = block.begin; b0 < block.end; b0 += kRowSamples) {
@@ -182,7 +185,7 @@ __global__ void __launch_bounds__(kRowThreads, kContractBlocks<T, K>)
     if (block.i < block.inputs && block.s < exist) {
       const Record<T, K> record = own.evaluate(x[block.evaluated], T(1));
 #pragma unroll
-      for (int r = 0; r <= K; ++r) values[r * kRowPairs + block.evaluated] = record.value[r];
+      for (int r = 0; r <= K; ++r) values[r * kRowPairs<T> + block.evaluated] = record.value[r];
       bases[block.evaluated] = record.base;
       firsts[block.evaluated] = record.first;
     }
@@ -192,7 +195,7 @@ __global__ void __launch_bounds__(kRowThreads, kContractBlocks<T, K>)
       if (splines) {
         const T* factors = splines + index * f.rows() + firsts[block.moved];
 #pragma unroll
-        for (int r = 0; r <= K; ++r) sum += values[r * kRowPairs + block.moved] * factors[r];
+        for (int r = 0; r <= K; ++r) sum += values[r * kRowPairs<T> + block.moved] * factors[r];
       }
       results.put(index, sum);
     }

@@ -43,8 +43,8 @@ bool has_nan(const Buffer& buffer, int dtype) {
 }
 
 // The results of all operations on one problem, one after the other; memory never written shows as NaN.
-std::vector<Buffer> results(Problem p, const std::vector<Buffer>& inputs, unsigned seed) {
-  emulation::settings = {seed, 4};
+std::vector<Buffer> results(Problem p, const std::vector<Buffer>& inputs, unsigned seed, int processors) {
+  emulation::settings = {seed, processors};
   const int64_t rows = p.knots - p.degree - 1, edges = p.in * p.out, samples = p.batch * p.in;
   std::vector<Buffer> all;
   for (int operation = kForward; operation <= kContract; ++operation) {
@@ -74,7 +74,7 @@ std::vector<Buffer> results(Problem p, const std::vector<Buffer>& inputs, unsign
   return all;
 }
 
-void check(int dtype, int degree, int grid_size, int64_t batch, int64_t in, int64_t out) {
+void check(int dtype, int degree, int grid_size, int64_t batch, int64_t in, int64_t out, int processors = 4) {
   std::mt19937 random(1);
   const int64_t knots = grid_size + 2 * degree + 1, rows = grid_size + degree;
   std::vector<Buffer> inputs;
@@ -90,7 +90,7 @@ void check(int dtype, int degree, int grid_size, int64_t batch, int64_t in, int6
   p.bias = inputs[6].data();
   p.batch = batch, p.in = in, p.out = out, p.knots = knots;
   p.dtype = dtype, p.degree = degree, p.extrapolation = degree % 3;
-  const std::vector<Buffer> first = results(p, inputs, 1), second = results(p, inputs, 2);
+  const std::vector<Buffer> first = results(p, inputs, 1, processors), second = results(p, inputs, 2, processors);
   for (const Buffer& buffer : first)
     if (has_nan(buffer, dtype)) emulation::fail("a result was not written");
   if (first != second) emulation::fail("results depend on the order of blocks or threads");
@@ -101,6 +101,8 @@ void check(int dtype, int degree, int grid_size, int64_t batch, int64_t in, int6
 // With an argument, only what ThreadSanitizer can do in a minute.
 int main(int count, char**) {
   for (int dtype : {kFloat32, kFloat64}) check(dtype, 3, 5, 9, 5, 33);
+  check(kFloat32, 3, 5, 300, 25, 3, 1);    // blocks of rows_kernel and contract_kernel that take many samples,
+  check(kBFloat16, 3, 30, 300, 26, 3, 1);  // and without room for the rows in shared memory
   if (count == 1) {
     for (int dtype : {kFloat32, kFloat64}) {
       for (int degree : {0, 1, 2, 4, 5}) check(dtype, degree, 2, 5, 3, 5);
