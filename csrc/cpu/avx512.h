@@ -35,35 +35,50 @@ inline Vec<double> add_where_equal(Vec<double> sum, IntVec<double> a, IntVec<dou
                                          (__m512d)v);
 }
 
-// Sorts the samples by cell: one pass for each cell. `id` has room for a whole vector more, and `cell` is padded to
-// whole vectors by -1.
-inline void sort_by_few_cells(const int32_t* cell, int64_t n, int cells, int32_t* start, int32_t* id) {
+// v with 0 in the lanes from n on, 0 < n < kLanes
+inline IntVec<float> first_of(IntVec<float> v, int64_t n) {
+  return (IntVec<float>)_mm512_maskz_mov_epi32(first_lanes(n), (__m512i)v);
+}
+inline IntVec<double> first_of(IntVec<double> v, int64_t n) {
+  return (IntVec<double>)_mm512_maskz_mov_epi64(first_lanes(n), (__m512i)v);
+}
+
+// Whether any lane has any of the bits.
+inline bool any_of(IntVec<float> v, int32_t bits) {
+  return _mm512_test_epi32_mask((__m512i)v, _mm512_set1_epi32(bits)) != 0;
+}
+inline bool any_of(IntVec<double> v, int32_t bits) {
+  return _mm512_test_epi64_mask((__m512i)v, _mm512_set1_epi64(uint32_t(bits))) != 0;
+}
+
+// The rows of samples sorted by cell, and their cells: one pass for each cell. `row` and `sorted` have room for a whole
+// vector more, and `cell` is padded to whole vectors by -1.
+inline void sort_by_few_cells(const int32_t* cell, int64_t n, int cells, int32_t* start, int32_t* row,
+                              int32_t* sorted) {
   const __m512i iota = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+  const __m512i rows = _mm512_mullo_epi32(iota, _mm512_set1_epi32(KAN_VECTOR_BYTES));
   int32_t total = 0;
   for (int c = 0; c < cells; c++) {
     start[c] = total;
     for (int64_t b = 0; b < n; b += 16) {
       const __mmask16 here = _mm512_cmpeq_epi32_mask(_mm512_loadu_si512(cell + b), _mm512_set1_epi32(c));
-      const __m512i sample = _mm512_add_epi32(iota, _mm512_set1_epi32(b));
-      _mm512_storeu_si512(id + total, _mm512_maskz_compress_epi32(here, sample));
+      const __m512i some = _mm512_add_epi32(rows, _mm512_set1_epi32(b * KAN_VECTOR_BYTES));
+      _mm512_storeu_si512(row + total, _mm512_maskz_compress_epi32(here, some));
+      _mm512_storeu_si512(sorted + total, _mm512_set1_epi32(c));
       total += __builtin_popcount(here);
     }
   }
   start[cells] = total;
 }
-// to[q] = from[id[q]] for n of them; `to` and `id` are padded to whole vectors, and what lies beyond n becomes 0.
-inline void gather(const float* from, const int32_t* id, int64_t n, float* to) {
-  for (int64_t q = 0; q < n; q += 16) {
-    const __mmask16 valid = n - q < 16 ? first_lanes(n - q) : 0xffff;
-    store(to + q, (Vec<float>)_mm512_mask_i32gather_ps(__m512{}, valid, _mm512_loadu_si512(id + q), from, 4));
-  }
+// from[row[q] / KAN_VECTOR_BYTES] for the first n places q of a vector, 0 in the other lanes; `row` is a whole vector.
+inline Vec<float> gather(const float* from, const int32_t* row, int64_t n) {
+  const __mmask16 valid = n < 16 ? first_lanes(n) : 0xffff;
+  return (Vec<float>)_mm512_mask_i32gather_ps(__m512{}, valid, (__m512i)(load<Int>(row) >> 4), from, 1);
 }
-inline void gather(const double* from, const int32_t* id, int64_t n, double* to) {
-  for (int64_t q = 0; q < n; q += 8) {
-    const __mmask8 valid = n - q < 8 ? first_lanes(n - q) : 0xff;
-    const __m256i index = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(id + q));
-    store(to + q, (Vec<double>)_mm512_mask_i32gather_pd(__m512d{}, valid, index, from, 8));
-  }
+inline Vec<double> gather(const double* from, const int32_t* row, int64_t n) {
+  const __mmask8 valid = n < 8 ? first_lanes(n) : 0xff;
+  const auto bytes = load<Vector<int32_t, 8>::Type>(row) >> 3;
+  return (Vec<double>)_mm512_mask_i32gather_pd(__m512d{}, valid, (__m256i)bytes, from, 1);
 }
 // Stores past the caches, at addresses of whole vectors.
 constexpr bool kStream = true;
@@ -78,9 +93,8 @@ inline void stream(C*, V) {}
 inline void end_of_stream() {}
 
 template <class C>
-inline void gather(const C* from, const int32_t* id, int64_t n, C* to) {
-  for (int64_t q = 0; q < n; q++) to[q] = from[id[q]];
-  for (int64_t q = n; q % kLanes<C> != 0; q++) to[q] = 0;
+inline Vec<C> gather(const C*, const int32_t*, int64_t) {
+  return Vec<C>{};
 }
 
 template <class V, class I>
@@ -95,7 +109,15 @@ template <class V, class I>
 inline V add_where_equal(V sum, I, I, V) {
   return sum;
 }
-inline void sort_by_few_cells(const int32_t*, int64_t, int, int32_t*, int32_t*) {}
+template <class I>
+inline I first_of(I v, int64_t) {
+  return v;
+}
+template <class I>
+inline bool any_of(I, int32_t) {
+  return false;
+}
+inline void sort_by_few_cells(const int32_t*, int64_t, int, int32_t*, int32_t*, int32_t*) {}
 #endif
 
 // The same from memory: a table of two vectors, of which only the first counts unless Two.

@@ -82,25 +82,24 @@ struct Basis {
   int cells() const { return has_spline ? pieces.grid_size : 1; }
 };
 
-// Workspace of make_plan for a tile of n samples: their pieces, cells and numbers, and x and v in the order of places.
+// Workspace of make_plan for a tile of n samples: their pieces and cells, and without look-up x in the order of places.
 template <class C>
 struct PlanScratch {
-  C *x, *v, *clamped;
-  int32_t *piece, *cell, *id, *next;  // next: one per cell
+  C *x, *clamped;
+  int32_t *piece, *cell, *sorted, *next;  // sorted: the cells of the places; next: one per cell
 
   template <class Arena>
   PlanScratch(Arena& arena, int64_t n, int cells)
       : x(arena.template take<C>(round_up(n, kLanes<C>))),
-        v(arena.template take<C>(round_up(n, kLanes<C>))),
         clamped(arena.template take<C>(round_up(n, kLanes<C>))),
         piece(arena.template take<int32_t>(n)),
         cell(arena.template take<int32_t>(round_up(n, 16))),
-        id(arena.template take<int32_t>(n + 16)),
+        sorted(arena.template take<int32_t>(n + 16)),
         next(arena.template take<int32_t>(cells + 1)) {}
 };
 
-// The samples of each cell, in their order.
-inline void sort_by_cell(const int32_t* cell, int64_t n, int cells, int32_t* next, int32_t* start, int32_t* id) {
+// The rows of the samples of each cell, in their order.
+inline void sort_by_cell(const int32_t* cell, int64_t n, int cells, int32_t* next, int32_t* start, int32_t* row) {
   for (int c = 0; c <= cells; c++) next[c] = 0;
   for (int64_t b = 0; b < n; b++) next[cell[b]]++;
   int32_t total = 0;
@@ -110,19 +109,7 @@ inline void sort_by_cell(const int32_t* cell, int64_t n, int cells, int32_t* nex
     next[c] = start[c];
   }
   start[cells] = total;
-  for (int64_t b = 0; b < n; b++) id[next[cell[b]]++] = b;
-}
-
-template <class C>
-void make_base(const Basis<C>& basis, const C* x, const C* v, int64_t n, Plan<C>& plan) {
-  using V = Vec<C>;
-  for (int64_t b = 0; b < n; b += kLanes<C>) {
-    const V xs = load<V>(x + b);
-    const Sigmoid<C> s(basis.base.kind == Base::silu ? xs : V{});
-    const V value = basis.base(xs, s);
-    store(plan.base + b, v ? value * load<V>(v + b) : value);
-    if (plan.slope) store(plan.base_slope + b, basis.base_slope(xs, s));
-  }
+  for (int64_t b = 0; b < n; b++) row[next[cell[b]]++] = b * KAN_VECTOR_BYTES;
 }
 
 // The inputs of one feature: n of them, padded to whole vectors; v: their factors, or null.
@@ -131,6 +118,14 @@ struct Samples {
   const C *x, *v;
   int64_t n;
 };
+
+// The weights of the base row at the places from q on, where the inputs are x.
+template <class C>
+inline void make_base(const Basis<C>& basis, Vec<C> x, int64_t q, Plan<C>& plan) {
+  const Sigmoid<C> sigmoid(basis.base.kind == Base::silu ? x : Vec<C>{});
+  store(plan.base + q, basis.base(x, sigmoid));
+  if (plan.slope) store(plan.base_slope + q, basis.base_slope(x, sigmoid));
+}
 
 // Infinite inputs are brought to where u is finite; only a linear continuation goes on to there.
 template <class C>
@@ -148,14 +143,6 @@ struct Range {
   }
 };
 
-// sum_j s_j c_j = sum_j>0 t_j (c_j - c_(j-1)), t_j = s_j + s_(j+1) + ..., where the sum of all s_j is 0, as that of the
-// slopes of a partition of unity: one product less.
-template <int K, class Rows>
-inline void add_following(Rows& slope) {
-#pragma GCC unroll 6
-  for (int row = K - 1; row > 0; row--) slope[row] += slope[row + 1];
-}
-
 // Horner's rule for the rows and for their derivatives in u. coefficient(q) gives the rows of u^q. The products with 0
 // keep NaN where no power of u is left.
 template <int K, bool Slope, class V, class U, class Coefficient>
@@ -166,7 +153,8 @@ inline void evaluate(U u, V& value, V& slope, Coefficient coefficient) {
 #pragma GCC unroll 6
   for (int q = K - 1; q >= 0; q--) {
     if (Slope && (K < 2 || q < K - 1)) slope = slope * u + value;
-    value = value * u + coefficient(q);
+    const auto next = coefficient(q);  // first: g++ 12 forms no multiply-add around a call
+    value = value * u + next;
   }
 }
 
@@ -198,25 +186,36 @@ struct Locator {
     }
     return piece;
   }
-  Place operator()(V x) const {
-    const I piece = this->piece(x);
+  Place operator()(V x) const { return (*this)(x, piece(x)); }
+  Place operator()(V x, I piece) const {
     const V scale = lookup<Two>(inverses, piece);
     return {piece, (range.clamp(x) - lookup<Two>(origins, piece)) * scale, scale};
   }
 };
 
+// Whether there are samples outside of the range, and in the spans that "zero" adds on either side of it.
+struct Spread {
+  bool outside, beside;
+};
+
 // Cells with all bounds in registers, a vector of samples at a time.
 template <bool Two, class C>
-void locate_by_lookup(const Pieces<C>& g, int64_t feature, Samples<C> s, int32_t* cell) {
+Spread locate_by_lookup(const Pieces<C>& g, int64_t feature, Samples<C> s, int32_t* cell) {
   using I = IntVec<C>;
   const Locator<C, Two> locator(g, feature);
   const int cells = g.grid_size;
+  I some = {};
   for (int64_t b = 0; b < s.n; b += kLanes<C>) {
-    I c = locator.piece(load<Vec<C>>(s.x + b)) - g.shift;
+    const I piece = locator.piece(load<Vec<C>>(s.x + b)), bit = 1 << piece;
+    some |= s.n - b < kLanes<C> ? first_of(bit, s.n - b) : bit;
+    I c = piece - g.shift;
     c = c < 0 ? I{} : c;
     c = c >= cells ? I{} + (cells - 1) : c;
     store(cell + b, convert<typename Vector<int32_t, kLanes<C>>::Type>(c));
   }
+  // Outside: all pieces but the cells. Beside: those but the first and the last piece.
+  const uint32_t outside = ~(((1u << cells) - 1) << g.shift), ends = 1u | 1u << (g.count - 1);
+  return {any_of(some, outside), any_of(some, outside & ~ends)};
 }
 
 // The same by binary search, for any number of pieces; all samples side by side.
@@ -233,120 +232,158 @@ void locate_by_search(const Pieces<C>& g, int64_t feature, Samples<C> s, int32_t
   }
 }
 
-// The weights of the samples in the order of places, with all pieces in registers.
+// Spread::beside of these pieces.
+template <class C>
+bool any_beside(const Pieces<C>& g, const int32_t* piece, int64_t n) {
+  const int32_t first = g.shift, last = g.shift + g.grid_size - 1, end = g.count - 1;
+  int32_t any = 0;
+  for (int64_t b = 0; b < n && g.extended; b++) {
+    const int32_t p = piece[b];
+    any |= int32_t((p > 0) & (p < first)) | int32_t((p > last) & (p < end));
+  }
+  return any != 0;
+}
+
+// The weights of the samples in the order of places, with all pieces in registers. cell: the cells of the places, whose
+// pieces they are unless there are samples outside of the range; null makes it look for the pieces once more. The base
+// function, which waits for divisions, takes less time between look-ups than by itself.
 template <bool Two, class C, int K, bool Slope>
-void evaluate_by_lookup(const Pieces<C>& g, int64_t feature, Samples<C> s, Plan<C>& plan) {
+void evaluate_by_lookup(const Basis<C>& basis, int64_t feature, Samples<C> s, const int32_t* cell, Plan<C>& plan) {
   using V = Vec<C>;
   constexpr int lanes = kLanes<C>, width = K < 4 ? 4 : 8;
-  const C* columns = g.columns_of(feature);
-  const Locator<C, Two> locator(g, feature);
-  for (int64_t q = 0; q < s.n; q += lanes) {
-    const V x = load<V>(s.x + q);
-    const auto [piece, u, inverse] = locator(x);
-    const auto column = [&, piece = piece](int j) { return lookup<Two>(columns + j * 2 * lanes, piece); };
+  using Cells = typename Vector<int32_t, lanes>::Type;
+  const C* columns = basis.pieces.columns_of(feature);
+  const Locator<C, Two> locator(basis.pieces, feature);
+  const V more = splat<V>(C(plan.differences));
+  C *values = plan.value, *slopes = plan.slope;
+  for (int64_t q = 0; q < s.n; q += lanes, values += width * lanes, slopes += width * lanes) {
+    const V x = gather(s.x, plan.row + q, s.n - q);
+    const auto [piece, u, inverse] =
+        cell ? locator(x, convert<IntVec<C>>(load<Cells>(cell + q)) + basis.pieces.shift) : locator(x);
     V value[width] = {}, slope[width] = {};
 #pragma GCC unroll 6
     for (int row = 0; row <= K; row++) {
-      evaluate<K, Slope>(u, value[row], slope[row], [&](int power) { return column(4 + power * width + row); });
-      if (g.poison_infinite) value[row] += x - x;
-      if (s.v) value[row] *= load<V>(s.v + q);
-      slope[row] *= inverse;
+      evaluate<K, Slope>(u, value[row], slope[row], [&, piece = piece](int power) {
+        return lookup<Two>(columns + (4 + power * width + row) * 2 * lanes, piece);
+      });
     }
-    if (plan.differences) add_following<K>(Slope ? slope : value);
+    if (basis.has_base) make_base(basis, x, q, plan);
     transpose(value);
 #pragma GCC unroll 8
-    for (int j = 0; j < width; j++) store(plan.value + q * width + j * lanes, value[j]);
-    if (Slope) {
-      transpose(slope);
+    for (int j = 0; j < width; j++) store(values + j * lanes, value[j]);
+    if (!Slope) continue;
+    slope[K] *= inverse;
+    if (K > 0) slope[0] *= inverse;
+#pragma GCC unroll 4
+    for (int row = K - 1; row > 0; row--) slope[row] = slope[row] * inverse + slope[row + 1] * more;
+    transpose(slope);
 #pragma GCC unroll 8
-      for (int j = 0; j < width; j++) store(plan.slope + q * width + j * lanes, slope[j]);
-    }
+    for (int j = 0; j < width; j++) store(slopes + j * lanes, slope[j]);
   }
 }
 
-// The same place by place; id says which sample's piece it is.
+// t_j = s_j + s_(j+1) + ... but for t_0; see make_plan.
+template <int K, class Rows>
+inline void add_following(Rows& slope) {
+#pragma GCC unroll 6
+  for (int row = K - 1; row > 0; row--) slope[row] += slope[row + 1];
+}
+
+// The same place by place; row says which sample's piece it is.
 template <class C, int K, bool Slope>
 void evaluate_by_sample(const Pieces<C>& g, int64_t feature, Samples<C> s, PlanScratch<C>& scratch, Plan<C>& plan) {
   constexpr int width = K < 4 ? 4 : 8;
   using Rows = typename Vector<C, width>::Type;
   const C* table = g.piece(feature, 0);
   const Range<C> range(g, g.bounds_of(feature));
-  for (int64_t q = 0; q < s.n; q += kLanes<C>) store(scratch.clamped + q, range.clamp(load<Vec<C>>(s.x + q)));
+  for (int64_t q = 0; q < s.n; q++) scratch.x[q] = s.x[uint32_t(plan.row[q]) / KAN_VECTOR_BYTES];
+  for (int64_t q = s.n; q % kLanes<C> != 0; q++) scratch.x[q] = 0;
+  for (int64_t q = 0; q < s.n; q += kLanes<C>) store(scratch.clamped + q, range.clamp(load<Vec<C>>(scratch.x + q)));
   for (int64_t q = 0; q < s.n; q++) {
-    const C* p = table + int64_t(scratch.piece[scratch.id[q]]) * g.size;
+    const C* p = table + int64_t(scratch.piece[uint32_t(plan.row[q]) / KAN_VECTOR_BYTES]) * g.size;
     const C u = (scratch.clamped[q] - p[0]) * p[1];
     Rows value, slope;
     evaluate<K, Slope>(u, value, slope, [&](int power) { return load<Rows>(p + 4 + power * width); });
-    if (g.poison_infinite) value += s.x[q] - s.x[q];
-    if (s.v) value *= s.v[q];
-    slope *= p[1];
-    if (plan.differences) add_following<K>(Slope ? slope : value);
     store(plan.value + q * width, value);
-    if (Slope) store(plan.slope + q * width, slope);
+    if (!Slope) continue;
+    slope *= p[1];
+    if (plan.differences) add_following<K>(slope);
+    store(plan.slope + q * width, slope);
   }
 }
 
-// B-splines add up to 1 inside of the range, and their continuations outside of it do so too. Only with "zero" they add
-// up to less in the spans on either side, and to 0 beyond them.
-template <class C>
-bool add_up(const Pieces<C>& g, int64_t feature, Samples<C> s) {
-  if (!g.extended) return true;
-  const C *bounds = g.bounds_of(feature), first = bounds[0], last = bounds[g.bounds - 1];
-  const C low = bounds[g.degree], high = bounds[g.degree + g.grid_size];
-  IntVec<C> lane, some = {};
-  for (int j = 0; j < kLanes<C>; j++) lane[j] = j;
-  for (int64_t b = 0; b < s.n; b += kLanes<C>) {
-    const Vec<C> x = load<Vec<C>>(s.x + b);
-    const IntVec<C> fading = ((x >= first) & (x < low)) | ((x >= high) & (x < last));
-    some |= fading & (lane < typename Bits<C>::Int(s.n - b));
+// What few calls ask of the values: NaN where infinite inputs give it, factors v, and weights of differences where the
+// values are themselves slopes.
+template <class C, int K>
+void finish_values(const Basis<C>& basis, Samples<C> s, bool differences, Plan<C>& plan) {
+  constexpr int width = K < 4 ? 4 : 8;
+  using Rows = typename Vector<C, width>::Type;
+  for (int64_t q = 0; q < s.n; q++) {
+    const int64_t b = plan.row[q] / KAN_VECTOR_BYTES;
+    if (basis.has_spline) {
+      Rows value = load<Rows>(plan.value + q * width);
+      if (basis.pieces.poison_infinite) value += s.x[b] - s.x[b];
+      if (s.v) value *= s.v[b];
+      if (differences) add_following<K>(value);
+      store(plan.value + q * width, value);
+    }
+    if (s.v && basis.has_base) plan.base[q] *= s.v[b];
   }
-  for (int j = 0; j < kLanes<C>; j++) {
-    if (some[j]) return false;
-  }
-  return true;
 }
 
-// Sorts the samples by cell, so that their places have x and v in this order. Lanes beyond the last one are 0.
 template <class C>
-Samples<C> sort_samples(int cells, Samples<C> s, PlanScratch<C>& scratch, Plan<C>& plan) {
+void sort_samples(int cells, int64_t n, PlanScratch<C>& scratch, Plan<C>& plan) {
   constexpr int few = 32, lanes = 16;
   if (kLookup && cells <= few) {
-    for (int64_t b = s.n; b % lanes != 0; b++) scratch.cell[b] = -1;
-    sort_by_few_cells(scratch.cell, s.n, cells, plan.start, scratch.id);
+    for (int64_t b = n; b % lanes != 0; b++) scratch.cell[b] = -1;
+    sort_by_few_cells(scratch.cell, n, cells, plan.start, plan.row, scratch.sorted);
   } else {
-    sort_by_cell(scratch.cell, s.n, cells, scratch.next, plan.start, scratch.id);
+    sort_by_cell(scratch.cell, n, cells, scratch.next, plan.start, plan.row);
   }
-  for (int64_t q = 0; q < s.n; q++) plan.row[q] = scratch.id[q] * KAN_VECTOR_BYTES;
-  gather(s.x, scratch.id, s.n, scratch.x);
-  if (s.v) gather(s.v, scratch.id, s.n, scratch.v);
-  return {scratch.x, s.v ? scratch.v : nullptr, s.n};
+}
+
+// Places, and the weights of the spline rows; with look-up those of the base row too.
+template <class C, int K, bool Slope>
+void make_spline(const Basis<C>& basis, int64_t feature, Samples<C> s, PlanScratch<C>& scratch, Plan<C>& plan) {
+  const Pieces<C>& g = basis.pieces;
+  const bool search = !kLookup || !g.columns, two = g.count > kLanes<C>;
+  // sum_j s_j c_j = sum_j>0 t_j (c_j - c_(j-1)), t_j = s_j + s_(j+1) + ..., where the sum of all s_j is 0: one product
+  // less. B-splines add up to 1 inside of the range, and their continuations outside of it do so too, so their slopes
+  // add up to 0. Only with "zero" they do not in the spans on either side.
+  const bool differences = basis.differences && K > 0 && (Slope || g.order > 0);
+  if (search) {
+    locate_by_search(g, feature, s, scratch.piece, scratch.cell);
+    plan.differences = differences && !any_beside(g, scratch.piece, s.n);
+    sort_samples(g.grid_size, s.n, scratch, plan);
+    evaluate_by_sample<C, K, Slope>(g, feature, s, scratch, plan);
+    return;
+  }
+  const Spread spread =
+      two ? locate_by_lookup<true>(g, feature, s, scratch.cell) : locate_by_lookup<false>(g, feature, s, scratch.cell);
+  plan.differences = differences && !spread.beside;
+  sort_samples(g.grid_size, s.n, scratch, plan);
+  const int32_t* cell = spread.outside ? nullptr : scratch.sorted;
+  if (two) {
+    evaluate_by_lookup<true, C, K, Slope>(basis, feature, s, cell, plan);
+  } else {
+    evaluate_by_lookup<false, C, K, Slope>(basis, feature, s, cell, plan);
+  }
 }
 
 template <class C, int K, bool Slope>
 void make_plan(const Basis<C>& basis, int64_t feature, Samples<C> s, PlanScratch<C>& scratch, Plan<C>& plan) {
-  const Pieces<C>& pieces = basis.pieces;
   if (basis.has_spline) {
-    plan.differences = basis.differences && K > 0 && (Slope || pieces.order > 0) && add_up(pieces, feature, s);
-    if (!kLookup || !pieces.columns) {
-      locate_by_search(pieces, feature, s, scratch.piece, scratch.cell);
-      s = sort_samples(basis.cells(), s, scratch, plan);
-      evaluate_by_sample<C, K, Slope>(pieces, feature, s, scratch, plan);
-    } else if (pieces.count > kLanes<C>) {
-      locate_by_lookup<true>(pieces, feature, s, scratch.cell);
-      s = sort_samples(basis.cells(), s, scratch, plan);
-      evaluate_by_lookup<true, C, K, Slope>(pieces, feature, s, plan);
-    } else {
-      locate_by_lookup<false>(pieces, feature, s, scratch.cell);
-      s = sort_samples(basis.cells(), s, scratch, plan);
-      evaluate_by_lookup<false, C, K, Slope>(pieces, feature, s, plan);
-    }
+    make_spline<C, K, Slope>(basis, feature, s, scratch, plan);
   } else {
     plan.start[0] = 0;
     plan.start[1] = s.n;
     plan.differences = false;
     for (int64_t b = 0; b < s.n; b++) plan.row[b] = b * KAN_VECTOR_BYTES;
   }
-  if (basis.has_base) make_base(basis, s.x, s.v, s.n, plan);
+  const C* x = !basis.has_spline ? s.x : basis.pieces.columns ? nullptr : scratch.x;
+  for (int64_t q = 0; q < s.n && basis.has_base && x; q += kLanes<C>) make_base(basis, load<Vec<C>>(x + q), q, plan);
+  const bool differences = plan.differences && !Slope, poison = basis.has_spline && basis.pieces.poison_infinite;
+  if (s.v || differences || poison) finish_values<C, K>(basis, s, differences, plan);
 }
 
 template <class C>

@@ -160,7 +160,8 @@ Prefetch prefetch_panel(const OutTiles<Compute<S>>& tiles, int64_t t, int64_t ro
           steps};
 }
 
-// One plan per feature for each of `tiles` tiles of at most n samples, and the inputs they come from.
+// One plan per feature for each of `tiles` tiles of at most n samples, and the inputs they come from. Plans are made in
+// their order: what sorting writes beyond the end of one, the next one overwrites.
 template <class S>
 struct PlanSet {
   using C = Compute<S>;
@@ -184,7 +185,7 @@ struct PlanSet {
         slope(with_slope ? arena.take<C>(tiles * features * padded * width) : nullptr),
         base_slope(with_slope ? arena.take<C>(tiles * features * padded) : nullptr),
         start(arena.take<int32_t>(tiles * features * (cells + 1))),
-        row(arena.take<int32_t>(tiles * features * padded)),
+        row(arena.take<int32_t>(tiles * features * padded + 16)),
         differences(arena.take<bool>(tiles * features)),
         scratch(arena, n, cells) {}
 
