@@ -119,9 +119,13 @@ struct Samples {
   int64_t n;
 };
 
-// The weights of the base row at the places from q on, where the inputs are x.
+// The weights of the base row at the places from q on, where the inputs are x. silu alone needs neither 1 - s nor the
+// derivatives of the sigmoid.
 template <class C>
 inline void make_base(const Basis<C>& basis, Vec<C> x, int64_t q, Plan<C>& plan) {
+  if (basis.base.kind == Base::silu && basis.base.order == 0 && !plan.slope) {
+    return store(plan.base + q, x / (C(1) + exp<C>(-x)));
+  }
   const Sigmoid<C> sigmoid(basis.base.kind == Base::silu ? x : Vec<C>{});
   store(plan.base + q, basis.base(x, sigmoid));
   if (plan.slope) store(plan.base_slope + q, basis.base_slope(x, sigmoid));
