@@ -203,9 +203,10 @@ def race(case: Case, machine: Machine) -> dict[str, Any]:
         call()
         record["bytes"][name] = machine.peak_bytes(call)
     record["forward"], record["training"] = machine.seconds(forward), machine.seconds(training)
-    for name, calls in (("forward", forward), ("training", training)) if machine.device.type == "cuda" else ():
-        graphs = {contender: machine.captured(call) for contender, call in calls.items()}
-        record[f"{name}, graph"] = machine.seconds(graphs)
+    if machine.device.type == "cuda":
+        for name, calls in (("forward", forward), ("training", training)):
+            graphs = {contender: machine.captured(call) for contender, call in calls.items()}
+            record[f"{name}, graph"] = machine.seconds(graphs)
     return record
 
 
@@ -217,7 +218,7 @@ def report(machine: Machine, limits: dict[str, float], records: list[dict[str, A
         + ", ".join(f"{u} {2 * v / 1e12:.1f} TFLOP/s" for u, v in limits.items() if u != "copy")
         + f", copy {limits['copy'] / 1e9:.0f} GB/s.",
         "",
-        "`graph`: the same as a CUDA graph, without the time of Python and torch.",
+        "`graph`: the same as a CUDA graph, without the time of Python and torch; `of ceiling` is of this time.",
         "",
         "| batch x in x out, G | units | contender "
         "| forward us | graph | of ceiling | training us | graph | of ceiling | peak MB |",

@@ -55,15 +55,15 @@ class Basis(ABC):
     def evaluate(self, x: Tensor, v: Tensor | None, inputs: slice, needs: Needs, split: bool) -> list[Tensor]:
         """What is needed of the rows times v, for some inputs of x `(batch, in)`.
 
-        Splines `(batch, inputs * rows)`, two such matrices whose sum they are if `split`, then base `(batch, inputs)`.
+        Base `(batch, inputs)`, then splines `(batch, inputs * rows)`: if `split` two matrices, whose sum they are.
         """
         batch, n_in = x.shape
         part = range(*inputs.indices(n_in))
         splines = [x.new_empty(batch, len(part) * self.rows) for _ in range((1 + split) * needs[0])]
         base = [x.new_empty(batch, len(part)) for _ in range(needs[1])]
-        high, low = (*splines, None, None)[:2]
+        high, low = (*reversed(splines), None, None)[:2]
         self.write(x, v, part, high, low, base[0] if base else None)
-        return [*splines, *base]
+        return [*base, *splines]
 
     @abstractmethod
     def write(
@@ -90,16 +90,16 @@ def forward(
         return x.new_zeros(batch, n_out) if bias is None else bias.repeat(batch, 1)
     split = basis.steep and x.dtype.itemsize == 2  # 16 bits of a steep row would leave few digits
     needs = spline_weight is not None, base_weight is not None
-    weights = [w.flatten(1).T for w in (spline_weight, base_weight) if w is not None]
+    # the shortest product first: cuBLAS takes slower kernels where it adds a bias
+    weights = [w.flatten(1).T for w in (base_weight, spline_weight) if w is not None]
     if split and spline_weight is not None:
-        weights.insert(0, weights[0])
+        weights.append(weights[-1])
     size = sum(w.shape[0] for w in weights) * x.element_size()
     y = x.new_empty(batch, n_out)
-    weights.reverse()  # the shortest product first: cuBLAS takes slower kernels where it adds a bias
     for part in _parts(batch, size):
         start, out = bias, _of(y, part)
         matrices = basis.evaluate(_of(x, part), _of(v, part), slice(n_in), needs, split)
-        for rows, weight in zip(reversed(matrices), weights, strict=True):
+        for rows, weight in zip(matrices, weights, strict=True):
             if start is None:
                 torch.mm(rows, weight, out=out)
             else:
@@ -129,7 +129,7 @@ def grad_coef(basis: Basis, x: Tensor, v: Tensor | None, g: Tensor, needs: Needs
     size = (basis.rows * needs[0] + needs[1]) * x.element_size()
     samples = list(_parts(batch, 16 * size))  # all, unless those of few inputs fill the workspace
     for inputs in _parts(n_in, -(-batch // len(samples)) * size, multiple=16):
-        results = [grad[:, inputs].flatten(1) for grad, need in zip((gs, gb), needs, strict=True) if need]
+        results = [grad[:, inputs].flatten(1) for grad, need in zip((gb, gs), reversed(needs), strict=True) if need]
         if len(samples) == 1:
             for rows, result in zip(basis.evaluate(x, v, inputs, needs, False), results, strict=True):
                 torch.mm(g.T, rows, out=result)

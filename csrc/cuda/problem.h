@@ -30,10 +30,10 @@ struct Problem {
   const void* grid;           // (in, knots), in float64 for float64 tensors, else in float32
   void* y;                    // forward: (batch, out)
   void* gx;                   // (batch, in)
-  void* gs;                   // (out, in, rows), or null if not needed; rows (batch, count, rows)
+  void* gs;                   // (out, in, rows), or null if not needed; rows (batch, count, rows), aligned to 16 bytes
   void* ge;                   // gradient of base_weight, or the edge magnitude: (out, in), or null if not needed; base
                               // rows (batch, count)
-  void* low;                  // what rounding takes from the rows in gs, or null
+  void* low;                  // what rounding takes from the rows in gs, as these, or null
   const void* table;          // workspace of an earlier kRows or kContract with the same in, grid and order, or null
   void* workspace;            // as many bytes as kan_cuda_workspace says, aligned to 256
   void* stream;

@@ -136,7 +136,7 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<T, K>)
       v[block.moved] = vs.data ? vs[source] : T(1);
     }
     if (splines) clear_rows(rows, tile);
-    __syncthreads();
+    __syncthreads();  // x and v are there, and zeros
     Record<T, K> record = {};
     if (evaluates) {
       record = own.evaluate(x[block.evaluated], v[block.evaluated]);
@@ -147,10 +147,10 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<T, K>)
         for (int r = 0; r <= K; ++r) place[r] = record.value[r];
       }
     }
-    __syncthreads();
+    __syncthreads();  // base rows are where x was, and splines among the zeros
     if (splines && block.sample < exist) store_rows(block, rows, tile, (pair - block.lane) * rows.rows, target);
     if (base && moves) Target<T>{base, D}.put(pair, x[block.moved]);
-    __syncthreads();
+    __syncthreads();  // the tile is free again, or zeros are where rows go
     if (splines && !rows.fits && evaluates) {
       const int64_t index = ((b0 + block.s) * count + block.i0 + block.i) * rows.rows + record.first;
 #pragma unroll
