@@ -125,7 +125,7 @@ def test_rows_that_pass_in_windows(dtype: torch.dtype, degree: int) -> None:
 def test_blocks_that_take_many_samples(dtype: torch.dtype, grid_size: int, library: ctypes.CDLL) -> None:
     """As where there are more tiles than fill the device; rows of 30 spans exceed the shared memory of a block."""
     library.kan_emulation_configure(0, 1)
-    p = make_problem(530, 35, 3, grid_size, dtype=dtype, adaptive=True)
+    p = make_problem(350, 20, 3, grid_size, dtype=dtype, adaptive=True)
     with pytest.MonkeyPatch.context() as monkeypatch:
         set_form("products", monkeypatch)
         contract.check("cuda", p, orders=(0,) if dtype == torch.float16 else (0, 1), edges=False)  # it overflows
