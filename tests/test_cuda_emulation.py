@@ -122,13 +122,14 @@ def test_rows_that_pass_in_windows(dtype: torch.dtype, degree: int) -> None:
 
 @dtypes
 @pytest.mark.parametrize("grid_size", [5, 30], ids=["tile", "no tile"])
-def test_blocks_that_take_many_samples(dtype: torch.dtype, grid_size: int, library: ctypes.CDLL) -> None:
+def test_blocks_that_take_many_samples(
+    dtype: torch.dtype, grid_size: int, library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As where there are more tiles than fill the device; rows of 30 spans exceed the shared memory of a block."""
     library.kan_emulation_configure(0, 1)
+    set_form("products", monkeypatch)
     p = make_problem(350, 20, 3, grid_size, dtype=dtype, adaptive=True)
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        set_form("products", monkeypatch)
-        contract.check("cuda", p, orders=(0,) if dtype == torch.float16 else (0, 1), edges=False)  # it overflows
+    contract.check("cuda", p, orders=(0,) if dtype == torch.float16 else (0, 1), edges=False)  # it overflows
 
 
 def test_one_span_of_degree_5_in_the_local_form(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,6 +131,12 @@ inline void make_base(const Basis<C>& basis, Vec<C> x, int64_t q, Plan<C>& plan)
   if (plan.slope) store(plan.base_slope + q, basis.base_slope(x, sigmoid));
 }
 
+// The same for all n places, whose inputs lie side by side.
+template <class C>
+void make_bases(const Basis<C>& basis, const C* x, int64_t n, Plan<C>& plan) {
+  for (int64_t q = 0; q < n && basis.has_base; q += kLanes<C>) make_base(basis, load<Vec<C>>(x + q), q, plan);
+}
+
 // Infinite inputs are brought to where u is finite; only a linear continuation goes on to there.
 template <class C>
 struct Range {
@@ -346,7 +352,7 @@ void sort_samples(int cells, int64_t n, PlanScratch<C>& scratch, Plan<C>& plan) 
   }
 }
 
-// Places, and the weights of the spline rows; with look-up those of the base row too.
+// Places, and the weights of all rows.
 template <class C, int K, bool Slope>
 void make_spline(const Basis<C>& basis, int64_t feature, Samples<C> s, PlanScratch<C>& scratch, Plan<C>& plan) {
   const Pieces<C>& g = basis.pieces;
@@ -360,6 +366,7 @@ void make_spline(const Basis<C>& basis, int64_t feature, Samples<C> s, PlanScrat
     plan.differences = differences && !any_beside(g, scratch.piece, s.n);
     sort_samples(g.grid_size, s.n, scratch, plan);
     evaluate_by_sample<C, K, Slope>(g, feature, s, scratch, plan);
+    make_bases(basis, scratch.x, s.n, plan);
     return;
   }
   const Spread spread =
@@ -383,9 +390,8 @@ void make_plan(const Basis<C>& basis, int64_t feature, Samples<C> s, PlanScratch
     plan.start[1] = s.n;
     plan.differences = false;
     for (int64_t b = 0; b < s.n; b++) plan.row[b] = b * KAN_VECTOR_BYTES;
+    make_bases(basis, s.x, s.n, plan);
   }
-  const C* x = !basis.has_spline ? s.x : basis.pieces.columns ? nullptr : scratch.x;
-  for (int64_t q = 0; q < s.n && basis.has_base && x; q += kLanes<C>) make_base(basis, load<Vec<C>>(x + q), q, plan);
   const bool differences = plan.differences && !Slope, poison = basis.has_spline && basis.pieces.poison_infinite;
   if (s.v || differences || poison) finish_values<C, K>(basis, s, differences, plan);
 }
