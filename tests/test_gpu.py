@@ -204,7 +204,9 @@ def test_a_network_does_everything_on_the_gpu() -> None:
 @each_dtype
 @pytest.mark.parametrize("adaptive", [False, True], ids=["uniform", "adaptive"])
 @pytest.mark.parametrize(
-    "shape", [*contract.SHAPES, (300, 70, 260), (4000, 9, 20), (40, 600, 530)], ids=lambda s: "x".join(map(str, s))
+    "shape",
+    [(1, 1, 1), *contract.SHAPES, (300, 70, 260), (4000, 9, 20), (40, 600, 530)],
+    ids=lambda s: "x".join(map(str, s)),
 )
 def test_shapes(moved: None, backend: str, dtype: torch.dtype, shape: tuple[int, int, int], adaptive: bool) -> None:
     contract.check(backend, make_problem(*shape, dtype=dtype, adaptive=adaptive))

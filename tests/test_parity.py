@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import ModuleType
 
 import pytest
@@ -30,19 +30,22 @@ CALLS: dict[str, Callable[..., object]] = {
 }
 
 
-def check(backend: str, p: Problem, orders: tuple[int, ...] = (0,), edges: bool = True) -> None:
+def results(backend: str, p: Problem, name: str, order: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """What a call returns: from the backend, from plain torch, and exactly."""
     plain, exact = p.to(plain_dtype(p.x.dtype)), p.to(torch.float64)
+    calls = ((dispatch.module(backend), p), (reference, plain), (reference, exact))
+    for a, b, c in zip(*(_tuple(CALLS[name](module, problem, order)) for module, problem in calls), strict=True):
+        assert a.dtype == p.x.dtype
+        assert a.is_contiguous()
+        yield a, b, c
+
+
+def check(backend: str, p: Problem, orders: tuple[int, ...] = (0,), edges: bool = True) -> None:
     for order in orders:
-        for name, call in CALLS.items():
+        for name in CALLS:
             if name.startswith("edge") and (order or not edges):
                 continue
-            results, plains, exacts = (
-                _tuple(call(module, problem, order))
-                for module, problem in ((dispatch.module(backend), p), (reference, plain), (reference, exact))
-            )
-            for i, (a, b, c) in enumerate(zip(results, plains, exacts, strict=True)):
-                assert a.dtype == p.x.dtype
-                assert a.is_contiguous()
+            for i, (a, b, c) in enumerate(results(backend, p, name, order)):
                 assert_as_accurate(a, b, c, f"{name}[{i}], d = {order}")
 
 
@@ -55,7 +58,7 @@ backend_and_dtype = pytest.mark.parametrize(
         if dispatch.refusal(name, "cpu", dtype) is None
     ],
 )
-SHAPES = [(1, 1, 1), (7, 3, 3), (7, 257, 1), (1000, 1, 64), (7, 64, 257), (1000, 3, 5), (65, 33, 130), (1, 64, 64)]
+SHAPES = [(7, 3, 3), (7, 257, 1), (1000, 1, 64), (7, 64, 257), (1000, 3, 5), (65, 33, 130), (1, 64, 64)]
 
 
 @backend_and_dtype
@@ -63,6 +66,17 @@ SHAPES = [(1, 1, 1), (7, 3, 3), (7, 257, 1), (1000, 1, 64), (7, 64, 257), (1000,
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda s: "x".join(map(str, s)))
 def test_shapes(backend: str, dtype: torch.dtype, shape: tuple[int, int, int], adaptive: bool) -> None:
     check(backend, make_problem(*shape, dtype=dtype, adaptive=adaptive))
+
+
+@backend_and_dtype
+@pytest.mark.parametrize("adaptive", [False, True], ids=["uniform", "adaptive"])
+@pytest.mark.parametrize("name", CALLS)
+def test_one_edge(backend: str, dtype: torch.dtype, name: str, adaptive: bool) -> None:
+    """The error of a single number is a matter of luck, so that many problems are judged together."""
+    problems = (make_problem(1, 1, 1, dtype=dtype, adaptive=adaptive, seed=seed) for seed in range(32))
+    for numbers in zip(*(results(backend, p, name) for p in problems), strict=True):
+        a, b, c = (torch.stack(n) for n in zip(*numbers, strict=True))
+        assert_as_accurate(a, b, c, name)
 
 
 @backend_and_dtype

@@ -51,24 +51,25 @@ inline bool any_of(IntVec<double> v, int32_t bits) {
   return _mm512_test_epi64_mask((__m512i)v, _mm512_set1_epi64(uint32_t(bits))) != 0;
 }
 
-// The rows of samples sorted by cell, and their cells: one pass for each cell. `row` and `sorted` have room for a whole
-// vector more, and `cell` is padded to whole vectors by -1.
-inline void sort_by_few_cells(const int32_t* cell, int64_t n, int cells, int32_t* start, int32_t* row,
-                              int32_t* sorted) {
+// The rows of samples sorted by key, all from `first` to `last`, and their keys: one pass for each. start[k - first] is
+// the first place of key k, and one more the end. `row` and `sorted` have room for a whole vector more, and `key` is
+// padded to whole vectors by -1.
+inline void sort_by_few_keys(const int32_t* key, int64_t n, int first, int last, int32_t* start, int32_t* row,
+                             int32_t* sorted) {
   const __m512i iota = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
   const __m512i rows = _mm512_mullo_epi32(iota, _mm512_set1_epi32(KAN_VECTOR_BYTES));
   int32_t total = 0;
-  for (int c = 0; c < cells; c++) {
-    start[c] = total;
+  for (int k = first; k <= last; k++) {
+    start[k - first] = total;
     for (int64_t b = 0; b < n; b += 16) {
-      const __mmask16 here = _mm512_cmpeq_epi32_mask(_mm512_loadu_si512(cell + b), _mm512_set1_epi32(c));
+      const __mmask16 here = _mm512_cmpeq_epi32_mask(_mm512_loadu_si512(key + b), _mm512_set1_epi32(k));
       const __m512i some = _mm512_add_epi32(rows, _mm512_set1_epi32(b * KAN_VECTOR_BYTES));
       _mm512_storeu_si512(row + total, _mm512_maskz_compress_epi32(here, some));
-      _mm512_storeu_si512(sorted + total, _mm512_set1_epi32(c));
+      _mm512_storeu_si512(sorted + total, _mm512_set1_epi32(k));
       total += __builtin_popcount(here);
     }
   }
-  start[cells] = total;
+  start[last + 1 - first] = total;
 }
 // from[row[q] / KAN_VECTOR_BYTES] for the first n places q of a vector, 0 in the other lanes; `row` is a whole vector.
 inline Vec<float> gather(const float* from, const int32_t* row, int64_t n) {
@@ -117,7 +118,7 @@ template <class I>
 inline bool any_of(I, int32_t) {
   return false;
 }
-inline void sort_by_few_cells(const int32_t*, int64_t, int, int32_t*, int32_t*, int32_t*) {}
+inline void sort_by_few_keys(const int32_t*, int64_t, int, int, int32_t*, int32_t*, int32_t*) {}
 #endif
 
 // The same from memory: a table of two vectors, of which only the first counts unless Two.

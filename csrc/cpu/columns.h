@@ -17,7 +17,7 @@ struct Columns {
   static constexpr int64_t panel_bytes = 1 << 20, span_bytes = 1 << 19, wanted_tasks = 8, smallest_chunk = 2048;
 
   Mode mode;
-  bool want_x, want_coef;
+  bool want_x, want_coef, with_slopes;
   Problem<C> problem;
   const Operands& op;
   const Layer& layer;
@@ -35,23 +35,29 @@ struct Columns {
   static bool base(const Layer& l, const Operands& o) {
     return ((o.base_weight || o.grad_base) && l.base != Base::zero) || !spline(o);
   }
-  static bool joint(Mode m, const Operands& o) {
-    return m == Mode::magnitude_backward || (o.grad_x && (o.grad_spline || o.grad_base));
+  // Whether plans have slopes. For the input gradient alone they are those of the order before.
+  static bool slopes(Mode m, const Layer& l, const Operands& o) {
+    return m == Mode::magnitude_backward || (o.grad_x && (coef(m, o) || l.order > 0));
+  }
+  static Layer with_order(Mode m, Layer l, const Operands& o) {
+    if (m == Mode::backward && slopes(m, l, o) && !coef(m, o)) l.order--;
+    return l;
   }
 
   struct Workspace {
     Problem<C> problem;  // with the tables of one block of features
     PlanSet<S> plans;
-    C *g, *sums, *grad_x, *coefficients, *result, *scale;
+    C *g, *sums, *grad_x, *coefficients, *last, *result, *scale;
     double* scratch;
 
     Workspace(Arena& arena, const Columns& c)
         : problem(c.problem.with_tables(arena, c.block)),
-          plans(arena, problem, c.block, c.span / c.samples, c.samples, c.op.v, joint(c.mode, c.op)),
+          plans(arena, problem, c.block, c.span / c.samples, c.samples, c.op.v, c.with_slopes),
           g(arena.take<C>(c.samples * problem.kernel.wide.vectors * kLanes<C>)),
           sums(arena.take<C>(c.want_x ? c.span / c.samples * c.block * plans.padded * kLanes<C> : 0)),
           grad_x(arena.take<C>(c.want_x ? c.block * plans.padded : 0)),
           coefficients(arena.take<C>(c.needs_coefficients() ? c.kept_size() : 0)),
+          last(arena.take<C>(problem.basis.slope_order > 0 ? c.block * c.tiles.padded() : 0)),
           result(arena.take<C>(c.want_coef && c.chunks == 1 ? c.kept_size() : 0)),
           scale(arena.take<C>(c.mode == Mode::magnitude_backward ? c.block * c.tiles.padded() : 0)),
           scratch(arena.take<double>(problem.scratch_size())) {}
@@ -61,7 +67,8 @@ struct Columns {
       : mode(m),
         want_x(o.grad_x),
         want_coef(coef(m, o)),
-        problem(l, spline(o), base(l, o), joint(m, o), m == Mode::backward && o.grad_x),
+        with_slopes(slopes(m, l, o)),
+        problem(with_order(m, l, o), spline(o), base(l, o), with_slopes, m == Mode::backward && with_slopes),
         op(o),
         layer(problem.layer),
         tiles(problem.kernel, 0, l.out) {
@@ -130,6 +137,9 @@ struct Columns {
             pack_panel<S>(coefficients, tiles, t, op.spline_weight, problem.basis.has_base ? op.base_weight : nullptr,
                           layer.in, first);
           }
+          if (problem.basis.slope_order > 0) {
+            take_differences(w.problem.basis.pieces, coefficients, w.last + tiles.start(t) * count);
+          }
           if (want_coef) sums.clear();
         }
         Prefetch next = row == begin ? after(b, t, ceil_div(n, samples) * count) : Prefetch();
@@ -182,6 +192,7 @@ struct Columns {
       g = pack_g(w, row, n, t);
       if (bias) add_rows(g, n, tiles.width(t), bias + tiles.start(t));
     }
+    const C* last = w.last + tiles.start(t) * sums.features;
     for (int64_t i = 0; i < sums.features; i++) {
       Plan<C> plan = w.plans[first_plan + i];
       const C *c = coefficients.spline(i), *c_base = coefficients.base(i);
@@ -197,7 +208,14 @@ struct Columns {
           plan.slope = plan.value;
           plan.base_slope = plan.base;
         }
-        if (want_x) ops.grad_input(plan, cells, c, c_base, g, gx, t == 0, next);
+        if (want_x) {
+          const Basis<C>& basis = w.problem.basis;
+          const Differences<C> differences =
+              basis.slope_order > 0
+                  ? Differences<C>{basis.slope_order, last + i * tiles.width(t), basis.pieces.order_of(i)}
+                  : Differences<C>{};
+          ops.grad_input(plan, cells, c, differences, c_base, g, gx, t == 0, next);
+        }
       }
     }
   }

@@ -34,7 +34,7 @@ struct CurveTable {
   }
 
   CurveTable(const Layer& l, const Operands& o, bool has_base)
-      : problem(l, true, has_base && l.base != Base::zero, false, false), op(o), layer(problem.layer) {
+      : problem(l, true, has_base && l.base != Base::zero), op(o), layer(problem.layer) {
     samples = samples_per_tile(layer.batch, (2 * layer.out + 8) * sizeof(C));
     padded = round_up(samples, lanes);
     threads = threads_for(layer, problem.rows);

@@ -15,7 +15,7 @@ struct Cut {
   template <class C>
   Cut(const Layer& layer, const OutTiles<C>& outs, int64_t active_rows, int64_t rows, int64_t tile_samples,
       int threads) {
-    constexpr double plan_sample = 18, pack_row = 8, idle = 0.05;
+    constexpr double plan_sample = 12, pack_row = 12, idle = 0.05;
     constexpr int64_t most_sums = (1 << 19) / sizeof(C), most_samples = 1024;
     const int64_t width = outs.width(0), vectors = width / kLanes<C>;
     double least = 0;
@@ -69,7 +69,7 @@ struct Forward {
   };
 
   Forward(const Layer& l, const Operands& o)
-      : problem(l, o.spline_weight, (o.base_weight && l.base != Base::zero) || !o.spline_weight, false, false),
+      : problem(l, o.spline_weight, (o.base_weight && l.base != Base::zero) || !o.spline_weight),
         op(o),
         layer(problem.layer),
         all_tiles(problem.kernel, 0, l.out),

@@ -12,9 +12,11 @@ inline float next_up(float x) { return __builtin_nextafterf(x, __builtin_inff())
 inline double next_up(double x) { return __builtin_nextafter(x, __builtin_inf()); }
 
 // For one feature the real line is cut at `bounds` into pieces: outside, span, ..., span, outside. A piece is
-//   [origin, inverse width, unused, unused, coefficient of u^0: k+1 rows padded to `width`, of u^1, ..., of u^k]
+//   [origin, inverse width, unused, unused, coefficient of u^0: k+1 rows padded to `width`, of u^1, ..., of u^k,
+//   reaches]
 // for the rows first_row .. first_row + k at u = (x - origin) * inverse width. Rows that are not active are 0. The
-// origin of a span is its middle: with |u| <= 1/2 the powers of u cancel least.
+// origin of a span is its middle: with |u| <= 1/2 the powers of u cancel least. The reach of row r is (t_(r+k) - t_r) /
+// k in widths of the span; see difference_weights.
 template <class C>
 struct Pieces {
   int degree, grid_size, order;
@@ -26,15 +28,24 @@ struct Pieces {
   int shift;             // first_row of piece p is p - shift, clamped to [0, grid_size)
   bool poison_infinite;  // "linear" at order 0: an infinite input gives NaN
   int columns;           // where pieces are looked up in registers: the length of a row of piece_columns, else 0
-  C *bound_table, *piece_table, *piece_columns;
+  C *bound_table, *piece_table, *piece_columns, *rate_table;
+  int32_t* order_table;
   int32_t* table;  // of a feature: features with the same knots share one
 
   int knots() const { return grid_size + 2 * degree + 1; }
+  int rows() const { return grid_size + degree; }
+  int reach() const { return 4 + (degree + 1) * width; }  // where it is in a piece
   const C* bounds_of(int64_t feature) const { return bound_table + int64_t(table[feature]) * bound_stride; }
   // All pieces of a feature transposed: one row of `columns` for each number of a piece.
   C* columns_of(int64_t feature) const { return piece_columns + int64_t(table[feature]) * columns * size; }
+  // k / (t_(r+k) - t_r) of every row but the first.
+  C* rates_of(int64_t feature) const { return rate_table + int64_t(table[feature]) * rows(); }
+  // The rows 1 .. k of every cell: first one with about the largest reach, then the others.
+  int32_t* order_of(int64_t feature) const { return order_table + int64_t(table[feature]) * grid_size * degree; }
   C* piece(int64_t feature, int p) const { return piece_table + (int64_t(table[feature]) * count + p) * size; }
 };
+
+constexpr int middle_row(int degree) { return (degree + 1) / 2; }
 
 template <class C>
 Pieces<C> describe_pieces(const Layer& layer) {
@@ -51,7 +62,7 @@ Pieces<C> describe_pieces(const Layer& layer) {
   g.columns = kLookup && g.count <= 2 * kLanes<C> ? 2 * kLanes<C> : 0;
   if (g.columns) g.bound_stride = g.columns;
   g.width = layer.degree < 4 ? 4 : 8;
-  g.size = 4 + (layer.degree + 1) * g.width;
+  g.size = g.reach() + g.width;
   g.shift = 1 + (g.extended ? layer.degree : 0);
   g.poison_infinite = layer.extrapolation == Extrapolation::linear && layer.order == 0;
   return g;
@@ -75,6 +86,19 @@ void compile_feature(const Pieces<C>& g, const C* t, int64_t feature, double* sc
   for (int j = 0; j < g.bound_stride; j++) bounds[j] = j < g.bounds ? t[first_knot + j] : C(__builtin_nan(""));
   // The end of the range belongs to the last interior span.
   bounds[g.grid_size + K - first_knot] = next_up(t[g.grid_size + K]);
+
+  const auto reach = [&](int row) { return (knot[row + K] - knot[row]) / larger(1, K); };
+  C* rates = g.rates_of(feature);
+  for (int row = 1; row < g.rows() && K > 0; row++) rates[row] = C(1 / reach(row));
+  int32_t* order = g.order_of(feature);
+  for (int cell = 0; cell < g.grid_size && K > 0; cell++) {
+    int first = middle_row(K);
+    for (int row = 1; row <= K; row++) first = reach(cell + row) > 1.5 * reach(cell + first) ? row : first;
+    *order++ = first;
+    for (int row = 1; row <= K; row++) {
+      if (row != first) *order++ = row;
+    }
+  }
 
   const auto clear = [&](int p, double origin, double inverse) {
     C* piece = g.piece(feature, p);
@@ -139,6 +163,8 @@ void compile_feature(const Pieces<C>& g, const C* t, int64_t feature, double* sc
       const int first_row = span < 0 ? 0 : span >= g.grid_size ? g.grid_size - 1 : span;
       C* piece = clear(1 + m - first_knot, origin[lane], inverse[lane]);
       for (int row = 0; row <= K; row++) {
+        const C spans = C(reach(first_row + row) * inverse[lane]);
+        piece[(K + 1) * g.width + row] = spans;
         const int r = first_row + row - span;
         if (r < 0 || r > K) continue;
         double scale = 1;  // h^q / q!
@@ -163,6 +189,7 @@ void compile_feature(const Pieces<C>& g, const C* t, int64_t feature, double* sc
           if (g.order == 0 && linear && K > 0) {
             outside[-3] = C(inverse[lane]);
             outside[g.width + row] = C(slope / inverse[lane]);
+            outside[(K + 1) * g.width + row] = spans;
           }
         }
       }

@@ -1,6 +1,8 @@
 // The plan of one feature and one tile of samples: samples sorted by cell, with the values of their basis rows.
 #pragma once
 
+#include <type_traits>
+
 #include "pieces.h"
 
 namespace kan {
@@ -60,16 +62,46 @@ struct BaseFunction {
   }
 };
 
-// Cell c holds the places start[c] .. start[c + 1] - 1. At each there is a sample: `row` is its number times the bytes
-// of a vector, where it begins in matrices of whole vectors; the weights are `width` padded spline rows, and the base
-// row apart.
+// Cell c holds the places start[c] .. start[c + 1] - 1, where the first `below` places of the first cell have samples
+// below the range and the last `above` places of the last cell samples above it. At each place there is a sample: `row`
+// is its number times the bytes of a vector, where it begins in matrices of whole vectors; the weights are `width`
+// padded spline rows, and the base row apart.
 template <class C>
 struct Plan {
   int32_t *start, *row;
   C *value, *base;
   C *slope, *base_slope;  // the derivatives of one order more, where wanted
-  bool differences;       // the slopes are weights of the differences between a row and the one before
+  int below, above;
 };
+
+// Derivatives of order m > 0. Splines of degree k - 1 have the differences of neighbouring rows at a rate for
+// coefficients,
+//     sum_j s_j c_j = sum_j>0 w_j e_j,  e_j = (c_j - c_(j-1)) rate_j,  w_j = (s_j + ... + s_k) reach_j,
+// because the s_j add up to 0 inside of the range. The w_j in turn add up to 1 for m = 1 and to 0 for m > 1, so that
+// for any row a
+//     sum_j s_j c_j = [m = 1] e_a + sum_j>0 w_j (e_j - e_a),
+// one product less than there are rows. Least is lost to rounding where e_a is small, so a has a large reach
+// (Pieces::order_of). Outside of the range the s_j add up to some w_0, and the sums begin at its end,
+//     sum_j s_j c_j = w_0 c_0 + sum_j>0 w_j e_j = w_0 c_k + sum_j>0 w'_j e_j,  w'_j = -(s_0 + ... + s_(j-1)) reach_j,
+// where w'_j = w_j if w_0 = 0.
+//
+// The weights from s, the derivatives in u: w'_j for 0 < j <= M, then w_j.
+template <int K, int M, class Rows, class Reach>
+inline void difference_weights(const Rows& s, std::decay_t<decltype(s[0])> inverse, Reach reach, Rows& w) {
+  using T = std::decay_t<decltype(s[0])>;
+  T before{}, after{};
+#pragma GCC unroll 6
+  for (int j = 1; j <= K; j++) {
+    before -= s[j - 1];
+    if (j <= M) w[j] = before * reach(j);
+  }
+#pragma GCC unroll 6
+  for (int j = K; j > 0; j--) {
+    after += s[j];
+    if (j > M) w[j] = after * reach(j);
+  }
+  w[0] = (after + s[0]) * inverse;
+}
 
 // What all plans of one call have in common.
 template <class C>
@@ -77,39 +109,41 @@ struct Basis {
   Pieces<C> pieces;
   BaseFunction<C> base, base_slope;
   bool has_spline, has_base;
-  bool differences;  // whether slopes may belong to differences of rows
+  int slope_order;  // of the slopes, if they are weights of differences, else 0
 
   int cells() const { return has_spline ? pieces.grid_size : 1; }
 };
 
-// Workspace of make_plan for a tile of n samples: their pieces and cells, and without look-up x in the order of places.
+// Workspace of make_plan for a tile of n samples: their pieces and keys, and without look-up x in the order of places.
+// A key is 0 below the range, 1 + c in cell c, and 1 + cells above.
 template <class C>
 struct PlanScratch {
   C *x, *clamped;
-  int32_t *piece, *cell, *sorted, *next;  // sorted: the cells of the places; next: one per cell
+  int32_t *piece, *key, *sorted, *next, *start;  // sorted: the keys of the places; next, start: one per key
 
   template <class Arena>
   PlanScratch(Arena& arena, int64_t n, int cells)
       : x(arena.template take<C>(round_up(n, kLanes<C>))),
         clamped(arena.template take<C>(round_up(n, kLanes<C>))),
         piece(arena.template take<int32_t>(n)),
-        cell(arena.template take<int32_t>(round_up(n, 16))),
+        key(arena.template take<int32_t>(round_up(n, 16))),
         sorted(arena.template take<int32_t>(n + 16)),
-        next(arena.template take<int32_t>(cells + 1)) {}
+        next(arena.template take<int32_t>(cells + 2)),
+        start(arena.template take<int32_t>(cells + 3)) {}
 };
 
-// The rows of the samples of each cell, in their order.
-inline void sort_by_cell(const int32_t* cell, int64_t n, int cells, int32_t* next, int32_t* start, int32_t* row) {
-  for (int c = 0; c <= cells; c++) next[c] = 0;
-  for (int64_t b = 0; b < n; b++) next[cell[b]]++;
+// The rows of the samples of each key, in their order.
+inline void sort_by_key(const int32_t* key, int64_t n, int keys, int32_t* next, int32_t* start, int32_t* row) {
+  for (int k = 0; k < keys; k++) next[k] = 0;
+  for (int64_t b = 0; b < n; b++) next[key[b]]++;
   int32_t total = 0;
-  for (int c = 0; c < cells; c++) {
-    start[c] = total;
-    total += next[c];
-    next[c] = start[c];
+  for (int k = 0; k < keys; k++) {
+    start[k] = total;
+    total += next[k];
+    next[k] = start[k];
   }
-  start[cells] = total;
-  for (int64_t b = 0; b < n; b++) row[next[cell[b]]++] = b * KAN_VECTOR_BYTES;
+  start[keys] = total;
+  for (int64_t b = 0; b < n; b++) row[next[key[b]]++] = b * KAN_VECTOR_BYTES;
 }
 
 // The inputs of one feature: n of them, padded to whole vectors; v: their factors, or null.
@@ -203,14 +237,10 @@ struct Locator {
   }
 };
 
-// Whether there are samples outside of the range, and in the spans that "zero" adds on either side of it.
-struct Spread {
-  bool outside, beside;
-};
-
-// Cells with all bounds in registers, a vector of samples at a time.
+// Keys with all bounds in registers, a vector of samples at a time. Returns whether there are samples outside of the
+// range.
 template <bool Two, class C>
-Spread locate_by_lookup(const Pieces<C>& g, int64_t feature, Samples<C> s, int32_t* cell) {
+bool locate_by_lookup(const Pieces<C>& g, int64_t feature, Samples<C> s, int32_t* key) {
   using I = IntVec<C>;
   const Locator<C, Two> locator(g, feature);
   const int cells = g.grid_size;
@@ -218,58 +248,44 @@ Spread locate_by_lookup(const Pieces<C>& g, int64_t feature, Samples<C> s, int32
   for (int64_t b = 0; b < s.n; b += kLanes<C>) {
     const I piece = locator.piece(load<Vec<C>>(s.x + b)), bit = 1 << piece;
     some |= s.n - b < kLanes<C> ? first_of(bit, s.n - b) : bit;
-    I c = piece - g.shift;
-    c = c < 0 ? I{} : c;
-    c = c >= cells ? I{} + (cells - 1) : c;
-    store(cell + b, convert<typename Vector<int32_t, kLanes<C>>::Type>(c));
+    I k = piece - (g.shift - 1);
+    k = k < 0 ? I{} : k;
+    k = k > cells ? I{} + (cells + 1) : k;
+    store(key + b, convert<typename Vector<int32_t, kLanes<C>>::Type>(k));
   }
-  // Outside: all pieces but the cells. Beside: those but the first and the last piece.
-  const uint32_t outside = ~(((1u << cells) - 1) << g.shift), ends = 1u | 1u << (g.count - 1);
-  return {any_of(some, outside), any_of(some, outside & ~ends)};
+  return any_of(some, ~(((1u << cells) - 1) << g.shift));
 }
 
 // The same by binary search, for any number of pieces; all samples side by side.
 template <class C>
-void locate_by_search(const Pieces<C>& g, int64_t feature, Samples<C> s, int32_t* piece, int32_t* cell) {
+void locate_by_search(const Pieces<C>& g, int64_t feature, Samples<C> s, int32_t* piece, int32_t* key) {
   const C* bounds = g.bounds_of(feature);
   for (int64_t b = 0; b < s.n; b++) piece[b] = 0;
   for (int half = g.bound_stride / 2; half > 0; half /= 2) {
     for (int64_t b = 0; b < s.n; b++) piece[b] += bounds[piece[b] + half - 1] <= s.x[b] ? half : 0;
   }
   for (int64_t b = 0; b < s.n; b++) {
-    const int32_t c = piece[b] - g.shift;
-    cell[b] = c < 0 ? 0 : c >= g.grid_size ? g.grid_size - 1 : c;
+    const int32_t k = piece[b] - (g.shift - 1);
+    key[b] = k < 0 ? 0 : k > g.grid_size ? g.grid_size + 1 : k;
   }
 }
 
-// Spread::beside of these pieces.
-template <class C>
-bool any_beside(const Pieces<C>& g, const int32_t* piece, int64_t n) {
-  const int32_t first = g.shift, last = g.shift + g.grid_size - 1, end = g.count - 1;
-  int32_t any = 0;
-  for (int64_t b = 0; b < n && g.extended; b++) {
-    const int32_t p = piece[b];
-    any |= int32_t((p > 0) & (p < first)) | int32_t((p > last) & (p < end));
-  }
-  return any != 0;
-}
-
-// The weights of the samples in the order of places, with all pieces in registers. cell: the cells of the places, whose
-// pieces they are unless there are samples outside of the range; null makes it look for the pieces once more. The base
+// The weights of the samples in the order of places, with all pieces in registers. key: the keys of the places, which
+// tell the pieces unless there are samples outside of the range; null makes it look for the pieces once more. The base
 // function, which waits for divisions, takes less time between look-ups than by itself.
 template <bool Two, class C, int K, bool Slope>
-void evaluate_by_lookup(const Basis<C>& basis, int64_t feature, Samples<C> s, const int32_t* cell, Plan<C>& plan) {
+void evaluate_by_lookup(const Basis<C>& basis, int64_t feature, Samples<C> s, const int32_t* key, Plan<C>& plan) {
   using V = Vec<C>;
+  using I = IntVec<C>;
   constexpr int lanes = kLanes<C>, width = K < 4 ? 4 : 8;
-  using Cells = typename Vector<int32_t, lanes>::Type;
-  const C* columns = basis.pieces.columns_of(feature);
-  const Locator<C, Two> locator(basis.pieces, feature);
-  const V more = splat<V>(C(plan.differences));
+  using Keys = typename Vector<int32_t, lanes>::Type;
+  const Pieces<C>& g = basis.pieces;
+  const C* columns = g.columns_of(feature);
+  const Locator<C, Two> locator(g, feature);
   C *values = plan.value, *slopes = plan.slope;
   for (int64_t q = 0; q < s.n; q += lanes, values += width * lanes, slopes += width * lanes) {
     const V x = gather(s.x, plan.row + q, s.n - q);
-    const auto [piece, u, inverse] =
-        cell ? locator(x, convert<IntVec<C>>(load<Cells>(cell + q)) + basis.pieces.shift) : locator(x);
+    const auto [piece, u, inverse] = key ? locator(x, convert<I>(load<Keys>(key + q)) + (g.shift - 1)) : locator(x);
     V value[width] = {}, slope[width] = {};
 #pragma GCC unroll 6
     for (int row = 0; row <= K; row++) {
@@ -282,28 +298,37 @@ void evaluate_by_lookup(const Basis<C>& basis, int64_t feature, Samples<C> s, co
 #pragma GCC unroll 8
     for (int j = 0; j < width; j++) store(values + j * lanes, value[j]);
     if (!Slope) continue;
-    slope[K] *= inverse;
-    if (K > 0) slope[0] *= inverse;
-#pragma GCC unroll 4
-    for (int row = K - 1; row > 0; row--) slope[row] = slope[row] * inverse + slope[row + 1] * more;
+    if (K > 0 && basis.slope_order > 0) {
+      const auto reach = [&, piece = piece](int row) {
+        return lookup<Two>(columns + (g.reach() + row) * 2 * lanes, piece);
+      };
+      V inside[width], below[width], above[width];
+      difference_weights<K, middle_row(K)>(slope, inverse, reach, inside);
+      if (!key) {
+        difference_weights<K, 0>(slope, inverse, reach, below);
+        difference_weights<K, K>(slope, inverse, reach, above);
+        const I low = piece < g.shift, high = piece >= g.shift + g.grid_size;
+#pragma GCC unroll 6
+        for (int row = 0; row <= K; row++) inside[row] = low ? below[row] : high ? above[row] : inside[row];
+      }
+#pragma GCC unroll 6
+      for (int row = 0; row <= K; row++) slope[row] = inside[row];
+    } else {
+#pragma GCC unroll 6
+      for (int row = 0; row <= K; row++) slope[row] *= inverse;
+    }
     transpose(slope);
 #pragma GCC unroll 8
     for (int j = 0; j < width; j++) store(slopes + j * lanes, slope[j]);
   }
 }
 
-// t_j = s_j + s_(j+1) + ... but for t_0; see make_plan.
-template <int K, class Rows>
-inline void add_following(Rows& slope) {
-#pragma GCC unroll 6
-  for (int row = K - 1; row > 0; row--) slope[row] += slope[row + 1];
-}
-
 // The same place by place; row says which sample's piece it is.
 template <class C, int K, bool Slope>
-void evaluate_by_sample(const Pieces<C>& g, int64_t feature, Samples<C> s, PlanScratch<C>& scratch, Plan<C>& plan) {
+void evaluate_by_sample(const Basis<C>& basis, int64_t feature, Samples<C> s, PlanScratch<C>& scratch, Plan<C>& plan) {
   constexpr int width = K < 4 ? 4 : 8;
   using Rows = typename Vector<C, width>::Type;
+  const Pieces<C>& g = basis.pieces;
   const C* table = g.piece(feature, 0);
   const Range<C> range(g, g.bounds_of(feature));
   for (int64_t q = 0; q < s.n; q++) scratch.x[q] = s.x[uint32_t(plan.row[q]) / KAN_VECTOR_BYTES];
@@ -316,16 +341,26 @@ void evaluate_by_sample(const Pieces<C>& g, int64_t feature, Samples<C> s, PlanS
     evaluate<K, Slope>(u, value, slope, [&](int power) { return load<Rows>(p + 4 + power * width); });
     store(plan.value + q * width, value);
     if (!Slope) continue;
-    slope *= p[1];
-    if (plan.differences) add_following<K>(slope);
+    if (K > 0 && basis.slope_order > 0) {
+      const auto reach = [&](int row) { return p[g.reach() + row]; };
+      const Rows plain = slope;
+      if (q < plan.below) {
+        difference_weights<K, 0>(plain, p[1], reach, slope);
+      } else if (q < s.n - plan.above) {
+        difference_weights<K, middle_row(K)>(plain, p[1], reach, slope);
+      } else {
+        difference_weights<K, K>(plain, p[1], reach, slope);
+      }
+    } else {
+      slope *= p[1];
+    }
     store(plan.slope + q * width, slope);
   }
 }
 
-// What few calls ask of the values: NaN where infinite inputs give it, factors v, and weights of differences where the
-// values are themselves slopes.
+// What few calls ask of the values: NaN where infinite inputs give it, and factors v.
 template <class C, int K>
-void finish_values(const Basis<C>& basis, Samples<C> s, bool differences, Plan<C>& plan) {
+void finish_values(const Basis<C>& basis, Samples<C> s, Plan<C>& plan) {
   constexpr int width = K < 4 ? 4 : 8;
   using Rows = typename Vector<C, width>::Type;
   for (int64_t q = 0; q < s.n; q++) {
@@ -334,22 +369,30 @@ void finish_values(const Basis<C>& basis, Samples<C> s, bool differences, Plan<C
       Rows value = load<Rows>(plan.value + q * width);
       if (basis.pieces.poison_infinite) value += s.x[b] - s.x[b];
       if (s.v) value *= s.v[b];
-      if (differences) add_following<K>(value);
       store(plan.value + q * width, value);
     }
     if (s.v && basis.has_base) plan.base[q] *= s.v[b];
   }
 }
 
+// The samples sorted by key; outside: whether there may be any outside of the range.
 template <class C>
-void sort_samples(int cells, int64_t n, PlanScratch<C>& scratch, Plan<C>& plan) {
+void sort_samples(int cells, int64_t n, bool outside, PlanScratch<C>& scratch, Plan<C>& plan) {
   constexpr int few = 32, lanes = 16;
+  int32_t *key = scratch.key, *start = scratch.start;
+  plan.below = plan.above = 0;
   if (kLookup && cells <= few) {
-    for (int64_t b = n; b % lanes != 0; b++) scratch.cell[b] = -1;
-    sort_by_few_cells(scratch.cell, n, cells, plan.start, plan.row, scratch.sorted);
+    for (int64_t b = n; b % lanes != 0; b++) key[b] = -1;
+    if (!outside) return sort_by_few_keys(key, n, 1, cells, plan.start, plan.row, scratch.sorted);
+    sort_by_few_keys(key, n, 0, cells + 1, start, plan.row, scratch.sorted);
   } else {
-    sort_by_cell(scratch.cell, n, cells, scratch.next, plan.start, plan.row);
+    sort_by_key(key, n, cells + 2, scratch.next, start, plan.row);
   }
+  plan.below = start[1];
+  plan.above = n - start[cells + 1];
+  for (int c = 1; c < cells; c++) plan.start[c] = start[c + 1];
+  plan.start[0] = 0;
+  plan.start[cells] = n;
 }
 
 // Places, and the weights of all rows.
@@ -357,27 +400,21 @@ template <class C, int K, bool Slope>
 void make_spline(const Basis<C>& basis, int64_t feature, Samples<C> s, PlanScratch<C>& scratch, Plan<C>& plan) {
   const Pieces<C>& g = basis.pieces;
   const bool search = !kLookup || !g.columns, two = g.count > kLanes<C>;
-  // sum_j s_j c_j = sum_j>0 t_j (c_j - c_(j-1)), t_j = s_j + s_(j+1) + ..., where the sum of all s_j is 0: one product
-  // less. B-splines add up to 1 inside of the range, and their continuations outside of it do so too, so their slopes
-  // add up to 0. Only with "zero" they do not in the spans on either side.
-  const bool differences = basis.differences && K > 0 && (Slope || g.order > 0);
   if (search) {
-    locate_by_search(g, feature, s, scratch.piece, scratch.cell);
-    plan.differences = differences && !any_beside(g, scratch.piece, s.n);
-    sort_samples(g.grid_size, s.n, scratch, plan);
-    evaluate_by_sample<C, K, Slope>(g, feature, s, scratch, plan);
+    locate_by_search(g, feature, s, scratch.piece, scratch.key);
+    sort_samples(g.grid_size, s.n, true, scratch, plan);
+    evaluate_by_sample<C, K, Slope>(basis, feature, s, scratch, plan);
     make_bases(basis, scratch.x, s.n, plan);
     return;
   }
-  const Spread spread =
-      two ? locate_by_lookup<true>(g, feature, s, scratch.cell) : locate_by_lookup<false>(g, feature, s, scratch.cell);
-  plan.differences = differences && !spread.beside;
-  sort_samples(g.grid_size, s.n, scratch, plan);
-  const int32_t* cell = spread.outside ? nullptr : scratch.sorted;
+  const bool outside =
+      two ? locate_by_lookup<true>(g, feature, s, scratch.key) : locate_by_lookup<false>(g, feature, s, scratch.key);
+  sort_samples(g.grid_size, s.n, outside, scratch, plan);
+  const int32_t* key = outside ? nullptr : scratch.sorted;
   if (two) {
-    evaluate_by_lookup<true, C, K, Slope>(basis, feature, s, cell, plan);
+    evaluate_by_lookup<true, C, K, Slope>(basis, feature, s, key, plan);
   } else {
-    evaluate_by_lookup<false, C, K, Slope>(basis, feature, s, cell, plan);
+    evaluate_by_lookup<false, C, K, Slope>(basis, feature, s, key, plan);
   }
 }
 
@@ -388,12 +425,11 @@ void make_plan(const Basis<C>& basis, int64_t feature, Samples<C> s, PlanScratch
   } else {
     plan.start[0] = 0;
     plan.start[1] = s.n;
-    plan.differences = false;
+    plan.below = plan.above = 0;
     for (int64_t b = 0; b < s.n; b++) plan.row[b] = b * KAN_VECTOR_BYTES;
     make_bases(basis, s.x, s.n, plan);
   }
-  const bool differences = plan.differences && !Slope, poison = basis.has_spline && basis.pieces.poison_infinite;
-  if (s.v || differences || poison) finish_values<C, K>(basis, s, differences, plan);
+  if (s.v || (basis.has_spline && basis.pieces.poison_infinite)) finish_values<C, K>(basis, s, plan);
 }
 
 template <class C>

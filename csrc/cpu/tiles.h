@@ -16,6 +16,15 @@ namespace {
 // Long sums are sums of sums of this many terms, which keeps their rounding errors small.
 constexpr int64_t kSumBlock = 16;
 
+// How the slopes of one feature are weights of differences, if slope_order is not 0: see take_differences for `last`,
+// and Pieces::order_of.
+template <class C>
+struct Differences {
+  int slope_order;
+  const C* last;
+  const int32_t* order;
+};
+
 template <class C, int S, bool B, int NZ>
 struct Tile {
   using V = Vec<C>;
@@ -81,8 +90,8 @@ struct Tile {
       return j < S ? spline[(P + j) % places] : base;
     }
     // sum[] += sum over the rows of weight * row
-    template <int P>
-    void combine(Weights w, int64_t q, V (&sum)[NZ]) const {
+    template <int P, class W>
+    void combine(W w, int64_t q, V (&sum)[NZ]) const {
 #pragma GCC unroll 8
       for (int j = 0; j < S + B; j++) {
         const V weight = w(j, q);
@@ -105,9 +114,9 @@ struct Tile {
 
   // For every cell enter(place), sample(place, q, offset) for its samples, with their places q in the plan and the
   // offsets of their rows, and leave(place) for its first row; in the end leave for the other rows of the last cell, if
-  // `rows` counts them. What the loop reads is copied to locals first: the compiler takes every store for one that
-  // could change the plan.
-  template <class Enter, class Sample, class Leave>
+  // `rows` counts them. Inside: only the samples inside of the range. What the loop reads is copied to locals first:
+  // the compiler takes every store for one that could change the plan.
+  template <bool Inside = false, class Enter, class Sample, class Leave>
   static void for_cells(const Plan<C>& plan, int cells, int rows, Enter enter, Sample sample, Leave leave) {
     const int32_t *end = plan.start + 1, *row = plan.row;
     const int32_t *const last_cell = end + cells, *const last_row = end + rows;
@@ -165,56 +174,100 @@ struct Tile {
     for_cells(plan, cells, cells, enter, sample, [](auto) {});
   }
 
-  // sums[id] = g[id] * sum of slope * row, lane by lane; added to what is there unless this is the first tile
-  static void grad_input(const Plan<C>& plan, int cells, const C* panel, const C* base, const C* g, C* sums, bool first,
-                         Prefetch& next) {
-    if (S > 1 && plan.differences) {
-      grad_input_of_rows<true>(plan, cells, panel, base, g, sums, first, next);
-    } else {
-      grad_input_of_rows<false>(plan, cells, panel, base, g, sums, first, next);
+  // sums[id] = g[id] * sum of slope * row, lane by lane; added to what is there unless this is the first tile.
+  static void grad_input(const Plan<C>& plan, int cells, const C* panel, const Differences<C>& differences,
+                         const C* base, const C* g, C* sums, bool first, Prefetch& next) {
+    first ? grad_input_of<true>(plan, cells, panel, differences, base, g, sums, next)
+          : grad_input_of<false>(plan, cells, panel, differences, base, g, sums, next);
+  }
+
+  template <bool First>
+  static void grad_input_of(const Plan<C>& plan, int cells, const C* panel, const Differences<C>& differences,
+                            const C* base, const C* g, C* sums, Prefetch& next) {
+    if constexpr (S > 1) {
+      if (differences.slope_order > 0) {
+        const int64_t n = plan.start[cells];
+        grad_input_of_rows<First>(plan, 0, plan.below, panel, panel + outs, base, g, sums);
+        grad_input_inside<First>(plan, cells, panel, differences, base, g, sums, next);
+        grad_input_of_rows<First>(plan, n - plan.above, n, differences.last, panel + cells * outs, base, g, sums);
+        return;
+      }
+    }
+    for (int c = 0; c < cells; c++, panel += outs) {
+      next.step();
+      grad_input_of_rows<First>(plan, plan.start[c], plan.start[c + 1], panel, panel + outs, base, g, sums);
     }
   }
 
-  // Differences: the weights belong to the differences of neighbouring rows, one less than the rows.
-  template <bool Differences>
-  static void grad_input_of_rows(const Plan<C>& plan, int cells, const C* panel, const C* base, const C* g, C* sums,
-                                 bool first, Prefetch& next) {
-    constexpr int skip = Differences;
+  // target (+)= g * sum
+  template <bool First>
+  static void add_products(const C* g, const V (&sum)[NZ], C* target) {
+    V dot = First ? V{} : load<V>(target);
+#pragma GCC unroll 4
+    for (int z = 0; z < NZ; z++) dot += sum[z] * load<V>(g + z * lanes);
+    store(target, dot);
+  }
+
+  // The places from q to `stop`, all with the same rows: the first one, and those that the others begin with.
+  template <bool First>
+  static void grad_input_of_rows(const Plan<C>& plan, int64_t q, int64_t stop, const C* first, const C* others,
+                                 const C* base, const C* g, C* sums) {
+    if (q == stop) return;
     const Weights weights{plan.slope, plan.base_slope};
+    const int32_t* row = plan.row;
     Rows c;
     c.read_base(base);
-    c.read_first(panel);
+    if (S > 0) Rows::read(first, c.spline[0]);
 #pragma GCC unroll 8
-    for (int j = S - 2; j > 0 && Differences; j--)
-#pragma GCC unroll 4
-      for (int z = 0; z < NZ; z++) c.spline[j][z] -= c.spline[j - 1][z];
-    const auto enter = [&](auto place) {
-      c.template read_last<place>(panel);
+    for (int j = 1; j < S; j++) Rows::read(others + (j - 1) * outs, c.spline[j]);
+    for (; q < stop; q++) {
+      const int64_t offset = row[q];
+      V sum[NZ] = {};
+      c.template combine<0>(weights, q, sum);
+      add_products<First>(row_of<NZ>(g, offset), sum, row_of<1>(sums, offset));
+    }
+  }
+
+  // The places inside of the range, one product less than there are rows.
+  template <bool First>
+  static void grad_input_inside(const Plan<C>& plan, int cells, const C* e, const Differences<C>& differences,
+                                const C* base, const C* g, C* sums, Prefetch& next) {
+    constexpr int count = S - 2;  // of differences
+    typename Tile<C, count, B, NZ>::Rows row;
+    V constant[NZ] = {};
+    row.read_base(base);
+    const C* base_slope = plan.base_slope;
+    const int32_t *sample = plan.row, *order = differences.order;
+    const int64_t last = plan.start[cells] - plan.above;
+    int64_t q = plan.below;
+    for (int c = 0; c < cells; c++, e += outs, order += S - 1) {
       next.step();
-      if constexpr (Differences && S > 1) {
+      const int64_t stop = smaller(plan.start[c + 1], last);
+      if (q == stop) continue;
+      V head[NZ];
+      Rows::read(e + order[0] * outs, head);
+      const C* slope[count + 1];
 #pragma GCC unroll 4
-        for (int z = 0; z < NZ; z++) c.spline[(place + S - 1) % S][z] -= load<V>(panel - 2 * outs + z * lanes);
-      }
-    };
-    const auto sample = [&](auto place, int64_t q, int64_t offset) {
-      const C* row = row_of<NZ>(g, offset);
-      V dot[S + 1] = {};
+      for (int j = 0; j < count; j++) {
+        const int other = order[j + 1];
+        slope[j] = plan.slope + other;
 #pragma GCC unroll 4
-      for (int z = 0; z < NZ; z++) {
-        const V gz = load<V>(row + z * lanes);
-#pragma GCC unroll 8
-        for (int j = skip; j < S + B; j++) {
-          const V product = gz * c.template row<place>(j)[z];
-          dot[j] = z == 0 ? product : dot[j] + product;
-        }
+        for (int z = 0; z < NZ; z++) row.spline[j][z] = load<V>(e + other * outs + z * lanes) - head[z];
       }
-      C* target = row_of<1>(sums, offset);
-      V sum = first ? V{} : load<V>(target);
-#pragma GCC unroll 8
-      for (int j = skip; j < S + B; j++) sum += weights(j, q) * dot[j];
-      store(target, sum);
-    };
-    for_cells(plan, cells, cells, enter, sample, [](auto) {});
+      if (differences.slope_order == 1) {
+#pragma GCC unroll 4
+        for (int z = 0; z < NZ; z++) constant[z] = head[z];
+      }
+      for (; q < stop; q++) {
+        const int64_t offset = sample[q];
+        V sum[NZ];
+#pragma GCC unroll 4
+        for (int z = 0; z < NZ; z++) sum[z] = constant[z];
+        row.template combine<0>(
+            [&](int j, int64_t q) { return splat<V>(j < count ? slope[j][q * width] : base_slope[q]); }, q, sum);
+        add_products<First>(row_of<NZ>(g, offset), sum, row_of<1>(sums, offset));
+      }
+    }
   }
 
   // rows += weight * g[id]
@@ -311,7 +364,7 @@ template <class C>
 struct TileOps {
   int vectors;
   void (*forward)(const Plan<C>&, int, const C*, const C*, const C*, const C*, C*, Prefetch&);
-  void (*grad_input)(const Plan<C>&, int, const C*, const C*, const C*, C*, bool, Prefetch&);
+  void (*grad_input)(const Plan<C>&, int, const C*, const Differences<C>&, const C*, const C*, C*, bool, Prefetch&);
   void (*grad_coef)(const Plan<C>&, int, const C*, C*, C*, Prefetch&);
   void (*magnitude)(const Plan<C>&, int, const C*, const C*, C*);
   void (*magnitude_backward)(const Plan<C>&, int, const C*, const C*, const C*, C*, bool, C*, C*);

@@ -20,15 +20,15 @@ struct Problem {
   MakePlan<C> make_plan;
   int rows;  // spline rows in all
 
-  // slope: plans with derivatives of one order more; differences: see Basis.
-  Problem(const Layer& l, bool spline, bool base, bool slope, bool differences)
+  // slope: plans with derivatives of one order more; differences: as weights of differences.
+  Problem(const Layer& l, bool spline, bool base, bool slope = false, bool differences = false)
       : layer(l),
         basis{describe_pieces<C>(without_spline(l, spline)),
               BaseFunction<C>(l.base, l.order),
               BaseFunction<C>(l.base, l.order + 1),
               spline,
               base,
-              differences},
+              differences && spline && l.degree > 0 ? l.order + 1 : 0},
         kernel(kernel_of<C>(spline ? l.degree + 1 : 0, base)),
         compile_feature(compile_feature_of<C>(l.degree)),
         make_plan(make_plan_of<C>(spline ? l.degree : 0, slope)),
@@ -47,6 +47,8 @@ struct Problem {
     basis.pieces.table = arena.take<int32_t>(features);
     basis.pieces.bound_table = arena.take<C>(features * basis.pieces.bound_stride);
     basis.pieces.piece_table = arena.take<C>(features * basis.pieces.count * basis.pieces.size);
+    basis.pieces.rate_table = arena.take<C>(features * basis.pieces.rows());
+    basis.pieces.order_table = arena.take<int32_t>(features * basis.pieces.grid_size * layer.degree);
     basis.pieces.piece_columns = arena.take<C>(features * basis.pieces.columns * basis.pieces.size);
   }
   Problem with_tables(Arena& arena, int64_t features) const {
@@ -137,6 +139,23 @@ void pack_panel(const Panel<Compute<S>>& panel, const OutTiles<Compute<S>>& tile
   }
 }
 
+// Replaces the spline rows c_j of a panel by c_0 and, for j > 0, e_j of difference_weights. last: gets the last c_j of
+// every feature.
+template <class C>
+void take_differences(const Pieces<C>& pieces, const Panel<C>& panel, C* last) {
+  const int64_t width = panel.width;
+  for (int64_t i = 0; i < panel.features; i++, last += width) {
+    const C* rate = pieces.rates_of(i);
+    C* row = panel.spline(i) + (panel.rows - 1) * width;
+    std::memcpy(last, row, width * sizeof(C));
+    for (int64_t j = panel.rows - 1; j > 0; j--, row -= width) {
+      for (int64_t z = 0; z < width; z += kLanes<C>) {
+        store(row + z, (load<Vec<C>>(row + z) - load<Vec<C>>(row + z - width)) * rate[j]);
+      }
+    }
+  }
+}
+
 template <class S>
 void unpack_panel(const Panel<Compute<S>>& panel, const OutTiles<Compute<S>>& tiles, int64_t t, void* spline,
                   void* base, int64_t in, int64_t first) {
@@ -167,8 +186,7 @@ struct PlanSet {
   using C = Compute<S>;
   int64_t features, samples, padded, width, cells;  // features and samples of a tile
   C *x, *v, *value, *base, *slope, *base_slope;
-  int32_t *start, *row;
-  bool* differences;
+  int32_t *start, *row, *outside;  // outside: the numbers of samples below and above the range
   PlanScratch<C> scratch;
 
   PlanSet(Arena& arena, const Problem<C>& problem, int64_t features, int64_t tiles, int64_t n, bool with_v,
@@ -186,12 +204,13 @@ struct PlanSet {
         base_slope(with_slope ? arena.take<C>(tiles * features * padded) : nullptr),
         start(arena.take<int32_t>(tiles * features * (cells + 1))),
         row(arena.take<int32_t>(tiles * features * padded + 16)),
-        differences(arena.take<bool>(tiles * features)),
+        outside(arena.take<int32_t>(tiles * features * 2)),
         scratch(arena, n, cells) {}
 
   Plan<C> operator[](int64_t i) const {
     const int64_t at = i * padded;
-    Plan<C> plan{start + i * (cells + 1), row + at, value + at * width, base + at, nullptr, nullptr, differences[i]};
+    Plan<C> plan{start + i * (cells + 1), row + at,          value + at * width, base + at, nullptr, nullptr,
+                 outside[2 * i],          outside[2 * i + 1]};
     if (slope) {
       plan.slope = slope + at * width;
       plan.base_slope = base_slope + at;
@@ -216,11 +235,11 @@ struct PlanSet {
     pack_transposed(xs, problem.layer.in, n, count, x, padded);
     if (vs) pack_transposed(vs, problem.layer.in, n, count, v, padded);
     for (int64_t i = 0; i < count; i++) {
-      differences[first + i] = false;
       Plan<C> plan = (*this)[first + i];
       const Samples<C> inputs{x + i * padded, vs ? v + i * padded : nullptr, n};
       problem.make_plan(problem.basis, i, inputs, scratch, plan);
-      differences[first + i] = plan.differences;
+      outside[2 * (first + i)] = plan.below;
+      outside[2 * (first + i) + 1] = plan.above;
     }
   }
 };
