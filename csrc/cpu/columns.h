@@ -35,12 +35,13 @@ struct Columns {
   static bool base(const Layer& l, const Operands& o) {
     return ((o.base_weight || o.grad_base) && l.base != Base::zero) || !spline(o);
   }
-  // Whether plans have slopes. For the input gradient alone they are those of the order before.
-  static bool slopes(Mode m, const Layer& l, const Operands& o) {
-    return m == Mode::magnitude_backward || (o.grad_x && (coef(m, o) || l.order > 0));
+  // For the input gradient alone the slopes are those of the order before.
+  static Slopes slopes(Mode m, const Layer& l, const Operands& o) {
+    if (m == Mode::magnitude_backward) return Slopes::rows;
+    return o.grad_x && (coef(m, o) || l.order > 0) ? Slopes::differences : Slopes::none;
   }
   static Layer with_order(Mode m, Layer l, const Operands& o) {
-    if (m == Mode::backward && slopes(m, l, o) && !coef(m, o)) l.order--;
+    if (slopes(m, l, o) == Slopes::differences && !coef(m, o)) l.order--;
     return l;
   }
 
@@ -57,7 +58,7 @@ struct Columns {
           sums(arena.take<C>(c.want_x ? c.span / c.samples * c.block * plans.padded * kLanes<C> : 0)),
           grad_x(arena.take<C>(c.want_x ? c.block * plans.padded : 0)),
           coefficients(arena.take<C>(c.needs_coefficients() ? c.kept_size() : 0)),
-          last(arena.take<C>(problem.basis.slope_order > 0 ? c.block * c.tiles.padded() : 0)),
+          last(arena.take<C>(c.with_slopes ? c.block * c.tiles.padded() : 0)),
           result(arena.take<C>(c.want_coef && c.chunks == 1 ? c.kept_size() : 0)),
           scale(arena.take<C>(c.mode == Mode::magnitude_backward ? c.block * c.tiles.padded() : 0)),
           scratch(arena.take<double>(problem.scratch_size())) {}
@@ -67,8 +68,8 @@ struct Columns {
       : mode(m),
         want_x(o.grad_x),
         want_coef(coef(m, o)),
-        with_slopes(slopes(m, l, o)),
-        problem(with_order(m, l, o), spline(o), base(l, o), with_slopes, m == Mode::backward && with_slopes),
+        with_slopes(slopes(m, l, o) != Slopes::none),
+        problem(with_order(m, l, o), spline(o), base(l, o), slopes(m, l, o)),
         op(o),
         layer(problem.layer),
         tiles(problem.kernel, 0, l.out) {
@@ -137,7 +138,7 @@ struct Columns {
             pack_panel<S>(coefficients, tiles, t, op.spline_weight, problem.basis.has_base ? op.base_weight : nullptr,
                           layer.in, first);
           }
-          if (problem.basis.slope_order > 0) {
+          if (problem.basis.pieces.slopes == Slopes::differences) {
             take_differences(w.problem.basis.pieces, coefficients, w.last + tiles.start(t) * count);
           }
           if (want_coef) sums.clear();
@@ -209,11 +210,11 @@ struct Columns {
           plan.base_slope = plan.base;
         }
         if (want_x) {
-          const Basis<C>& basis = w.problem.basis;
-          const Differences<C> differences =
-              basis.slope_order > 0
-                  ? Differences<C>{basis.slope_order, last + i * tiles.width(t), basis.pieces.order_of(i)}
-                  : Differences<C>{};
+          const Pieces<C>& pieces = w.problem.basis.pieces;
+          Differences<C> differences{};
+          if (pieces.slopes == Slopes::differences) {
+            differences = {pieces.order + 1, last + i * tiles.width(t), pieces.order_of(i)};
+          }
           ops.grad_input(plan, cells, c, differences, c_base, g, gx, t == 0, next);
         }
       }

@@ -12,14 +12,27 @@ inline float next_up(float x) { return __builtin_nextafterf(x, __builtin_inff())
 inline double next_up(double x) { return __builtin_nextafter(x, __builtin_inf()); }
 
 // For one feature the real line is cut at `bounds` into pieces: outside, span, ..., span, outside. A piece is
-//   [origin, inverse width, unused, unused, coefficient of u^0: k+1 rows padded to `width`, of u^1, ..., of u^k,
-//   reaches]
+//   [origin, inverse width, unused, unused, coefficient of u^0: k+1 rows padded to `width`, of u^1, ..., of u^k;
+//    and, where slopes are wanted, those of their weights in the same way, of u^0 to u^(k-1)]
 // for the rows first_row .. first_row + k at u = (x - origin) * inverse width. Rows that are not active are 0. The
-// origin of a span is its middle: with |u| <= 1/2 the powers of u cancel least. The reach of row r is (t_(r+k) - t_r) /
-// k in widths of the span; see difference_weights.
+// origin of a span is its middle: with |u| <= 1/2 the powers of u cancel least.
+//
+// Slopes, the derivatives of the order m = order + 1 with s_j in row j, are weights of the rows c_j or of differences:
+// splines of degree k - 1 have the differences of neighbouring rows at a rate for coefficients,
+//     sum_j s_j c_j = sum_j>0 w_j e_j,  e_j = (c_j - c_(j-1)) / reach_j,  w_j = (s_j + ... + s_k) reach_j,
+// where reach_j = (t_(r+k) - t_r) / k for r = first_row + j, because the s_j add up to 0 inside of the range. The w_j
+// in turn add up to 1 for m = 1 and to 0 for m > 1, so that for any row a
+//     sum_j s_j c_j = [m = 1] e_a + sum_j>0 w_j (e_j - e_a),
+// one product less than there are rows. Least is lost to rounding where e_a is small, so a has a large reach. Outside
+// of the range the s_j add up to some w_0, and the sums begin at its end,
+//     sum_j s_j c_j = w_0 c_0 + sum_j>0 w_j e_j = w_0 c_k + sum_j>0 w'_j e_j,  w'_j = -(s_0 + ... + s_(j-1)) reach_j,
+// with w'_j = w_j where w_0 = 0.
+enum class Slopes { none, rows, differences };
+
 template <class C>
 struct Pieces {
   int degree, grid_size, order;
+  Slopes slopes;
   Extrapolation extrapolation;
   bool extended;         // extrapolation "zero": the k spans on either side of the range are pieces too
   int bounds, count;     // number of bounds and of pieces, bounds + 1
@@ -34,22 +47,20 @@ struct Pieces {
 
   int knots() const { return grid_size + 2 * degree + 1; }
   int rows() const { return grid_size + degree; }
-  int reach() const { return 4 + (degree + 1) * width; }  // where it is in a piece
   const C* bounds_of(int64_t feature) const { return bound_table + int64_t(table[feature]) * bound_stride; }
   // All pieces of a feature transposed: one row of `columns` for each number of a piece.
   C* columns_of(int64_t feature) const { return piece_columns + int64_t(table[feature]) * columns * size; }
-  // k / (t_(r+k) - t_r) of every row but the first.
+  // 1 / reach of every row but the first.
   C* rates_of(int64_t feature) const { return rate_table + int64_t(table[feature]) * rows(); }
   // The rows 1 .. k of every cell: first one with about the largest reach, then the others.
   int32_t* order_of(int64_t feature) const { return order_table + int64_t(table[feature]) * grid_size * degree; }
   C* piece(int64_t feature, int p) const { return piece_table + (int64_t(table[feature]) * count + p) * size; }
 };
 
-constexpr int middle_row(int degree) { return (degree + 1) / 2; }
-
 template <class C>
-Pieces<C> describe_pieces(const Layer& layer) {
+Pieces<C> describe_pieces(const Layer& layer, Slopes slopes = Slopes::none) {
   Pieces<C> g;
+  g.slopes = layer.degree == 0 && slopes == Slopes::differences ? Slopes::rows : slopes;
   g.degree = layer.degree;
   g.grid_size = layer.grid_size;
   g.order = layer.order;
@@ -62,7 +73,7 @@ Pieces<C> describe_pieces(const Layer& layer) {
   g.columns = kLookup && g.count <= 2 * kLanes<C> ? 2 * kLanes<C> : 0;
   if (g.columns) g.bound_stride = g.columns;
   g.width = layer.degree < 4 ? 4 : 8;
-  g.size = g.reach() + g.width;
+  g.size = 4 + (layer.degree + 1 + (slopes == Slopes::none ? 0 : layer.degree)) * g.width;
   g.shift = 1 + (g.extended ? layer.degree : 0);
   g.poison_infinite = layer.extrapolation == Extrapolation::linear && layer.order == 0;
   return g;
@@ -88,17 +99,38 @@ void compile_feature(const Pieces<C>& g, const C* t, int64_t feature, double* sc
   bounds[g.grid_size + K - first_knot] = next_up(t[g.grid_size + K]);
 
   const auto reach = [&](int row) { return (knot[row + K] - knot[row]) / larger(1, K); };
-  C* rates = g.rates_of(feature);
-  for (int row = 1; row < g.rows() && K > 0; row++) rates[row] = C(1 / reach(row));
-  int32_t* order = g.order_of(feature);
-  for (int cell = 0; cell < g.grid_size && K > 0; cell++) {
-    int first = middle_row(K);
-    for (int row = 1; row <= K; row++) first = reach(cell + row) > 1.5 * reach(cell + first) ? row : first;
-    *order++ = first;
-    for (int row = 1; row <= K; row++) {
-      if (row != first) *order++ = row;
+  constexpr int middle = (K + 1) / 2;
+  if (g.slopes == Slopes::differences) {
+    C* rates = g.rates_of(feature);
+    for (int row = 1; row < g.rows(); row++) rates[row] = C(1 / reach(row));
+    int32_t* order = g.order_of(feature);
+    for (int cell = 0; cell < g.grid_size; cell++) {
+      int first = middle;
+      for (int row = 1; row <= K; row++) first = reach(cell + row) > 1.5 * reach(cell + first) ? row : first;
+      *order++ = first;
+      for (int row = 1; row <= K; row++) {
+        if (row != first) *order++ = row;
+      }
     }
   }
+  // The weights of slopes from slope[q][j], the coefficients of u^q in s_j: w'_j for j <= before, then w_j.
+  const auto put_slopes = [&](C* piece, const double (&slope)[K + 1][K + 1], int first_row, int before) {
+    C* weight = piece + (K + 1) * g.width;
+    for (int q = 0; q < K && g.slopes != Slopes::none; q++, weight += g.width) {
+      double low = 0, high = 0;
+      for (int row = 0; row <= K; row++) {
+        weight[row] = C(slope[q][row]);
+        low -= slope[q][row];
+      }
+      if (g.slopes == Slopes::rows) continue;
+      for (int row = K; row > 0; row--) {
+        high += slope[q][row];
+        low += slope[q][row];
+        weight[row] = C((row <= before ? low : high) * reach(first_row + row));
+      }
+      weight[0] = C(high + slope[q][0]);
+    }
+  };
 
   const auto clear = [&](int p, double origin, double inverse) {
     C* piece = g.piece(feature, p);
@@ -162,36 +194,39 @@ void compile_feature(const Pieces<C>& g, const C* t, int64_t feature, double* sc
       const int m = m0 + lane, span = m - K;
       const int first_row = span < 0 ? 0 : span >= g.grid_size ? g.grid_size - 1 : span;
       C* piece = clear(1 + m - first_knot, origin[lane], inverse[lane]);
+      double slope[K + 1][K + 1] = {};
       for (int row = 0; row <= K; row++) {
-        const C spans = C(reach(first_row + row) * inverse[lane]);
-        piece[(K + 1) * g.width + row] = spans;
         const int r = first_row + row - span;
         if (r < 0 || r > K) continue;
         double scale = 1;  // h^q / q!
         for (int q = 0; q + g.order <= K; q++) {
           piece[q * g.width + row] = C(derivative[q + g.order][r][lane] * scale);
+          if (q + g.order < K) slope[q][row] = derivative[q + g.order + 1][r][lane] * scale;
           scale *= h[lane] / (q + 1);
         }
-        // The end pieces continue the first and the last interior span.
-        const bool first = span == 0, last = span == g.grid_size - 1;
-        if (g.extended || !(first || last)) continue;
-        for (int side = 0; side < 2; side++) {
-          if (!(side ? last : first)) continue;
-          C* outside = side ? above : below;
-          const double distance = knot[m + side] - origin[lane];
-          double value = 0, slope = 0;
+      }
+      put_slopes(piece, slope, first_row, span < 0 ? 0 : span < g.grid_size ? middle : K);
+
+      // The end pieces continue the first and the last interior span.
+      for (int side = 0; side < 2 && !g.extended; side++) {
+        if (span != (side ? g.grid_size - 1 : 0)) continue;
+        C* outside = side ? above : below;
+        const double distance = knot[m + side] - origin[lane];
+        const bool linear = g.extrapolation == Extrapolation::linear, line = linear && g.order == 0 && K > 0;
+        double end_slope[K + 1][K + 1] = {};
+        if (line) outside[-3] = C(inverse[lane]);
+        for (int r = 0; r <= K; r++) {
+          double value = 0, rise = 0;
           for (int q = K; q >= 0; q--) {
-            slope = slope * distance / (q + 1) + (q < K ? derivative[q + 1][r][lane] : 0);
+            rise = rise * distance / (q + 1) + (q < K ? derivative[q + 1][r][lane] : 0);
             value = value * distance / (q + 1) + derivative[q][r][lane];
           }
-          const bool linear = g.extrapolation == Extrapolation::linear;
-          outside[row] = C(g.order == 0 ? value : g.order == 1 && linear ? slope : 0);
-          if (g.order == 0 && linear && K > 0) {
-            outside[-3] = C(inverse[lane]);
-            outside[g.width + row] = C(slope / inverse[lane]);
-            outside[(K + 1) * g.width + row] = spans;
-          }
+          outside[r] = C(g.order == 0 ? value : g.order == 1 && linear ? rise : 0);
+          if (!line) continue;
+          outside[g.width + r] = C(rise / inverse[lane]);
+          end_slope[0][r] = rise;
         }
+        put_slopes(outside, end_slope, first_row, side ? K : 0);
       }
     }
   }

@@ -70,38 +70,9 @@ template <class C>
 struct Plan {
   int32_t *start, *row;
   C *value, *base;
-  C *slope, *base_slope;  // the derivatives of one order more, where wanted
+  C *slope, *base_slope;  // the weights of derivatives of one order more, where wanted: see Slopes
   int below, above;
 };
-
-// Derivatives of order m > 0. Splines of degree k - 1 have the differences of neighbouring rows at a rate for
-// coefficients,
-//     sum_j s_j c_j = sum_j>0 w_j e_j,  e_j = (c_j - c_(j-1)) rate_j,  w_j = (s_j + ... + s_k) reach_j,
-// because the s_j add up to 0 inside of the range. The w_j in turn add up to 1 for m = 1 and to 0 for m > 1, so that
-// for any row a
-//     sum_j s_j c_j = [m = 1] e_a + sum_j>0 w_j (e_j - e_a),
-// one product less than there are rows. Least is lost to rounding where e_a is small, so a has a large reach
-// (Pieces::order_of). Outside of the range the s_j add up to some w_0, and the sums begin at its end,
-//     sum_j s_j c_j = w_0 c_0 + sum_j>0 w_j e_j = w_0 c_k + sum_j>0 w'_j e_j,  w'_j = -(s_0 + ... + s_(j-1)) reach_j,
-// where w'_j = w_j if w_0 = 0.
-//
-// The weights from s, the derivatives in u: w'_j for 0 < j <= M, then w_j.
-template <int K, int M, class Rows, class Reach>
-inline void difference_weights(const Rows& s, std::decay_t<decltype(s[0])> inverse, Reach reach, Rows& w) {
-  using T = std::decay_t<decltype(s[0])>;
-  T before{}, after{};
-#pragma GCC unroll 6
-  for (int j = 1; j <= K; j++) {
-    before -= s[j - 1];
-    if (j <= M) w[j] = before * reach(j);
-  }
-#pragma GCC unroll 6
-  for (int j = K; j > 0; j--) {
-    after += s[j];
-    if (j > M) w[j] = after * reach(j);
-  }
-  w[0] = (after + s[0]) * inverse;
-}
 
 // What all plans of one call have in common.
 template <class C>
@@ -109,7 +80,6 @@ struct Basis {
   Pieces<C> pieces;
   BaseFunction<C> base, base_slope;
   bool has_spline, has_base;
-  int slope_order;  // of the slopes, if they are weights of differences, else 0
 
   int cells() const { return has_spline ? pieces.grid_size : 1; }
 };
@@ -187,18 +157,20 @@ struct Range {
   }
 };
 
-// Horner's rule for the rows and for their derivatives in u. coefficient(q) gives the rows of u^q. The products with 0
-// keep NaN where no power of u is left.
-template <int K, bool Slope, class V, class U, class Coefficient>
-inline void evaluate(U u, V& value, V& slope, Coefficient coefficient) {
-  value = coefficient(K);
-  slope = K > 1 ? value : V{} + u * 0;
-  if (K == 0) value += u * 0;
+// Horner's rule. coefficient(q) gives that of u^q. The product with 0 keeps NaN where no power of u is left.
+template <class V, int Degree, class U, class Coefficient>
+inline V polynomial(U u, Coefficient coefficient) {
+  if constexpr (Degree < 0) {
+    return V{} + u * 0;
+  } else {
+    V value = coefficient(Degree);
+    if (Degree == 0) value += u * 0;
 #pragma GCC unroll 6
-  for (int q = K - 1; q >= 0; q--) {
-    if (Slope && (K < 2 || q < K - 1)) slope = slope * u + value;
-    const auto next = coefficient(q);  // first: g++ 12 forms no multiply-add around a call
-    value = value * u + next;
+    for (int q = Degree - 1; q >= 0; q--) {
+      const V next = coefficient(q);  // first: g++ 12 forms no multiply-add around a call
+      value = value * u + next;
+    }
+    return value;
   }
 }
 
@@ -280,43 +252,29 @@ void evaluate_by_lookup(const Basis<C>& basis, int64_t feature, Samples<C> s, co
   constexpr int lanes = kLanes<C>, width = K < 4 ? 4 : 8;
   using Keys = typename Vector<int32_t, lanes>::Type;
   const Pieces<C>& g = basis.pieces;
-  const C* columns = g.columns_of(feature);
+  const C* columns = g.columns_of(feature) + 4 * 2 * lanes;
   const Locator<C, Two> locator(g, feature);
   C *values = plan.value, *slopes = plan.slope;
+  const bool all = !key || g.slopes == Slopes::rows;  // else w_0 stands for nothing
   for (int64_t q = 0; q < s.n; q += lanes, values += width * lanes, slopes += width * lanes) {
     const V x = gather(s.x, plan.row + q, s.n - q);
     const auto [piece, u, inverse] = key ? locator(x, convert<I>(load<Keys>(key + q)) + (g.shift - 1)) : locator(x);
-    V value[width] = {}, slope[width] = {};
+    const auto rows = [&, piece = piece, u = u](auto degree, const C* first, bool all, V(&row)[width]) {
 #pragma GCC unroll 6
-    for (int row = 0; row <= K; row++) {
-      evaluate<K, Slope>(u, value[row], slope[row], [&, piece = piece](int power) {
-        return lookup<Two>(columns + (4 + power * width + row) * 2 * lanes, piece);
-      });
-    }
+      for (int j = 0; j <= K; j++) {
+        if (j == 0 && !all) continue;
+        row[j] = polynomial<V, degree>(
+            u, [&](int power) { return lookup<Two>(first + (power * width + j) * 2 * lanes, piece); });
+      }
+    };
+    V value[width] = {}, slope[width] = {};
+    rows(std::integral_constant<int, K>{}, columns, true, value);
     if (basis.has_base) make_base(basis, x, q, plan);
     transpose(value);
 #pragma GCC unroll 8
     for (int j = 0; j < width; j++) store(values + j * lanes, value[j]);
     if (!Slope) continue;
-    if (K > 0 && basis.slope_order > 0) {
-      const auto reach = [&, piece = piece](int row) {
-        return lookup<Two>(columns + (g.reach() + row) * 2 * lanes, piece);
-      };
-      V inside[width], below[width], above[width];
-      difference_weights<K, middle_row(K)>(slope, inverse, reach, inside);
-      if (!key) {
-        difference_weights<K, 0>(slope, inverse, reach, below);
-        difference_weights<K, K>(slope, inverse, reach, above);
-        const I low = piece < g.shift, high = piece >= g.shift + g.grid_size;
-#pragma GCC unroll 6
-        for (int row = 0; row <= K; row++) inside[row] = low ? below[row] : high ? above[row] : inside[row];
-      }
-#pragma GCC unroll 6
-      for (int row = 0; row <= K; row++) slope[row] = inside[row];
-    } else {
-#pragma GCC unroll 6
-      for (int row = 0; row <= K; row++) slope[row] *= inverse;
-    }
+    rows(std::integral_constant<int, K - 1>{}, columns + (K + 1) * width * 2 * lanes, all, slope);
     transpose(slope);
 #pragma GCC unroll 8
     for (int j = 0; j < width; j++) store(slopes + j * lanes, slope[j]);
@@ -337,24 +295,11 @@ void evaluate_by_sample(const Basis<C>& basis, int64_t feature, Samples<C> s, Pl
   for (int64_t q = 0; q < s.n; q++) {
     const C* p = table + int64_t(scratch.piece[uint32_t(plan.row[q]) / KAN_VECTOR_BYTES]) * g.size;
     const C u = (scratch.clamped[q] - p[0]) * p[1];
-    Rows value, slope;
-    evaluate<K, Slope>(u, value, slope, [&](int power) { return load<Rows>(p + 4 + power * width); });
-    store(plan.value + q * width, value);
-    if (!Slope) continue;
-    if (K > 0 && basis.slope_order > 0) {
-      const auto reach = [&](int row) { return p[g.reach() + row]; };
-      const Rows plain = slope;
-      if (q < plan.below) {
-        difference_weights<K, 0>(plain, p[1], reach, slope);
-      } else if (q < s.n - plan.above) {
-        difference_weights<K, middle_row(K)>(plain, p[1], reach, slope);
-      } else {
-        difference_weights<K, K>(plain, p[1], reach, slope);
-      }
-    } else {
-      slope *= p[1];
-    }
-    store(plan.slope + q * width, slope);
+    const auto rows = [&](auto degree, const C* first) {
+      return polynomial<Rows, degree>(u, [&](int power) { return load<Rows>(first + power * width); });
+    };
+    store(plan.value + q * width, rows(std::integral_constant<int, K>{}, p + 4));
+    if (Slope) store(plan.slope + q * width, rows(std::integral_constant<int, K - 1>{}, p + 4 + (K + 1) * width));
   }
 }
 

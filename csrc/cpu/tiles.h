@@ -16,8 +16,8 @@ namespace {
 // Long sums are sums of sums of this many terms, which keeps their rounding errors small.
 constexpr int64_t kSumBlock = 16;
 
-// How the slopes of one feature are weights of differences, if slope_order is not 0: see take_differences for `last`,
-// and Pieces::order_of.
+// What slopes that are weights of differences need to know about one feature, see Slopes: their order m, the last c_j,
+// and Pieces::order_of. m is 0 where they are not.
 template <class C>
 struct Differences {
   int slope_order;

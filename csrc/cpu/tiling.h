@@ -20,18 +20,13 @@ struct Problem {
   MakePlan<C> make_plan;
   int rows;  // spline rows in all
 
-  // slope: plans with derivatives of one order more; differences: as weights of differences.
-  Problem(const Layer& l, bool spline, bool base, bool slope = false, bool differences = false)
+  Problem(const Layer& l, bool spline, bool base, Slopes slopes = Slopes::none)
       : layer(l),
-        basis{describe_pieces<C>(without_spline(l, spline)),
-              BaseFunction<C>(l.base, l.order),
-              BaseFunction<C>(l.base, l.order + 1),
-              spline,
-              base,
-              differences && spline && l.degree > 0 ? l.order + 1 : 0},
+        basis{describe_pieces<C>(without_spline(l, spline), slopes), BaseFunction<C>(l.base, l.order),
+              BaseFunction<C>(l.base, l.order + 1), spline, base},
         kernel(kernel_of<C>(spline ? l.degree + 1 : 0, base)),
         compile_feature(compile_feature_of<C>(l.degree)),
-        make_plan(make_plan_of<C>(spline ? l.degree : 0, slope)),
+        make_plan(make_plan_of<C>(spline ? l.degree : 0, slopes != Slopes::none)),
         rows(spline ? l.grid_size + l.degree : 0) {}
 
   static Layer without_spline(Layer l, bool spline) {
@@ -139,8 +134,8 @@ void pack_panel(const Panel<Compute<S>>& panel, const OutTiles<Compute<S>>& tile
   }
 }
 
-// Replaces the spline rows c_j of a panel by c_0 and, for j > 0, e_j of difference_weights. last: gets the last c_j of
-// every feature.
+// Replaces the spline rows c_j of a panel by c_0 and, for j > 0, e_j of Slopes. last: gets the last c_j of every
+// feature.
 template <class C>
 void take_differences(const Pieces<C>& pieces, const Panel<C>& panel, C* last) {
   const int64_t width = panel.width;
