@@ -214,7 +214,7 @@ void compile_feature(const Pieces<C>& g, const C* t, int64_t feature, double* sc
         const double distance = knot[m + side] - origin[lane];
         const bool linear = g.extrapolation == Extrapolation::linear, line = linear && g.order == 0 && K > 0;
         double end_slope[K + 1][K + 1] = {};
-        if (line) outside[-3] = C(inverse[lane]);
+        if (line) outside[-3] = 1;  // u in units of x stays finite
         for (int r = 0; r <= K; r++) {
           double value = 0, rise = 0;
           for (int q = K; q >= 0; q--) {
@@ -223,7 +223,7 @@ void compile_feature(const Pieces<C>& g, const C* t, int64_t feature, double* sc
           }
           outside[r] = C(g.order == 0 ? value : g.order == 1 && linear ? rise : 0);
           if (!line) continue;
-          outside[g.width + r] = C(rise / inverse[lane]);
+          outside[g.width + r] = C(rise);
           end_slope[0][r] = rise;
         }
         put_slopes(outside, end_slope, first_row, side ? K : 0);

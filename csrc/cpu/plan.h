@@ -1,8 +1,6 @@
 // The plan of one feature and one tile of samples: samples sorted by cell, with the values of their basis rows.
 #pragma once
 
-#include <type_traits>
-
 #include "pieces.h"
 
 namespace kan {
@@ -147,7 +145,7 @@ struct Range {
   C low, high;
 
   Range(const Pieces<C>& g, const C* bounds) {
-    const C far = sizeof(C) == 4 ? C(1e34) : C(1e300);
+    const C far = sizeof(C) == 4 ? C(__FLT_MAX__) : C(__DBL_MAX__);
     low = g.poison_infinite ? -far : bounds[0];
     high = g.poison_infinite ? far : bounds[g.bounds - 1];
   }

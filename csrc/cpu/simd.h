@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #if defined(__AVX512F__)
@@ -154,7 +155,7 @@ struct Exp<double> {
 template <class T>
 inline Vec<T> exp(Vec<T> x) {
   using V = Vec<T>;
-  using I = IntVec<T>;
+  using U = Vec<std::make_unsigned_t<typename Bits<T>::Int>>;
   using E = Exp<T>;
   const V clamped = x < -E::limit ? splat<V>(-E::limit) : x;
   const V shifted = clamped * T(1.4426950408889634) + E::magic;  // its low bits hold the exponent n
@@ -163,7 +164,7 @@ inline Vec<T> exp(Vec<T> x) {
   V p = splat<V>(E::series[0]);
 #pragma GCC unroll 16
   for (unsigned i = 1; i < sizeof(E::series) / sizeof(T); i++) p = p * r + E::series[i];
-  const V power = as<V>((as<I>(shifted) << Bits<T>::mantissa) + as<I>(splat<V>(T(1))));
+  const V power = as<V>((as<U>(shifted) << Bits<T>::mantissa) + as<U>(splat<V>(T(1))));
   return x > E::limit ? splat<V>(T(__builtin_inf())) : p * power;
 }
 

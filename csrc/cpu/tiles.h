@@ -114,9 +114,9 @@ struct Tile {
 
   // For every cell enter(place), sample(place, q, offset) for its samples, with their places q in the plan and the
   // offsets of their rows, and leave(place) for its first row; in the end leave for the other rows of the last cell, if
-  // `rows` counts them. Inside: only the samples inside of the range. What the loop reads is copied to locals first:
-  // the compiler takes every store for one that could change the plan.
-  template <bool Inside = false, class Enter, class Sample, class Leave>
+  // `rows` counts them. What the loop reads is copied to locals first: the compiler takes every store for one that
+  // could change the plan.
+  template <class Enter, class Sample, class Leave>
   static void for_cells(const Plan<C>& plan, int cells, int rows, Enter enter, Sample sample, Leave leave) {
     const int32_t *end = plan.start + 1, *row = plan.row;
     const int32_t *const last_cell = end + cells, *const last_row = end + rows;
