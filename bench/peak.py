@@ -51,20 +51,21 @@ def measure() -> Peaks:
 def rates(case: Case) -> dict[str, float]:
     """Useful multiply-adds per second of processor time on one thread, for the parts of a case and for torch.mm.
 
-    Useful are k + 2 for each edge and sample (k + 1 splines and the base function), and 1 for each of a matrix product.
+    Useful are k + 2 for each edge and sample (k + 1 splines and the base function), k + 1 for the input gradient (see
+    docs/cpu_kernels.md), and 1 for each of a matrix product.
     """
     layer = kan_layer(case, case.adaptive)
     x, g = (t.detach() for t in inputs(case.batch, case.in_features, case.out_features, case.dtype))
     spline, base, grid = layer.spline_weight.detach(), layer.base_weight.detach(), layer.grid
     spec, weight = Spec(case.degree), base.t().contiguous()
     edges = case.batch * case.in_features * case.out_features
-    work = edges * (case.degree + 2)
+    work, slopes = edges * (case.degree + 2), edges * (case.degree + 1)
     calls: dict[str, tuple[int, Callable[[], Any]]] = {
         "torch.mm": (edges, lambda: x @ weight),
         "forward": (work, lambda: _native.forward(x, None, spline, base, None, grid, 0, spec)),
-        "grad_input": (work, lambda: _native.grad_input(x, g, spline, base, grid, 1, spec)),
+        "grad_input": (slopes, lambda: _native.grad_input(x, g, spline, base, grid, 1, spec)),
         "grad_coef": (work, lambda: _native.grad_coef(x, None, g, grid, 0, spec)),
-        "backward": (2 * work, lambda: _native.backward(x, None, g, spline, base, grid, 0, spec)),
+        "backward": (work + slopes, lambda: _native.backward(x, None, g, spline, base, grid, 0, spec)),
     }
     return {name: work / _fastest(call) for name, (work, call) in calls.items()}
 
