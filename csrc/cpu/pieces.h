@@ -11,24 +11,23 @@ namespace {
 inline float next_up(float x) { return __builtin_nextafterf(x, __builtin_inff()); }
 inline double next_up(double x) { return __builtin_nextafter(x, __builtin_inf()); }
 
-// For one feature the real line is cut at `bounds` into pieces: outside, span, ..., span, outside. A piece is
-//   [origin, inverse width, unused, unused, coefficient of u^0: k+1 rows padded to `width`, of u^1, ..., of u^k;
-//    and, where slopes are wanted, those of their weights in the same way, of u^0 to u^(k-1)]
-// for the rows first_row .. first_row + k at u = (x - origin) * inverse width. Rows that are not active are 0. The
-// origin of a span is its middle: with |u| <= 1/2 the powers of u cancel least.
-//
 // Slopes, the derivatives of the order m = order + 1 with s_j in row j, are weights of the rows c_j or of differences:
 // splines of degree k - 1 have the differences of neighbouring rows at a rate for coefficients,
 //     sum_j s_j c_j = sum_j>0 w_j e_j,  e_j = (c_j - c_(j-1)) / reach_j,  w_j = (s_j + ... + s_k) reach_j,
 // where reach_j = (t_(r+k) - t_r) / k for r = first_row + j, because the s_j add up to 0 inside of the range. The w_j
 // in turn add up to 1 for m = 1 and to 0 for m > 1, so that for any row a
 //     sum_j s_j c_j = [m = 1] e_a + sum_j>0 w_j (e_j - e_a),
-// one product less than there are rows. Least is lost to rounding where e_a is small, so a has a large reach. Outside
+// two products less than there are rows. Least is lost to rounding where e_a is small, so a has a large reach. Outside
 // of the range the s_j add up to some w_0, and the sums begin at its end,
 //     sum_j s_j c_j = w_0 c_0 + sum_j>0 w_j e_j = w_0 c_k + sum_j>0 w'_j e_j,  w'_j = -(s_0 + ... + s_(j-1)) reach_j,
 // with w'_j = w_j where w_0 = 0.
 enum class Slopes { none, rows, differences };
 
+// For one feature the real line is cut at `bounds` into pieces: outside, span, ..., span, outside. A piece is
+//   [origin, inverse width, unused, unused, coefficient of u^0: k+1 rows padded to `width`, of u^1, ..., of u^k;
+//    and, where slopes are wanted, those of their weights in the same way, of u^0 to u^(k-1)]
+// for the rows first_row .. first_row + k at u = (x - origin) * inverse width. Rows that are not active are 0. The
+// origin of a span is its middle: with |u| <= 1/2 the powers of u cancel least.
 template <class C>
 struct Pieces {
   int degree, grid_size, order;

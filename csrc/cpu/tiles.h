@@ -228,7 +228,7 @@ struct Tile {
     }
   }
 
-  // The places inside of the range, one product less than there are rows.
+  // The places inside of the range, with two products less than there are rows: see Slopes.
   template <bool First>
   static void grad_input_inside(const Plan<C>& plan, int cells, const C* e, const Differences<C>& differences,
                                 const C* base, const C* g, C* sums, Prefetch& next) {
