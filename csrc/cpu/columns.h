@@ -17,7 +17,7 @@ struct Columns {
   static constexpr int64_t panel_bytes = 1 << 20, span_bytes = 1 << 19, wanted_tasks = 8, smallest_chunk = 2048;
 
   Mode mode;
-  bool want_x, want_coef, with_slopes;
+  bool want_x, want_coef;
   Problem<C> problem;
   const Operands& op;
   const Layer& layer;
@@ -36,12 +36,12 @@ struct Columns {
     return ((o.base_weight || o.grad_base) && l.base != Base::zero) || !spline(o);
   }
   // For the input gradient alone the slopes are those of the order before.
-  static Slopes slopes(Mode m, const Layer& l, const Operands& o) {
+  static Slopes wanted_slopes(Mode m, const Layer& l, const Operands& o) {
     if (m == Mode::magnitude_backward) return Slopes::rows;
     return o.grad_x && (coef(m, o) || l.order > 0) ? Slopes::differences : Slopes::none;
   }
   static Layer with_order(Mode m, Layer l, const Operands& o) {
-    if (slopes(m, l, o) == Slopes::differences && !coef(m, o)) l.order--;
+    if (wanted_slopes(m, l, o) == Slopes::differences && !coef(m, o)) l.order--;
     return l;
   }
 
@@ -53,12 +53,12 @@ struct Columns {
 
     Workspace(Arena& arena, const Columns& c)
         : problem(c.problem.with_tables(arena, c.block)),
-          plans(arena, problem, c.block, c.span / c.samples, c.samples, c.op.v, c.with_slopes),
+          plans(arena, problem, c.block, c.span / c.samples, c.samples, c.op.v, c.slopes() != Slopes::none),
           g(arena.take<C>(c.samples * problem.kernel.wide.vectors * kLanes<C>)),
           sums(arena.take<C>(c.want_x ? c.span / c.samples * c.block * plans.padded * kLanes<C> : 0)),
           grad_x(arena.take<C>(c.want_x ? c.block * plans.padded : 0)),
           coefficients(arena.take<C>(c.needs_coefficients() ? c.kept_size() : 0)),
-          last(arena.take<C>(c.with_slopes ? c.block * c.tiles.padded() : 0)),
+          last(arena.take<C>(c.slopes() == Slopes::differences ? c.block * c.tiles.padded() : 0)),
           result(arena.take<C>(c.want_coef && c.chunks == 1 ? c.kept_size() : 0)),
           scale(arena.take<C>(c.mode == Mode::magnitude_backward ? c.block * c.tiles.padded() : 0)),
           scratch(arena.take<double>(problem.scratch_size())) {}
@@ -68,8 +68,7 @@ struct Columns {
       : mode(m),
         want_x(o.grad_x),
         want_coef(coef(m, o)),
-        with_slopes(slopes(m, l, o) != Slopes::none),
-        problem(with_order(m, l, o), spline(o), base(l, o), slopes(m, l, o)),
+        problem(with_order(m, l, o), spline(o), base(l, o), wanted_slopes(m, l, o)),
         op(o),
         layer(problem.layer),
         tiles(problem.kernel, 0, l.out) {
@@ -113,6 +112,7 @@ struct Columns {
   static Columns& self(void* c) { return *static_cast<Columns*>(c); }
   int64_t first_feature(int64_t b) const { return b * block; }
   int64_t features(int64_t b) const { return larger(0, smaller(block, layer.in - b * block)); }
+  Slopes slopes() const { return problem.basis.pieces.slopes; }
   bool needs_coefficients() const { return want_x || mode != Mode::backward; }
   int64_t kept_size() const { return single_span ? Panel<C>::size(block, problem.rows, tiles.width(0)) : panel_size; }
   C* result(int64_t b, int64_t k) const { return results + (k * blocks + b) * panel_size; }
@@ -138,7 +138,7 @@ struct Columns {
             pack_panel<S>(coefficients, tiles, t, op.spline_weight, problem.basis.has_base ? op.base_weight : nullptr,
                           layer.in, first);
           }
-          if (problem.basis.pieces.slopes == Slopes::differences) {
+          if (slopes() == Slopes::differences) {
             take_differences(w.problem.basis.pieces, coefficients, w.last + tiles.start(t) * count);
           }
           if (want_coef) sums.clear();
@@ -212,7 +212,7 @@ struct Columns {
         if (want_x) {
           const Pieces<C>& pieces = w.problem.basis.pieces;
           Differences<C> differences{};
-          if (pieces.slopes == Slopes::differences) {
+          if (slopes() == Slopes::differences) {
             differences = {pieces.order + 1, last + i * tiles.width(t), pieces.order_of(i)};
           }
           ops.grad_input(plan, cells, c, differences, c_base, g, gx, t == 0, next);

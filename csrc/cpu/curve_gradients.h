@@ -162,7 +162,7 @@ struct CurveGradients : CurveTable<S> {
     IntVec<C> present = {};
     for (int64_t b = 0; b < n; b += lanes) {
       const V xs = load<V>(x + b), poisoned = xs - xs;
-      const auto [piece, u, inverse] = locator(xs);
+      const auto [piece, u] = locator(xs);
       const Sigmoid<C> sigmoid(silu ? xs : V{});
       const V value = basis.has_base ? basis.base(xs, sigmoid) : V{};
       store(w.u + b, poison && !joint ? u + poisoned : u);

@@ -180,7 +180,7 @@ struct Locator {
   using I = IntVec<C>;
   struct Place {
     I piece;
-    V u, inverse;
+    V u;
   };
   Range<C> range;
   const C *bounds, *origins, *inverses;
@@ -202,8 +202,7 @@ struct Locator {
   }
   Place operator()(V x) const { return (*this)(x, piece(x)); }
   Place operator()(V x, I piece) const {
-    const V scale = lookup<Two>(inverses, piece);
-    return {piece, (range.clamp(x) - lookup<Two>(origins, piece)) * scale, scale};
+    return {piece, (range.clamp(x) - lookup<Two>(origins, piece)) * lookup<Two>(inverses, piece)};
   }
 };
 
@@ -253,14 +252,14 @@ void evaluate_by_lookup(const Basis<C>& basis, int64_t feature, Samples<C> s, co
   const C* columns = g.columns_of(feature) + 4 * 2 * lanes;
   const Locator<C, Two> locator(g, feature);
   C *values = plan.value, *slopes = plan.slope;
-  const bool all = !key || g.slopes == Slopes::rows;  // else w_0 stands for nothing
+  const bool slope_0 = !key || g.slopes == Slopes::rows;  // else w_0 stands for nothing
   for (int64_t q = 0; q < s.n; q += lanes, values += width * lanes, slopes += width * lanes) {
     const V x = gather(s.x, plan.row + q, s.n - q);
-    const auto [piece, u, inverse] = key ? locator(x, convert<I>(load<Keys>(key + q)) + (g.shift - 1)) : locator(x);
-    const auto rows = [&, piece = piece, u = u](auto degree, const C* first, bool all, V(&row)[width]) {
+    const auto [piece, u] = key ? locator(x, convert<I>(load<Keys>(key + q)) + (g.shift - 1)) : locator(x);
+    const auto rows = [&, piece = piece, u = u](auto degree, const C* first, bool row_0, V(&row)[width]) {
 #pragma GCC unroll 6
       for (int j = 0; j <= K; j++) {
-        if (j == 0 && !all) continue;
+        if (j == 0 && !row_0) continue;
         row[j] = polynomial<V, degree>(
             u, [&](int power) { return lookup<Two>(first + (power * width + j) * 2 * lanes, piece); });
       }
@@ -272,7 +271,7 @@ void evaluate_by_lookup(const Basis<C>& basis, int64_t feature, Samples<C> s, co
 #pragma GCC unroll 8
     for (int j = 0; j < width; j++) store(values + j * lanes, value[j]);
     if (!Slope) continue;
-    rows(std::integral_constant<int, K - 1>{}, columns + (K + 1) * width * 2 * lanes, all, slope);
+    rows(std::integral_constant<int, K - 1>{}, columns + (K + 1) * width * 2 * lanes, slope_0, slope);
     transpose(slope);
 #pragma GCC unroll 8
     for (int j = 0; j < width; j++) store(slopes + j * lanes, slope[j]);
@@ -281,10 +280,9 @@ void evaluate_by_lookup(const Basis<C>& basis, int64_t feature, Samples<C> s, co
 
 // The same place by place; row says which sample's piece it is.
 template <class C, int K, bool Slope>
-void evaluate_by_sample(const Basis<C>& basis, int64_t feature, Samples<C> s, PlanScratch<C>& scratch, Plan<C>& plan) {
+void evaluate_by_sample(const Pieces<C>& g, int64_t feature, Samples<C> s, PlanScratch<C>& scratch, Plan<C>& plan) {
   constexpr int width = K < 4 ? 4 : 8;
   using Rows = typename Vector<C, width>::Type;
-  const Pieces<C>& g = basis.pieces;
   const C* table = g.piece(feature, 0);
   const Range<C> range(g, g.bounds_of(feature));
   for (int64_t q = 0; q < s.n; q++) scratch.x[q] = s.x[uint32_t(plan.row[q]) / KAN_VECTOR_BYTES];
@@ -346,7 +344,7 @@ void make_spline(const Basis<C>& basis, int64_t feature, Samples<C> s, PlanScrat
   if (search) {
     locate_by_search(g, feature, s, scratch.piece, scratch.key);
     sort_samples(g.grid_size, s.n, true, scratch, plan);
-    evaluate_by_sample<C, K, Slope>(basis, feature, s, scratch, plan);
+    evaluate_by_sample<C, K, Slope>(g, feature, s, scratch, plan);
     make_bases(basis, scratch.x, s.n, plan);
     return;
   }

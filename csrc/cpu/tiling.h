@@ -42,8 +42,9 @@ struct Problem {
     basis.pieces.table = arena.take<int32_t>(features);
     basis.pieces.bound_table = arena.take<C>(features * basis.pieces.bound_stride);
     basis.pieces.piece_table = arena.take<C>(features * basis.pieces.count * basis.pieces.size);
-    basis.pieces.rate_table = arena.take<C>(features * basis.pieces.rows());
-    basis.pieces.order_table = arena.take<int32_t>(features * basis.pieces.grid_size * layer.degree);
+    const int64_t differences = basis.pieces.slopes == Slopes::differences ? features : 0;
+    basis.pieces.rate_table = arena.take<C>(differences * basis.pieces.rows());
+    basis.pieces.order_table = arena.take<int32_t>(differences * basis.pieces.grid_size * layer.degree);
     basis.pieces.piece_columns = arena.take<C>(features * basis.pieces.columns * basis.pieces.size);
   }
   Problem with_tables(Arena& arena, int64_t features) const {
