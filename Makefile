@@ -29,7 +29,7 @@ SANITIZERS := -fsanitize=address,undefined
 
 sanitize: $(READY)  ## tests of the CPU kernels under AddressSanitizer and UndefinedBehaviorSanitizer (8 minutes)
 	mkdir -p $(SANITIZED)/kan_fast
-	cp -r setup.py pyproject.toml README.md csrc tests $(SANITIZED)
+	cp -r setup.py pyproject.toml README.md csrc tests yardstick $(SANITIZED)
 	cp -r kan_fast/*.py kan_fast/*/ $(SANITIZED)/kan_fast
 	cd $(SANITIZED) && KAN_FAST_CUDA=0 LDFLAGS="$(SANITIZERS)" \
 	    CXXFLAGS="-O1 -fexpensive-optimizations -g1 $(SANITIZERS) -fno-sanitize=null,object-size,alignment -fno-sanitize-recover=undefined" \

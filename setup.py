@@ -167,7 +167,8 @@ class NinjaBuild(build_ext):
         targets = {e.name: build_dir / Path(self.get_ext_filename(e.name)).name for e in self.extensions}
         script = build_dir / "build.ninja"
         script.write_text(ninja_file(build_dir, targets))
-        if subprocess.run([ninja_command(), "-f", script, targets[ext.name]]).returncode:
+        quiet = [] if self.verbose else ["--quiet"]
+        if subprocess.run([ninja_command(), *quiet, "-f", script, targets[ext.name]]).returncode:
             raise CompileError(f"kan_fast: the C++ build failed ({ext.name}); the compiler's messages are above")
         destination = Path(self.get_ext_fullpath(ext.name))
         destination.parent.mkdir(parents=True, exist_ok=True)

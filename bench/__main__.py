@@ -6,12 +6,14 @@ import argparse
 import json
 import os
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 
 from bench import memory, report, side_by_side, timing
 from bench.cases import CASES, MEMORY
+from kan_fast import _native
 
 
 def main() -> None:
@@ -26,6 +28,9 @@ def main() -> None:
         action="store_true",
         help="one thread, and its processor time instead of wall time: for a machine that is busy with other work",
     )
+    parser.add_argument(
+        "--isa", help="instruction set of our kernels: avx512, avx2 or baseline (default: the best one)"
+    )
     parser.add_argument("--no-peers", action="store_true", help="leave out other KAN layers")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables that are printed")
@@ -35,10 +40,18 @@ def main() -> None:
         parser.error(f"unknown case {', '.join(sorted(unknown))}; there are {', '.join(names)}")
     if options.rounds < 2 or options.threads < 1:
         parser.error("--rounds must be at least 2 and --threads at least 1")
+    if options.isa is not None and options.isa not in _native.isas():
+        parser.error(f"--isa must be one of {', '.join(_native.isas())} on this processor, got {options.isa}")
+    with _native.use_isa(options.isa) if options.isa else nullcontext():
+        run(options)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Race, print and write as the options say."""
 
     torch.set_num_threads(1 if options.cpu_time else options.threads)
     clock = time.thread_time if options.cpu_time else time.perf_counter
-    wanted = options.cases or names
+    wanted = options.cases or [case.name for case in (*CASES, MEMORY)]
     results = {
         "machine": timing.machine(),
         "rounds": options.rounds,

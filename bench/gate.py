@@ -1,14 +1,16 @@
-"""The gate before every race: the results of a layer and its gradients against float64."""
+"""The gate before every race: the errors of a layer's results and gradients, and what they may be."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import ModuleType
 
 import torch
 from torch import Tensor
 
 from kan_fast import KANLinear, reference
 from kan_fast.reference import Spec
+from yardstick import DoubleDouble, exact_for
 
 
 class Gate:
@@ -21,21 +23,20 @@ class Gate:
     """
 
     def __init__(self, layer: KANLinear, x: Tensor, g: Tensor) -> None:
-        self.right = _results(layer, x, g, torch.float64)
+        exact = _results(exact_for(x.dtype), layer, x, g, torch.float64)
+        self.right = [DoubleDouble.of(result) for result in exact]
         self.eps = torch.finfo(x.dtype).eps
-        # Rounding errors are proportional to eps, and those of float64 have nothing better to be measured against.
-        single = self.error(_results(layer, x, g, torch.float32))
-        self.rounding = single * self.eps / torch.finfo(torch.float32).eps
+        self.plain = self.error(_results(reference, layer, x, g, x.dtype))
 
     def error(self, results: Sequence[Tensor]) -> float:
         """Largest error of (y, gx, gs, gb), each relative to the largest number of that tensor."""
-        pairs = zip(results, self.right, strict=True)
-        return max(float((a.double() - b).abs().max() / b.abs().max()) for a, b in pairs)
+        pairs = zip(self.right, results, strict=True)
+        return max(float(right.error_of(got).max() / right.high.abs().max()) for right, got in pairs)
 
     @property
     def limit(self) -> float:
         """Twice the error of plain torch in the same dtype, and one rounding unit."""
-        return 2 * self.rounding + self.eps
+        return 2 * self.plain + self.eps
 
     @property
     def exact(self) -> float:
@@ -43,10 +44,12 @@ class Gate:
         return self.eps**0.5
 
 
-def _results(layer: KANLinear, x: Tensor, g: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
+def _results(
+    module: ModuleType, layer: KANLinear, x: Tensor, g: Tensor, dtype: torch.dtype
+) -> tuple[Tensor | DoubleDouble, ...]:
     spec = Spec(layer.spline_order, layer.base, layer.extrapolation)
     tensors = (x, g, layer.spline_weight, layer.base_weight, layer.grid)
     with torch.no_grad():
         x, g, spline_weight, base_weight, grid = (t.detach().to(dtype) for t in tensors)
-        y = reference.forward(x, None, spline_weight, base_weight, None, grid, 0, spec)
-        return y, *reference.backward(x, None, g, spline_weight, base_weight, grid, 0, spec)[:3]
+        y = module.forward(x, None, spline_weight, base_weight, None, grid, 0, spec)
+        return y, *module.backward(x, None, g, spline_weight, base_weight, grid, 0, spec)[:3]

@@ -52,6 +52,26 @@ def hide(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     return hidden
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--isa", metavar="NAME", help="run the CPU kernels of one instruction set: avx512, avx2 or baseline"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    name = config.getoption("isa")
+    if name is None:
+        return
+    from kan_fast import _native
+
+    chosen = _native.use_isa(name)
+    try:
+        chosen.__enter__()
+    except ValueError as error:
+        raise pytest.UsageError(f"--isa: {error}") from None
+    config.add_cleanup(lambda: chosen.__exit__(None, None, None))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if torch.cuda.is_available():
         return

@@ -9,10 +9,12 @@ from types import ModuleType
 
 import pytest
 import torch
-from problems import Problem, assert_as_accurate, make_problem, plain_dtype
+from problems import Problem, assert_as_accurate, make_problem
 from torch import Tensor
 
 from kan_fast import _native, dispatch, grids, reference
+from yardstick import DoubleDouble, exact_for
+from yardstick.double_double import stack
 
 BACKENDS = [name for name, status in dispatch.backends().items() if status.available and name != "reference"]
 ALL = (True, True, True, True)
@@ -31,11 +33,18 @@ CALLS: dict[str, Callable[..., object]] = {
 }
 
 
-def results(backend: str, p: Problem, name: str, order: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def judged(backend: str, p: Problem) -> tuple[tuple[ModuleType, Problem], ...]:
+    """Who computes what for the rule of accuracy: the backend, plain torch in the same dtype, and the yardstick."""
+    dtype = p.x.dtype
+    return (dispatch.module(backend), p), (reference, p.to(dtype)), (exact_for(dtype), p.to(torch.float64))
+
+
+def results(
+    backend: str, p: Problem, name: str, order: int = 0
+) -> Iterator[tuple[Tensor, Tensor, Tensor | DoubleDouble]]:
     """What a call returns: from the backend, from plain torch, and exactly."""
-    plain, exact = p.to(plain_dtype(p.x.dtype)), p.to(torch.float64)
-    calls = ((dispatch.module(backend), p), (reference, plain), (reference, exact))
-    for a, b, c in zip(*(_tuple(CALLS[name](module, problem, order)) for module, problem in calls), strict=True):
+    outputs = (_tuple(CALLS[name](module, problem, order)) for module, problem in judged(backend, p))
+    for a, b, c in zip(*outputs, strict=True):
         assert a.dtype == p.x.dtype
         assert a.is_contiguous()
         yield a, b, c
@@ -76,8 +85,8 @@ def test_one_edge(backend: str, dtype: torch.dtype, name: str, adaptive: bool) -
     """The error of a single number is a matter of luck, so that many problems are judged together."""
     problems = (make_problem(1, 1, 1, dtype=dtype, adaptive=adaptive, seed=seed) for seed in range(32))
     for numbers in zip(*(results(backend, p, name) for p in problems), strict=True):
-        a, b, c = (torch.stack(n) for n in zip(*numbers, strict=True))
-        assert_as_accurate(a, b, c, name)
+        a, b, c = zip(*numbers, strict=True)
+        assert_as_accurate(torch.stack(a), torch.stack(b), stack([DoubleDouble.of(t) for t in c]), name)
 
 
 @backend_and_dtype
@@ -154,12 +163,7 @@ def test_rows_and_results_can_be_left_out(backend: str, dtype: torch.dtype, keep
             *m.edge_magnitude_backward(q.x, q.gm, *c, q.grid, q.spec),
         )
 
-    results = (
-        outputs(dispatch.module(backend), p),
-        outputs(reference, p.to(plain_dtype(dtype))),
-        outputs(reference, p.to(torch.float64)),
-    )
-    for a, b, c in zip(*results, strict=True):
+    for a, b, c in zip(*(outputs(*pair) for pair in judged(backend, p)), strict=True):
         assert_as_accurate(a, b, c)
 
 
@@ -206,10 +210,9 @@ def test_slopes_are_accurate_in_every_span(backend: str, degree: int) -> None:
         p.grid = grids.extend(ends, degree).float()
         left, right = p.grid[:, degree : degree + spans].T, p.grid[:, degree + 1 : degree + spans + 1].T
         p.x = (left + (right - left) * torch.rand(spans, samples, generator=make)).reshape(-1, 1)
-        exact = p.to(torch.float64)
         slopes = (
             m.grad_input(q.x, q.g, q.spline_weight, None, q.grid, 1, q.spec).reshape(spans, samples)
-            for m, q in ((dispatch.module(backend), p), (reference, p), (reference, exact))
+            for m, q in judged(backend, p)
         )
         for span, (a, b, c) in enumerate(zip(*slopes, strict=True)):
             assert_as_accurate(a, b, c, f"span {span}")

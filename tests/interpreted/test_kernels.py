@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import test_parity as parity
 import torch
-from problems import Problem, assert_as_accurate, make_problem, plain_dtype
+from problems import Problem, assert_as_accurate, make_problem
 
 from kan_fast import autograd, dense, dispatch, reference
 from kan_fast._triton import plan, table
@@ -16,18 +16,8 @@ SHAPES = [(1, 1, 1), (19, 5, 18)]
 
 def contractions(p: Problem, order: int, names: tuple[str, ...] = ("forward", "grad_input", "grad_coef")) -> None:
     """The accuracy rule for some of the functions of the contract."""
-    plain, exact = p.to(plain_dtype(p.x.dtype)), p.to(torch.float64)
     for name in names:
-        call = parity.CALLS[name]
-        results = [
-            out if isinstance(out, tuple) else (out,)
-            for out in (
-                call(dispatch.module("triton"), p, order),
-                call(reference, plain, order),
-                call(reference, exact, order),
-            )
-        ]
-        for a, b, c in zip(*results, strict=True):
+        for a, b, c in parity.results("triton", p, name, order):
             assert_as_accurate(a, b, c, f"{name}, d = {order}")
 
 

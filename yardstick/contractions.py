@@ -1,0 +1,200 @@
+"""The contractions of docs/architecture.md in double-double arithmetic: errors some 2^-90 of a result's scale.
+
+The functions take the arguments of the backend contract, all inputs being finite, and return DoubleDouble numbers.
+They share no code with kan_fast, the reference included.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from yardstick.double_double import DoubleDouble, concatenate, exp
+from yardstick.products import matmul
+
+
+def bspline(x: Tensor, grid: Tensor, degree: int, order: int) -> DoubleDouble:
+    """The B-splines `(batch, in, G + k)` of x `(batch, in)`, or their derivative of an order: Cox-de Boor."""
+    x, grid = x.double()[..., None], grid.double()
+    rows = grid.shape[1] - degree - 1
+    if order > degree:
+        return DoubleDouble.of(torch.zeros(*x.shape[:-1], rows))
+    inside = (grid[:, :-1] <= x) & (x < grid[:, 1:])
+    inside[..., rows - 1] |= x[..., 0] == grid[:, rows]  # the grid range is closed
+    inside[..., rows:] &= x != grid[:, rows, None]
+    values, knots = DoubleDouble.of(inside.double()), DoubleDouble.of(grid)
+    for p in range(1, degree + 1):
+        scaled = values * (DoubleDouble.of(1.0) / (knots[:, p:] - knots[:, :-p]))
+        left, right = scaled[..., :-1], scaled[..., 1:]
+        if p <= degree - order:
+            values = (DoubleDouble.of(x) - knots[:, : -p - 1]) * left + (knots[:, p + 1 :] - x) * right
+        else:
+            values = (left - right) * float(p)
+    return values
+
+
+def basis(x: Tensor, grid: Tensor, order: int, spec: Any) -> DoubleDouble:
+    """Spline rows `(batch, in, G + k)` with the extrapolation of `spec`."""
+    degree, _, extrapolation = spec
+    if extrapolation == "zero":
+        return bspline(x, grid, degree, order)
+    x = x.double()
+    nearest = x.clamp(grid[:, degree].double(), grid[:, -1 - degree].double())
+    rows = bspline(nearest, grid, degree, order)
+    if extrapolation == "linear" and order == 0:
+        return rows + (DoubleDouble.of(x) - nearest)[..., None] * bspline(nearest, grid, degree, 1)
+    flat = order > (1 if extrapolation == "linear" else 0)
+    return rows.where((x == nearest)[..., None]) if flat else rows
+
+
+def base_function(x: Tensor, base: str, order: int) -> DoubleDouble:
+    """silu, identity or zero, or a derivative: silu = x s with s = sigmoid(x), so silu^(n) = x s^(n) + n s^(n-1)."""
+    if base not in ("silu", "identity", "zero"):
+        raise ValueError(f"the yardstick has the base functions silu, identity and zero, got {base!r}")
+    if base != "silu":
+        values = {("identity", 0): x, ("identity", 1): torch.ones_like(x)}
+        return DoubleDouble.of(values.get((base, order), torch.zeros_like(x)))
+    tail = exp(-x.double().abs().clamp(max=700))  # beyond, results are 0 or x to more digits than there are
+    small = tail / (tail + 1.0)
+    large = -small + 1.0
+    sigmoid = small.where(x < 0) + large.where(x >= 0)
+    spread = small * large  # s' = s (1 - s)
+    value = _sigmoid_derivative(sigmoid, spread, order) * x
+    return value + _sigmoid_derivative(sigmoid, spread, order - 1) * float(order) if order else value
+
+
+def _sigmoid_derivative(s: DoubleDouble, spread: DoubleDouble, order: int) -> DoubleDouble:
+    """s^(n) = s (1 - s) Q_n(s) with Q_1 = 1 and Q_(n+1) = Q_n (1 - 2 s) + Q_n' s (1 - s)."""
+    if order == 0:
+        return s
+    q = [Fraction(1)]
+    for _ in range(order - 1):
+        slope = [j * c for j, c in enumerate(q)][1:]
+        terms = [[*q, 0, 0], [0, *(-2 * c for c in q), 0], [0, *slope, 0, 0], [0, 0, *(-c for c in slope), 0]]
+        q = [sum(column, Fraction(0)) for column in zip(*(t[: len(q) + 1] for t in terms), strict=True)]
+    value = DoubleDouble.of(torch.zeros_like(s.high))
+    for c in reversed(q):
+        value = value * s + DoubleDouble.of(c)
+    return spread * value
+
+
+def rows(x: Tensor, v: Tensor | None, grid: Tensor, order: int, spec: Any, splines: bool, base: bool) -> DoubleDouble:
+    """All rows `(batch, in, R)` times v: the spline rows if wanted, then the base row if wanted."""
+    parts = [basis(x, grid, order, spec)] if splines else []
+    if base:
+        parts.append(base_function(x.double(), spec.base, order)[..., None])
+    together = concatenate(parts, -1)
+    return together if v is None else together * v.double()[..., None]
+
+
+def weights(spline_weight: Tensor | None, base_weight: Tensor | None) -> tuple[Tensor, tuple[bool, bool]]:
+    """The coefficients `(out, in, R)` of `rows`, and which of the two there are."""
+    parts = [] if spline_weight is None else [spline_weight.double()]
+    if base_weight is not None:
+        parts.append(base_weight.double()[..., None])
+    return torch.cat(parts, -1), (spline_weight is not None, base_weight is not None)
+
+
+def split(gradient: DoubleDouble, needs: tuple[bool, bool]) -> tuple[DoubleDouble, DoubleDouble]:
+    """Gradients of the coefficients `(out, in, R)` as those of spline_weight and base_weight, `(0,)` if not there."""
+    absent = DoubleDouble.of(torch.empty(0))
+    splines = gradient.shape[-1] - needs[1]
+    return gradient[..., :splines] if needs[0] else absent, gradient[..., -1] if needs[1] else absent
+
+
+def forward(
+    x: Tensor,
+    v: Tensor | None,
+    spline_weight: Tensor | None,
+    base_weight: Tensor | None,
+    bias: Tensor | None,
+    grid: Tensor,
+    order: int,
+    spec: Any,
+) -> DoubleDouble:
+    """`(batch, out)`."""
+    coefficients, needs = weights(spline_weight, base_weight)
+    y = matmul(rows(x, v, grid, order, spec, *needs).map(_flat), _flat(coefficients).T)
+    return y if bias is None else y + bias
+
+
+def grad_input(
+    x: Tensor,
+    g: Tensor,
+    spline_weight: Tensor | None,
+    base_weight: Tensor | None,
+    grid: Tensor,
+    order: int,
+    spec: Any,
+) -> DoubleDouble:
+    """`(batch, in)`."""
+    coefficients, needs = weights(spline_weight, base_weight)
+    products = matmul(g, _flat(coefficients)).map(lambda t: t.reshape(*x.shape, coefficients.shape[-1]))
+    return (products * rows(x, None, grid, order, spec, *needs)).sum(-1)
+
+
+def grad_coef(
+    x: Tensor, v: Tensor | None, g: Tensor, grid: Tensor, order: int, spec: Any, needs: tuple[bool, bool] = (True, True)
+) -> tuple[DoubleDouble, DoubleDouble]:
+    """`(out, in, G + k)` and `(out, in)`."""
+    if not any(needs):
+        return split(DoubleDouble.of(torch.empty(0)), needs)
+    matrix = rows(x, v, grid, order, spec, *needs)
+    gradient = matmul(g.T, matrix.map(_flat))
+    return split(gradient.map(lambda t: t.reshape(g.shape[1], *matrix.shape[1:])), needs)
+
+
+def backward(
+    x: Tensor,
+    v: Tensor | None,
+    g: Tensor,
+    spline_weight: Tensor | None,
+    base_weight: Tensor | None,
+    grid: Tensor,
+    order: int,
+    spec: Any,
+    needs: tuple[bool, bool, bool, bool] = (True, True, True, True),
+) -> tuple[DoubleDouble, ...]:
+    """`(batch, in)`, those of `grad_coef`, and `(out,)`."""
+    absent = DoubleDouble.of(torch.empty(0))
+    gx = grad_input(x, g, spline_weight, base_weight, grid, order + 1, spec) if needs[0] else absent
+    gbias = DoubleDouble.of(g).sum(0) if needs[3] else absent
+    return gx, *grad_coef(x, v, g, grid, order, spec, needs[1:3]), gbias
+
+
+def edge_magnitude(
+    x: Tensor, spline_weight: Tensor | None, base_weight: Tensor | None, grid: Tensor, spec: Any
+) -> DoubleDouble:
+    """`(out, in)`."""
+    total = _edges(x, spline_weight, base_weight, grid, 0, spec).abs().sum(1)  # (i, o)
+    return (total / float(max(len(x), 1))).map(lambda t: t.T)
+
+
+def edge_magnitude_backward(
+    x: Tensor, gm: Tensor, spline_weight: Tensor | None, base_weight: Tensor | None, grid: Tensor, spec: Any
+) -> tuple[DoubleDouble, DoubleDouble, DoubleDouble]:
+    """`(batch, in)`, and those of `grad_coef`."""
+    signs = _edges(x, spline_weight, base_weight, grid, 0, spec).high.sign()  # (i, b, o)
+    slopes = _edges(x, spline_weight, base_weight, grid, 1, spec)
+    count = float(max(len(x), 1))
+    gx = (slopes * (signs * gm.double().T[:, None])).sum(-1) / count  # (i, b)
+    needs = spline_weight is not None, base_weight is not None
+    columns = rows(x, None, grid, 0, spec, *needs).map(lambda t: t.transpose(0, 1))  # (i, b, R)
+    sums = matmul(signs.transpose(1, 2), columns).map(lambda t: t.transpose(0, 1))  # (o, i, R)
+    return gx.map(lambda t: t.T), *split(sums * gm.double()[..., None] / count, needs)
+
+
+def _edges(
+    x: Tensor, spline_weight: Tensor | None, base_weight: Tensor | None, grid: Tensor, order: int, spec: Any
+) -> DoubleDouble:
+    """What each edge makes of each sample, `(in, batch, out)`."""
+    coefficients, needs = weights(spline_weight, base_weight)
+    matrices = rows(x, None, grid, order, spec, *needs).map(lambda t: t.transpose(0, 1))  # (i, b, R)
+    return matmul(matrices, coefficients.permute(1, 2, 0))
+
+
+def _flat(t: Tensor) -> Tensor:
+    return t.flatten(1)
