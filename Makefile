@@ -7,7 +7,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 CPP := $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: help demo test gpu sanitize lint format bench build clean
+.PHONY: help demo test other matrix gpu sanitize lint format bench build clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -17,6 +17,20 @@ demo: build  ## the main job on real data: text, pictures and figures (under 2 m
 
 test: build  ## the whole test suite (under 10 minutes)
 	$(BIN)/python -m pytest $(ARGS)
+
+# Results may depend neither on the BLAS nor on the instruction set. These variables belong to torch and MKL: torch's
+# own kernels without vector instructions, and products of matrices as on a processor that MKL does not know.
+OTHER := ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE
+ISAS = $(shell $(BIN)/python -c "from kan_fast import _native; print(*_native.isas())")
+
+other: build  ## the kernels and what rests on them, as on another processor (5 minutes)
+	$(OTHER) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not exhaustive" --isa baseline $(ARGS)
+
+matrix: build  ## the suite with each instruction set, another BLAS, 1 and 2 threads (an hour)
+	set -e; for isa in $(ISAS); do OMP_NUM_THREADS=2 $(BIN)/python -m pytest --isa $$isa $(ARGS); done
+	MKL_CBWR=COMPATIBLE OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
+	ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=2 $(BIN)/python -m pytest $(ARGS)
+	$(OTHER) OMP_NUM_THREADS=1 $(BIN)/python -m pytest --isa baseline $(ARGS)
 
 gpu: build  ## the GPU kernels without a GPU: all combinations and architectures (under 15 minutes)
 	$(BIN)/python -m pytest -m exhaustive --durations=0 $(ARGS)

@@ -41,6 +41,11 @@ def isas() -> list[str]:
     return [] if _C is None else _C.isas()
 
 
+def isa() -> str:
+    """The instruction set whose kernels run: the best one, unless `use_isa` says otherwise; "" without kernels."""
+    return isas()[_isa] if isas() else ""
+
+
 @contextmanager
 def use_isa(name: str) -> Iterator[None]:
     """Run the kernels of one instruction set, for the whole process.

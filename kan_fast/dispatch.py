@@ -43,7 +43,7 @@ class _Backend(NamedTuple):
 _BACKENDS = {
     "cuda": _Backend(_cuda, "cuda", lambda: f"compiled kernels on {torch.cuda.get_device_name()}"),
     "triton": _Backend(_triton, "cuda", lambda: f"just-in-time kernels on {torch.cuda.get_device_name()}"),
-    "cpu": _Backend(_native, "cpu", lambda: f"{_native.isas()[0]} kernels on {_native.threading()}"),
+    "cpu": _Backend(_native, "cpu", lambda: f"{_native.isa()} kernels on {_native.threading()}"),
     "reference": _Backend(reference, None, lambda: f"torch {torch.__version__}, any device"),
 }
 NAMES = tuple(_BACKENDS)

@@ -72,6 +72,17 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(lambda: chosen.__exit__(None, None, None))
 
 
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    kernels = config.getoption("isa") or "the best instruction set"
+    blas = "MKL" if torch.backends.mkl.is_available() else "another BLAS than MKL"
+    capability = torch.backends.cpu.get_cpu_capability()
+    return [
+        f"CPU kernels: {kernels}; torch {torch.__version__}: {capability}, {blas}, {torch.get_num_threads()} threads",
+        "the whole suite takes under 10 minutes on 2 idle cores; -m 'not slow' leaves out builds, demos, processes,"
+        " compilers and the interpreter of GPU kernels",
+    ]
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if torch.cuda.is_available():
         return

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from distributed import worker
 from torch import nn
 
-from kan_fast import processes
+from kan_fast import _native, processes
 from kan_fast.distributed import ColwiseKAN
 
 CHECKS = {
@@ -44,7 +44,7 @@ class Launch:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}"]
         try:
             run = subprocess.run(
-                [*command, worker.__file__, str(folder), *CHECKS[size]],
+                [*command, worker.__file__, str(folder), _native.isa(), *CHECKS[size]],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,

@@ -65,7 +65,7 @@ class Library:
         path = folder / f"{name}.c"
         path.write_text(source)
         flags = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", "-O2", "-shared", "-fPIC"]
-        subprocess.run(["gcc", *flags, path, "-o", folder / f"{name}.so", "-lm"], check=True, timeout=60)
+        subprocess.run(["gcc", *flags, path, "-o", folder / f"{name}.so", "-lm"], check=True, timeout=600)
         self.function = getattr(ctypes.CDLL(str(folder / f"{name}.so")), name)
         self.pointer, self.outputs = ctypes.POINTER(real), outputs
         self.function.argtypes, self.function.restype = [self.pointer, self.pointer], None
@@ -197,7 +197,7 @@ def test_numpy_with_functions(whole, tmp_path):
         "import sys; sys.modules['torch'] = sys.modules['kan_fast'] = sys.modules['sympy'] = None\n"
         "import numpy as np, model; np.save('y.npy', model.kan(np.load('x.npy')))"
     )
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=600)
     assert np.array_equal(np.load(tmp_path / "y.npy"), y)
     assert to_numpy(model, torch.float32)(x.numpy()).dtype == np.float32
 
@@ -251,7 +251,7 @@ def test_numpy_source_runs_without_torch(dtype, tmp_path):
         "import sys; sys.modules['torch'] = sys.modules['kan_fast'] = None\n"
         "import numpy as np, model; np.save('y.npy', model.predict(np.load('x.npy')))"
     )
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=600)
     assert np.array_equal(np.load(tmp_path / "y.npy"), to_numpy(model)(x))
 
 

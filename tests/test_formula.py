@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import ctypes
 import math
-import time
 
 import numpy as np
 import pytest
@@ -347,15 +346,14 @@ def test_simplify_finds_a_product_in_squares():
         ([3, [0, 2], 1], [["x^4", "x^3", "x^2"] * 4, ["x^4", "x^3"]]),
     ],
 )
-def test_simplify_takes_little_time(width, names):
-    """sympy's simplify takes from ten seconds to minutes for these."""
+def test_simplify_does_without_that_of_sympy(width, names, monkeypatch):
+    """Which takes from ten seconds to minutes for these."""
+    monkeypatch.setattr("sympy.simplify", lambda *args, **kwargs: pytest.fail("sympy.simplify is called"))
     model = KAN(width, dtype=torch.float64)
     for layer, functions in zip(model.layers, names, strict=True):
         edges = [(o, i) for o in range(layer.out_features) for i in range(layer.in_features)]
         layer.fix_many(edges, functions, 0.1 + torch.rand(len(edges), 4, dtype=torch.float64))
-    start = time.perf_counter()
     (formula,), symbols = model.symbolic_formula(simplify=True)
-    assert time.perf_counter() - start < 5
     points = 0.5 + torch.rand(20, width[0], dtype=torch.float64)
     values = torch.from_numpy(numpy_function([formula], symbols)(points.numpy()))
     torch.testing.assert_close(values, model(points), rtol=1e-6, atol=0)

@@ -256,6 +256,6 @@ def test_nan_and_infinity_stay_in_their_sample(
 
 
 @each_backend
-def test_inputs_may_have_any_strides(moved: None, backend: str) -> None:
-    """To the accuracy of the contract: cuBLAS may sum in another order for parameters with other strides."""
-    contract.check(backend, make_problem(21, 6, 10).strided())
+@each_dtype
+def test_inputs_may_have_any_strides(moved: None, backend: str, dtype: torch.dtype) -> None:
+    contract.test_inputs_may_have_any_strides(backend, dtype)

@@ -300,20 +300,12 @@ def test_large_rows_that_cancel_keep_their_digits(
 
 @backend_and_dtype
 def test_inputs_may_have_any_strides(backend: str, dtype: torch.dtype) -> None:
-    p = make_problem(21, 6, 10, dtype=dtype)
-    strided = p.strided()
-    assert not strided.x.is_contiguous()
-    for call in CALLS.values():
-        for a, b in zip(
-            _tuple(call(dispatch.module(backend), p, 0)),
-            _tuple(call(dispatch.module(backend), strided, 0)),
-            strict=True,
-        ):
-            assert torch.equal(a, b)
-    expanded = p.g[:1].expand_as(p.g)  # what sum().backward() sends
-    got = dispatch.module(backend).grad_input(p.x, expanded, p.spline_weight, p.base_weight, p.grid, 1, p.spec)
-    full = dispatch.module(backend).grad_input(p.x, expanded.clone(), p.spline_weight, p.base_weight, p.grid, 1, p.spec)
-    assert torch.equal(got, full)
+    """To the accuracy of the contract: a BLAS may sum other strides in another order."""
+    p = make_problem(21, 6, 10, dtype=dtype).strided()
+    assert not p.x.is_contiguous()
+    check(backend, p)
+    p.g = p.g[:1].expand_as(p.g)  # what sum().backward() sends
+    check(backend, p, orders=(1,))
 
 
 def _tuple(result: object) -> tuple:

@@ -6,7 +6,6 @@ They share no code with kan_fast, the reference included.
 
 from __future__ import annotations
 
-from fractions import Fraction
 from typing import Any
 
 import torch
@@ -70,11 +69,11 @@ def _sigmoid_derivative(s: DoubleDouble, spread: DoubleDouble, order: int) -> Do
     """s^(n) = s (1 - s) Q_n(s) with Q_1 = 1 and Q_(n+1) = Q_n (1 - 2 s) + Q_n' s (1 - s)."""
     if order == 0:
         return s
-    q = [Fraction(1)]
+    q = [1]
     for _ in range(order - 1):
         slope = [j * c for j, c in enumerate(q)][1:]
         terms = [[*q, 0, 0], [0, *(-2 * c for c in q), 0], [0, *slope, 0, 0], [0, 0, *(-c for c in slope), 0]]
-        q = [sum(column, Fraction(0)) for column in zip(*(t[: len(q) + 1] for t in terms), strict=True)]
+        q = [sum(column) for column in zip(*(t[: len(q) + 1] for t in terms), strict=True)]
     value = DoubleDouble.of(torch.zeros_like(s.high))
     for c in reversed(q):
         value = value * s + DoubleDouble.of(c)

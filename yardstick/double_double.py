@@ -50,7 +50,7 @@ class DoubleDouble:
 
     @classmethod
     def of(cls, value: Any) -> DoubleDouble:
-        """A float, Fraction, tensor of any floating dtype or DoubleDouble; only a Fraction is rounded."""
+        """A number, tensor or DoubleDouble; fractions and long integers are rounded to 106 bits."""
         if isinstance(value, DoubleDouble):
             return value
         if isinstance(value, Tensor):

@@ -1,4 +1,4 @@
-"""What every process of a torchrun launch does: `torchrun worker.py FOLDER CHECK...`.
+"""What every process of a torchrun launch does: `torchrun worker.py FOLDER ISA CHECK...`.
 
 A check returns a dict of results, the same in all processes; process 0 saves it as FOLDER/CHECK.pt. The tests compute
 the same in one process and compare.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import faulthandler
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,10 @@ from torch.distributed.tensor.debug import CommDebugMode
 from torch.distributed.tensor.parallel import parallelize_module
 from torch.nn.parallel import DistributedDataParallel
 
-from kan_fast import KAN, KANLinear, processes
+from kan_fast import KAN, KANLinear, _native, processes
 from kan_fast.distributed import ColwiseKAN, RowwiseKAN
 
-TIME_LIMIT = 100  # seconds until a process that hangs says where and ends
+TIME_LIMIT = 600  # seconds until a process that hangs says where and ends; a busy machine needs some 100
 STEPS, GRID_STEP = 50, 10
 
 
@@ -250,12 +251,13 @@ def sharded_checkpoint() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    folder, checks = Path(sys.argv[1]), sys.argv[2:]
+    folder, isa, *checks = Path(sys.argv[1]), *sys.argv[2:]
     faulthandler.dump_traceback_later(TIME_LIMIT, exit=True)
     torch.set_num_threads(1)
     dist.init_process_group("gloo", timeout=timedelta(seconds=TIME_LIMIT // 2))
-    for check in checks:
-        result = globals()[check]()
-        if dist.get_rank() == 0:
-            torch.save(result, folder / f"{check}.pt")
+    with _native.use_isa(isa) if isa else nullcontext():
+        for check in checks:
+            result = globals()[check]()
+            if dist.get_rank() == 0:
+                torch.save(result, folder / f"{check}.pt")
     dist.destroy_process_group()
