@@ -72,7 +72,7 @@ def test_compiled_second_derivatives_raise() -> None:
 
 def test_export_with_dynamic_batch() -> None:
     net, x = network(), torch.rand(6, 3)
-    program = torch.export.export(net, (x,), dynamic_shapes=({0: Dim("batch")},))
+    program = torch.export.export(net, (x,), dynamic_shapes=({0: Dim("batch")},), strict=False)
     longer = torch.rand(17, 3)
     torch.testing.assert_close(program.module()(longer), net(longer))
 
@@ -82,7 +82,7 @@ def test_export_with_dynamic_batch() -> None:
 def test_aot_inductor_package_with_dynamic_batch(tmp_path: Path) -> None:
     net, x = network().eval(), torch.rand(6, 3)
     with torch.no_grad():
-        program = torch.export.export(net, (x,), dynamic_shapes=({0: Dim("batch", max=1024)},))
+        program = torch.export.export(net, (x,), dynamic_shapes=({0: Dim("batch", max=1024)},), strict=False)
         package = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "net.pt2"))
         loaded = torch._inductor.aoti_load_package(package)
         for batch in (6, 17):

@@ -325,7 +325,7 @@ def test_exported_program_in_aten_alone():
     model, x = KAN([3, [3, 2], 2]).eval(), torch.randn(7, 3)
     model.layers[1].mask = torch.rand(2, 5) < 0.7
     model.layers[0].fix_many([(0, 0), (1, 2)], ["sin", "J1"])
-    program = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    program = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=False)
     assert "kan_fast" in program.graph_module.code
     program = program.run_decompositions(decompositions())
     assert "kan_fast" not in program.graph_module.code
