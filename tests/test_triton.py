@@ -12,6 +12,7 @@ import torch
 import kan_fast._triton as backend
 
 HERE = Path(__file__).parent
+OLDEST = ".".join(map(str, backend.OLDEST))
 
 
 def run_interpreted(*arguments: str) -> None:
@@ -24,20 +25,20 @@ def run_interpreted(*arguments: str) -> None:
 
 @pytest.mark.slow
 def test_kernels_in_the_interpreter() -> None:
-    pytest.importorskip("triton")
+    pytest.importorskip("triton", minversion=OLDEST)
     run_interpreted()
 
 
 @pytest.mark.slow
 @pytest.mark.exhaustive
 def test_all_combinations_in_the_interpreter() -> None:
-    pytest.importorskip("triton")
+    pytest.importorskip("triton", minversion=OLDEST)
     run_interpreted("-m", "exhaustive")
 
 
 def check_compiled(arch: str, units: str) -> None:
     """Machine code of all kernels for an architecture: no spills, shared memory that fits, matrix instructions."""
-    pytest.importorskip("triton")
+    pytest.importorskip("triton", minversion=OLDEST)
     command = [sys.executable, "-m", "bench.gpu_static", "--check", "--archs", arch, "--units", units]
     result = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -79,12 +80,11 @@ def test_reason_without_triton(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_reason_with_an_old_triton(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "triton", SimpleNamespace(__version__="3.3.1"))
     assert "3.4 (torch 2.8) and later" in (backend.unavailable_reason() or "")
-    requirement = f"triton>={'.'.join(map(str, backend.OLDEST))};"
-    assert requirement in (HERE.parent / "pyproject.toml").read_text()
+    assert f"triton>={OLDEST};" in (HERE.parent / "pyproject.toml").read_text()
 
 
 def test_reason_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("triton")
+    pytest.importorskip("triton", minversion=OLDEST)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert "no GPU" in (backend.unavailable_reason() or "")
 
