@@ -7,7 +7,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 CPP := $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: help demo test other matrix gpu sanitize lint format bench build clean
+.PHONY: help demo test other matrix gpu sanitize lint format bench build clean oldest newest
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -31,6 +31,13 @@ matrix: build  ## the suite with each instruction set, another BLAS, 1 and 2 thr
 	MKL_CBWR=COMPATIBLE OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
 	ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=2 $(BIN)/python -m pytest $(ARGS)
 	$(OTHER) OMP_NUM_THREADS=1 $(BIN)/python -m pytest --isa baseline $(ARGS)
+
+# In environments of their own: on Linux 3 GB to download for each, since torch from the registry is a CUDA build.
+oldest: .venv-oldest-$(notdir $(PYTHON))/.ready  ## the quick tests with the lower bounds of pyproject.toml (PYTHON=python3.10)
+newest: .venv-newest-$(notdir $(PYTHON))/.ready  ## the quick tests with the newest releases (PYTHON=python3.13)
+oldest newest:
+	$(<D)/bin/python setup.py --quiet build_ext --inplace
+	$(<D)/bin/python -m pytest -m 'not slow' $(ARGS)
 
 gpu: build  ## the GPU kernels without a GPU: all combinations and architectures (under 15 minutes)
 	$(BIN)/python -m pytest -m exhaustive --durations=0 $(ARGS)
@@ -70,7 +77,14 @@ build: $(READY)  ## compile what changed of the extension
 	@$(BIN)/python setup.py --quiet build_ext --inplace
 
 clean:  ## remove the environment and everything built
-	rm -rf .venv build *.egg-info kan_fast/_C.* kan_fast/_cuda_kernels.*
+	rm -rf .venv .venv-* build *.egg-info kan_fast/_C.* kan_fast/_cuda_kernels.*
+
+.venv-%/.ready: pyproject.toml tests/promised_versions.py
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python tests/promised_versions.py $(firstword $(subst -, ,$*)) >$(@D)/requirements.txt
+	$(@D)/bin/python -m pip install --quiet --only-binary :all: -r $(@D)/requirements.txt
+	$(@D)/bin/python -m pip install --quiet --no-build-isolation --no-deps -e .
+	@touch $@
 
 # torch first and pinned: the package declares a range, from which pip would choose another build of it.
 $(READY): pyproject.toml requirements-dev.txt
