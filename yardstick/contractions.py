@@ -14,6 +14,8 @@ from torch import Tensor
 from yardstick.double_double import DoubleDouble, concatenate, exp
 from yardstick.products import matmul
 
+PART = 1 << 15  # numbers in a temporary of the splines
+
 
 def bspline(x: Tensor, grid: Tensor, degree: int, order: int) -> DoubleDouble:
     """The B-splines `(batch, in, G + k)` of x `(batch, in)`, or their derivative of an order: Cox-de Boor."""
@@ -82,7 +84,9 @@ def _sigmoid_derivative(s: DoubleDouble, spread: DoubleDouble, order: int) -> Do
 
 def rows(x: Tensor, v: Tensor | None, grid: Tensor, order: int, spec: Any, splines: bool, base: bool) -> DoubleDouble:
     """All rows `(batch, in, R)` times v: the spline rows if wanted, then the base row if wanted."""
-    parts = [basis(x, grid, order, spec)] if splines else []
+    step = max(1, PART // max(1, grid.numel()))  # samples that fit into the caches
+    some = [basis(part, grid, order, spec) for part in x.split(step)]
+    parts = [concatenate(some, 0)] if splines else []
     if base:
         parts.append(base_function(x.double(), spec.base, order)[..., None])
     together = concatenate(parts, -1)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from yardstick.double_double import DoubleDouble, power_of_two, two_sum
+from yardstick.double_double import DoubleDouble, power_of_two
 
 BITS = 96  # of each operand, relative to the largest number of its row (left) or column (right)
 
@@ -35,7 +35,8 @@ def matmul(a: Any, b: Any) -> DoubleDouble:
     left, left_scale = _slices(a, -1, width, count)
     right, right_scale = _slices(b, -2, width, count)
     for order in reversed(range(count)):  # the smallest first
-        whole = torch.cat(left[: order + 1], -1) @ torch.cat(right[order::-1], -2)
+        pairs = range(max(0, order - len(right) + 1), min(order + 1, len(left)))
+        whole = sum((left[s] @ right[order - s] for s in pairs), torch.zeros_like(total.high))
         total = total + whole * 2.0 ** (-width * (order + 2))
     return total.map(lambda t: t * left_scale * right_scale)
 
@@ -54,10 +55,13 @@ def _slices(a: DoubleDouble, dim: int, width: int, count: int) -> tuple[list[Ten
     """Whole numbers n_s, none above 2^width, and a power of two with a = scale * sum_s n_s 2^(-width (s + 1))."""
     exponent = torch.frexp(a.high.abs().amax(dim, keepdim=True)).exponent.clamp(-1000, 1000)
     down = power_of_two(-exponent)
-    rest, slices = a.map(lambda t: t * down), []
-    for _ in range(count):
-        rest = rest.map(lambda t: t * 2.0**width)
-        whole = rest.high.round()
-        slices.append(whole)
-        rest = DoubleDouble(*two_sum(rest.high - whole, rest.low))
+    rests = [part * down for part in (a.high, a.low) if part.any()]
+    slices: list[Tensor] = []
+    while len(slices) < count and any(rest.any() for rest in rests):
+        slices.append(torch.zeros_like(a.high))
+        for rest in rests:
+            rest *= 2.0**width
+            whole = rest.round()
+            rest -= whole
+            slices[-1] += whole
     return slices, power_of_two(exponent)
