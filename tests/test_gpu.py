@@ -205,11 +205,18 @@ def test_a_network_does_everything_on_the_gpu() -> None:
 @pytest.mark.parametrize("adaptive", [False, True], ids=["uniform", "adaptive"])
 @pytest.mark.parametrize(
     "shape",
-    [(1, 1, 1), *contract.SHAPES, (300, 70, 260), (4000, 9, 20), (40, 600, 530)],
+    [*contract.SHAPES, (300, 70, 260), (4000, 9, 20), (40, 600, 530)],
     ids=lambda s: "x".join(map(str, s)),
 )
 def test_shapes(moved: None, backend: str, dtype: torch.dtype, shape: tuple[int, int, int], adaptive: bool) -> None:
     contract.check(backend, make_problem(*shape, dtype=dtype, adaptive=adaptive))
+
+
+@each_backend
+@each_dtype
+@pytest.mark.parametrize("name", contract.CALLS)
+def test_one_edge(moved: None, backend: str, dtype: torch.dtype, name: str) -> None:
+    contract.check_one_edge(backend, dtype, name, adaptive=True)
 
 
 @each_backend

@@ -11,8 +11,6 @@ from kan_fast import autograd, dense, dispatch, reference
 from kan_fast._triton import plan, table
 from kan_fast.reference import Spec
 
-SHAPES = [(1, 1, 1), (19, 5, 18)]
-
 
 def contractions(p: Problem, order: int, names: tuple[str, ...] = ("forward", "grad_input", "grad_coef")) -> None:
     """The accuracy rule for some of the functions of the contract."""
@@ -21,9 +19,13 @@ def contractions(p: Problem, order: int, names: tuple[str, ...] = ("forward", "g
             assert_as_accurate(a, b, c, f"{name}, d = {order}")
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=lambda s: "x".join(map(str, s)))
-def test_shapes(shape: tuple[int, int, int]) -> None:
-    parity.check("triton", make_problem(*shape, adaptive=True))
+def test_all_calls() -> None:
+    parity.check("triton", make_problem(19, 5, 18, adaptive=True))
+
+
+@pytest.mark.parametrize("name", parity.CALLS)
+def test_one_edge(name: str) -> None:
+    parity.check_one_edge("triton", torch.float32, name, adaptive=True, seeds=8)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
