@@ -68,7 +68,10 @@ class GridSchedule:
         if movable and step in self.steps and step % self.every == 0:
             finest = max(layer.grid_size for layer in movable)
             model.update_grid(samples(), layers=movable, margin=MARGIN / finest, trim=self.trim)
-            forget_splines(optimizer, model)
+            # Pairs of our L-BFGS never span two steps. They stay a positive and near enough model of the curvature, and
+            # without them every update would begin anew with steepest descent, which is lost among kinks.
+            if not isinstance(optimizer, optim.LBFGS):
+                forget_splines(optimizer, model)
 
 
 def forget_splines(optimizer: Optimizer, model: KAN) -> None:

@@ -105,8 +105,8 @@ def fit(
 
     Data are cast to the dtype and device of the network. Grids are updated at the beginning of training, from all
     inputs in memory or from the present batch of a DataLoader, and reach a quarter of a span beyond them. That changes
-    the meaning of `spline_weight`, so Adam forgets its averages for these parameters and LBFGS its whole history; so
-    does a finer grid. A layer whose `spline_weight` is frozen (`requires_grad` False) keeps its knots. Under
+    the meaning of `spline_weight`, so Adam forgets its averages for these parameters; "LBFGS" keeps its history, which
+    a finer grid alone ends. A layer whose `spline_weight` is frozen (`requires_grad` False) keeps its knots. Under
     torch.distributed an update waits for all processes: call `fit` in all of them, or with `update_grid=False`.
 
     Training stops early, with the parameters of the last step that was good, when the objective, its gradient or the

@@ -52,6 +52,21 @@ def test_grids_are_refined_in_stages(dataset, opt):
         assert history["train_loss"][-1] < 0.1 * history["train_loss"][5]
 
 
+def test_lbfgs_keeps_its_history_when_knots_move_and_drops_it_when_the_grid_gets_another_size(dataset):
+    model, pairs, knots = small(), [], []
+    optimizer = LBFGS(model.parameters(), max_iter=2)
+    (first, *_) = optimizer.param_groups[0]["params"]
+
+    def watch(step, entry):
+        pairs.append(len(optimizer.state[first]["slots"]))
+        knots.append(model.layers[1].grid.clone())
+
+    fit(model, dataset, optimizer, 6, grids=[3, 5], update_grid_every=3, callbacks=watch)
+    assert not torch.equal(knots[2], knots[3])
+    assert pairs[3] > pairs[2]
+    assert pairs[6] <= 2 < pairs[5]
+
+
 def test_every_stage_updates_grids_anew(dataset, monkeypatch):
     model, steps = small(), []
     original = KAN.update_grid

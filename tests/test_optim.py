@@ -166,6 +166,11 @@ def test_lbfgs_without_pairs_is_steepest_descent():
     assert not optimizer.state[x]["slots"]
 
 
+@pytest.mark.parametrize(("parameters", "pairs"), [(10, 100), (300_000, 55), (2_000_000, 20)])
+def test_lbfgs_remembers_as_many_pairs_as_memory_allows(parameters, pairs):
+    assert LBFGS([torch.zeros(parameters)]).param_groups[0]["history_size"] == pairs
+
+
 def test_lbfgs_resumes_to_the_bit():
     def run(steps, x, state=None):
         optimizer = LBFGS([x], history_size=3, max_iter=5)

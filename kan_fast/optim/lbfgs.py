@@ -14,6 +14,9 @@ from kan_fast.optim.flat import flatten, flatten_gradients, write
 from kan_fast.optim.line_search import Point, strong_wolfe
 from kan_fast.options import integer, real
 
+PAIRS = (20, 100)  # of changes by default, at least and at most
+MEMORY = 1 << 25  # numbers that decide between these
+
 
 class LBFGS(Optimizer):
     """Limited-memory BFGS with a strong Wolfe line search, for objectives without noise (all the data in every step).
@@ -29,6 +32,8 @@ class LBFGS(Optimizer):
         max_iter: iterations per `step`.
         max_eval: evaluations per `step` after which no further iteration begins; None for 5/4 of `max_iter`.
         history_size: pairs of changes that make up the Hessian; each takes the memory of two copies of the parameters.
+            None for as many as 2^25 numbers hold, 20 to 100: kinks, such as those of sparsity terms, call for a history
+            that spans most directions.
         tolerance_grad: a step ends when no component of the gradient is larger, at least 0.
         tolerance_change: a step ends when no parameter has moved further in an iteration, at least 0.
         tolerance_ys: pairs whose product is not larger are dropped, at least 0.
@@ -44,7 +49,7 @@ class LBFGS(Optimizer):
         lr: float = 1.0,
         max_iter: int = 20,
         max_eval: int | None = None,
-        history_size: int = 20,
+        history_size: int | None = None,
         *,
         tolerance_grad: float = 0.0,
         tolerance_change: float = 0.0,
@@ -56,7 +61,7 @@ class LBFGS(Optimizer):
             "lr": real("lr", lr, positive=True),
             "max_iter": max_iter,
             "max_eval": max_iter * 5 // 4 if max_eval is None else integer("max_eval", max_eval, 1),
-            "history_size": integer("history_size", history_size, 1),
+            "history_size": None if history_size is None else integer("history_size", history_size, 1),
             "tolerance_grad": real("tolerance_grad", tolerance_grad),
             "tolerance_change": real("tolerance_change", tolerance_change),
             "tolerance_ys": real("tolerance_ys", tolerance_ys),
@@ -70,6 +75,9 @@ class LBFGS(Optimizer):
         if len(kinds) > 1:
             got = ", ".join(f"{dtype} on {device}" for dtype, device in sorted(kinds, key=str))
             raise ValueError(f"LBFGS needs parameters of one dtype and device, got {got}")
+        if history_size is None:
+            fits = MEMORY // max(1, 2 * sum(p.numel() for p in self._params))
+            self.param_groups[0]["history_size"] = min(max(fits, PAIRS[0]), PAIRS[1])
 
     @property
     def _params(self) -> list[Tensor]:
