@@ -22,7 +22,7 @@ def from_data_to_formula(path, steps, samples):
     trained, pruned, fixed = figure.subplots(1, 3, width_ratios=(10, 4, 4))
 
     model = KAN(width=[2, 5, 1], grid=3, k=3, seed=42)
-    model.fit(dataset, opt="LBFGS", steps=steps, lamb=0.001)
+    model.fit(dataset, opt="LBFGS", steps=steps, lamb=0.01)
     model.plot(title="trained", ax=trained)
     model = model.prune()
     model.fit(dataset, opt="LBFGS", steps=steps)

@@ -1,0 +1,72 @@
+"""README's blocks run as written and print what they promise, with every instruction set and in plain torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import kan_fast
+from kan_fast import _native
+
+README = Path(__file__).parent.parent / "README.md"
+BLOCK = r"^## ([^\n]+)\n(?:(?!^## ).)*?^```python\n(.*?)^```"
+BLOCKS = dict(re.findall(BLOCK, README.read_text(), re.M | re.S))
+FORMULA = "From data to a formula"
+
+
+@pytest.fixture(params=[*_native.isas(), "reference"])
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Each instruction set with one thread, and networks in plain torch with two."""
+    name = request.param
+    torch.set_num_threads(2 if name == "reference" else 1)
+    if name == "reference":
+        monkeypatch.setattr(kan_fast, "KAN", partial(kan_fast.KAN, backend=name))
+    with nullcontext() if name == "reference" else _native.use_isa(name):
+        yield name
+
+
+def run(title: str) -> dict[str, Any]:
+    names: dict[str, Any] = {}
+    exec(compile(BLOCKS[title], f"README.md, {title}", "exec"), names)
+    return names
+
+
+def test_every_block_has_its_test():
+    assert sorted(BLOCKS) == sorted([FORMULA, "Drop-in", "A network", "Tables"])
+    assert len(BLOCKS) == README.read_text().count("```python")
+
+
+def test_drop_in(capsys):
+    names = run("Drop-in")
+    assert names["y"].shape == (32, 10, 256)
+    assert "used" in capsys.readouterr().out
+
+
+def test_a_network(capsys):
+    names = run("A network")
+    assert float(capsys.readouterr().out) < 0.05 * names["y"].std()
+
+
+def test_tables(capsys):
+    run("Tables")
+    assert capsys.readouterr().out.count(".") >= 13  # three predictions and ten importances
+
+
+@pytest.mark.slow
+def test_the_formula_is_the_one_that_is_promised(kernels, capsys):
+    """Its network and formula, and the comments beside the lines, whatever computes the kernels."""
+    names = run(FORMULA)
+    promised, error = re.search(r"# (exp.*), to (\S+)$", BLOCKS[FORMULA], re.M).groups()  # type: ignore[union-attr]
+    assert capsys.readouterr().out.splitlines()[0] == promised
+    model, dataset = names["model"], names["dataset"]
+    assert f"# {model.width_in}" in BLOCKS[FORMULA]
+    with torch.no_grad():
+        rmse = (model(dataset["test_input"]) - dataset["test_label"]).square().mean().sqrt()
+    assert rmse < float(error)
