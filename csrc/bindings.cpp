@@ -38,7 +38,7 @@ void run(int isa, int type, int threads, int64_t groups, int64_t batch, int64_t 
 
 }  // namespace
 
-PYBIND11_MODULE(_C, m) {
+PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
   m.def("isas", [] {
     int count;
     const kan::Kernels* const* kernels = kan::available_kernels(&count);
@@ -46,6 +46,7 @@ PYBIND11_MODULE(_C, m) {
     for (int i = 0; i < count; i++) names.append(kernels[i]->name);
     return names;
   });
+  m.def("use_thread_pool", [](uintptr_t fork) { kan::use_thread_pool(reinterpret_cast<kan::Fork>(fork)); });
   m.def("has_thread_pool", &kan::has_thread_pool);
   m.def("forward", &run<&kan::Kernels::forward, false>);
   m.def("backward", &run<&kan::Kernels::backward, false>);

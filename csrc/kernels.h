@@ -44,13 +44,16 @@ void run_groups(Kernel kernel, bool edges, Type type, const Layer& layer, const 
 // The kernels this processor can execute, best first; count receives their number.
 const Kernels* const* available_kernels(int* count);
 
-// Runs task(context, index, worker) for every index in [0, tasks), on at most `threads` threads of the OpenMP pool
-// that torch uses, where there is one. Worker numbers are below `threads`. Throws what a task has thrown.
+// The entry point of an OpenMP runtime, GOMP_parallel: GNU OpenMP has it, and libomp too. Null: one thread computes
+// all.
+using Fork = void (*)(void (*)(void*), void*, unsigned threads, unsigned flags);
+void use_thread_pool(Fork fork);
+bool has_thread_pool();
+
+// Runs task(context, index, worker) for every index in [0, tasks), on at most `threads` threads of that runtime. Worker
+// numbers are below `threads`. Throws what a task has thrown.
 using Task = void (*)(void* context, int64_t index, int worker);
 void parallel_for(int threads, int64_t tasks, Task task, void* context);
-
-// True when parallel_for has found the OpenMP runtime of the process.
-bool has_thread_pool();
 
 // Uninitialised memory for one call, aligned to a cache line.
 class Memory {

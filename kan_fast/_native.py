@@ -6,9 +6,12 @@ Implements the backend contract of docs/architecture.md, with groups. Importable
 
 from __future__ import annotations
 
+import ctypes
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,9 +19,26 @@ from torch import Tensor, get_num_threads
 
 from kan_fast.reference import Spec, edge_shape
 
+
+def _thread_pool() -> int:
+    """Address of the entry point of the OpenMP runtime that torch calls, or 0.
+
+    The global scope comes first, as it does for torch: a preloaded runtime is there. The libraries that torch's own
+    module is linked with come next, because their symbols need not be visible to the whole process.
+    """
+    for path in (None, torch._C.__file__):
+        try:
+            pool = ctypes.CDLL(path, mode=os.RTLD_LAZY | os.RTLD_NOLOAD).GOMP_parallel
+            return ctypes.cast(pool, ctypes.c_void_p).value or 0
+        except (OSError, AttributeError):
+            pass
+    return 0
+
+
 _C: Any
 try:
     _C = import_module("kan_fast._C")
+    _C.use_thread_pool(_thread_pool())
 except ImportError as error:
     _C, _import_error = None, error
 
@@ -33,7 +53,11 @@ _isa = 0  # index into isas()
 
 def unavailable_reason() -> str | None:
     """Why the compiled kernels can't be used; None if they can."""
-    return None if _C is not None else f"the compiled extension kan_fast._C can't be imported ({_import_error})"
+    if _C is not None:
+        return None
+    note = Path(__file__).with_name("_C.missing")  # setup.py leaves it where it can't build
+    why = note.read_text(encoding="utf-8") if note.exists() else _import_error
+    return f"the compiled extension kan_fast._C can't be imported ({why})"
 
 
 def isas() -> list[str]:

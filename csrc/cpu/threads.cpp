@@ -1,6 +1,4 @@
 // A parallel loop on the OpenMP pool that the process already has.
-#include <dlfcn.h>
-
 #include <atomic>
 #include <exception>
 
@@ -9,16 +7,8 @@
 namespace kan {
 namespace {
 
-// The entry point of GNU OpenMP (libomp offers it too). Linking a runtime of our own would start a second pool of
-// threads beside torch's.
-using Fork = void (*)(void (*)(void*), void*, unsigned threads, unsigned flags);
-
-Fork find_fork() { return reinterpret_cast<Fork>(dlsym(RTLD_DEFAULT, "GOMP_parallel")); }
-
-Fork fork_pool() {
-  static const Fork fork = find_fork();
-  return fork;
-}
+// Linking a runtime of our own would start a second pool of threads beside torch's.
+std::atomic<Fork> fork_pool = nullptr;
 
 struct Loop {
   Task task;
@@ -45,11 +35,14 @@ void work(void* data) {
 
 }  // namespace
 
-bool has_thread_pool() { return fork_pool() != nullptr; }
+void use_thread_pool(Fork fork) { fork_pool = fork; }
+
+bool has_thread_pool() { return fork_pool != nullptr; }
 
 void parallel_for(int threads, int64_t tasks, Task task, void* context) {
   if (threads > tasks) threads = static_cast<int>(tasks);
-  if (threads <= 1 || !fork_pool()) {
+  const Fork fork = fork_pool;
+  if (threads <= 1 || !fork) {
     for (int64_t i = 0; i < tasks; i++) task(context, i, 0);
     return;
   }
@@ -57,7 +50,7 @@ void parallel_for(int threads, int64_t tasks, Task task, void* context) {
   loop.task = task;
   loop.context = context;
   loop.tasks = tasks;
-  fork_pool()(work, &loop, static_cast<unsigned>(threads), 0);
+  fork(work, &loop, static_cast<unsigned>(threads), 0);
   if (loop.failure) std::rethrow_exception(loop.failure);
 }
 
