@@ -172,7 +172,7 @@ struct CurveGradients : CurveTable<S> {
       V weight = v ? load<V>(v + b) : splat<V>(C(1)), square = u * u;
       store(w.base + b, value * weight);
       if (poison) {  // far outside powers that are not used would overflow
-        square = (piece == 0) | (piece == basis.pieces.count - 1) ? u - u : square;
+        square = ((piece == 0) | (piece == basis.pieces.count - 1)) ? u - u : square;
         weight += poisoned;
       }
       store(w.square + b, square);

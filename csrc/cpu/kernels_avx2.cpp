@@ -1,5 +1,7 @@
-// The kernels for AVX2.
+// The kernels for AVX2; nothing for other architectures.
+#if defined(__x86_64__)
 #define KAN_NAME avx2
 #define KAN_VECTOR_BYTES 32
 #define KAN_REGISTERS 16
 #include "instantiate.h"
+#endif

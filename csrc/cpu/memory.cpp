@@ -1,8 +1,8 @@
 // Workspaces of the kernels.
+#include <stdlib.h>
 #include <sys/mman.h>
 
 #include <atomic>
-#include <cstdlib>
 #include <new>
 
 #include "../kernels.h"
@@ -22,8 +22,9 @@ struct Kept {
 Kept kept;
 
 void* fresh(size_t bytes) {
-  void* memory = std::aligned_alloc(64, (bytes + 127) / 64 * 64);
-  if (memory) use_huge_pages(memory, bytes);
+  void* memory = nullptr;  // not std::aligned_alloc: macOS has had it only since 10.15
+  if (posix_memalign(&memory, 64, bytes + 64)) return nullptr;
+  use_huge_pages(memory, bytes);
   return memory;
 }
 
@@ -35,7 +36,7 @@ Memory::Memory(size_t bytes) : shared_(bytes <= Kept::most && !kept.taken.test_a
   } else if (bytes <= kept.bytes) {
     data_ = kept.memory;
   } else {
-    std::free(kept.memory);
+    free(kept.memory);
     data_ = kept.memory = fresh(bytes);
     kept.bytes = data_ ? bytes : 0;
     if (!data_) kept.taken.clear(std::memory_order_release);
@@ -47,7 +48,7 @@ Memory::~Memory() {
   if (shared_) {
     kept.taken.clear(std::memory_order_release);
   } else {
-    std::free(data_);
+    free(data_);
   }
 }
 
