@@ -2,15 +2,14 @@
 
 `kan_fast._C` holds the kernels for CPUs. `kan_fast._cuda_kernels` holds those for GPUs, for all architectures at once
 and with the CUDA runtime inside; it is built where there is an nvcc. The build needs setuptools, pybind11 and ninja;
-it never imports torch, uses the network or looks for a GPU. Without a compiler the package installs as pure Python:
-kan_fast then runs on plain torch, and `kan_fast.backends()` says so.
+it never imports torch, uses the network or looks for a GPU. Without a compiler, or with one that fails, the package
+installs as pure Python: kan_fast then runs on plain torch, and `kan_fast.backends()` says why.
 
-The environment variables CXX, CXXFLAGS, LDFLAGS, CUDA_HOME and NVCC_APPEND_FLAGS have their usual meaning.
-KAN_FAST_CUDA=0 leaves out the GPU kernels, KAN_FAST_CUDA="80 90" builds them for these architectures alone.
+The environment variables that change the build are in docs/install.md.
 """
 
 import os
-import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -20,6 +19,7 @@ import warnings
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
@@ -32,6 +32,10 @@ X86_FLAGS = {
     "_avx2": ["-mavx2", "-mfma", "-mf16c"],
     "_avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mf16c"],
 }
+
+NATIVE = os.environ.get("KAN_FAST_NATIVE", "")
+if NATIVE not in ("", "0", "1"):
+    sys.exit(f"kan_fast: KAN_FAST_NATIVE must be 0 (pure Python), 1 (compiled or an error) or unset, got {NATIVE!r}")
 
 CUDA_SOURCES = sorted(Path("csrc/cuda").glob("*.cu"))
 CUDA_ARCHITECTURES = "75 80 86 89 90 100 120"
@@ -74,9 +78,27 @@ def find_compiler() -> list[str]:
     return shlex.split(os.environ.get("CXX", "")) or list(filter(None, found))[:1]
 
 
+def has_x86_target(cxx: list[str]) -> bool:
+    """Whether a compiler with its flags makes code for x86-64: a cross compiler does not for the machine it runs on."""
+    command = [*cxx, "-dM", "-E", "-x", "c++", os.devnull]
+    try:
+        return "__x86_64__" in subprocess.run(command, capture_output=True, text=True).stdout
+    except OSError:
+        return False  # the build will say what is wrong
+
+
+def mac_flags() -> list[str]:
+    """The architectures and the oldest macOS that the name of the wheel promises: Python's, or the environment's."""
+    of_python = re.findall(r"-arch\s+\S+", sysconfig.get_config_var("CFLAGS") or "")
+    oldest = str(sysconfig.get_config_var("MACOSX_DEPLOYMENT_TARGET") or "").split(".")
+    oldest = max([10, 14], [int(number) for number in oldest if number])  # what C++17 asks for
+    version = os.environ.get("MACOSX_DEPLOYMENT_TARGET") or ".".join(map(str, oldest))
+    return [*shlex.split(os.environ.get("ARCHFLAGS") or " ".join(of_python)), f"-mmacosx-version-min={version}"]
+
+
 def find_nvcc() -> str:
     """The CUDA compiler, from CUDA_HOME or PATH; empty where there is none or KAN_FAST_CUDA=0."""
-    if os.environ.get("KAN_FAST_CUDA") == "0" or not find_compiler():
+    if os.environ.get("KAN_FAST_CUDA") == "0" or NATIVE == "0" or not find_compiler():
         return ""
     home = os.environ.get("CUDA_HOME")
     return shutil.which("nvcc", path=os.path.join(home, "bin") if home else None) or ""
@@ -102,11 +124,6 @@ def architecture_flags(architectures: list[str]) -> list[str]:
     return [f"-gencode=arch={arch},code=[{','.join(codes)}]" for arch, codes in zip(lowest, passes, strict=True)]
 
 
-def instruction_set(source: Path) -> str:
-    """The key of X86_FLAGS that the name of `source` ends with, or ""."""
-    return next((suffix for suffix in X86_FLAGS if source.stem.endswith(suffix)), "")
-
-
 def quote(words: list[str]) -> str:
     """A command line for the shell, inside a ninja file."""
     return shlex.join(words).replace("$", "$$")
@@ -117,8 +134,10 @@ def ninja_file(build_dir: Path, targets: dict[str, Path]) -> str:
     import pybind11
 
     includes = ["csrc", sysconfig.get_path("include"), pybind11.get_include()]
-    flags = CXX_FLAGS + [f"-I{path}" for path in includes] + shlex.split(os.environ.get("CXXFLAGS", ""))
-    link_flags = LINK_FLAGS + shlex.split(os.environ.get("LDFLAGS", ""))
+    platform_flags = mac_flags() if sys.platform == "darwin" else []
+    extra_flags = platform_flags + shlex.split(os.environ.get("CXXFLAGS", ""))
+    flags = CXX_FLAGS + [f"-I{path}" for path in includes] + extra_flags
+    link_flags = LINK_FLAGS + platform_flags + shlex.split(os.environ.get("LDFLAGS", ""))
     nvcc = find_nvcc()
     architectures = cuda_architectures(nvcc) if nvcc else []
     text = NINJA_RULES.format(
@@ -131,14 +150,14 @@ def ninja_file(build_dir: Path, targets: dict[str, Path]) -> str:
         architectures=" ".join(f"sm_{arch}" for arch in architectures),
     )
 
-    is_x86 = platform.machine().lower() in ("x86_64", "amd64")
+    universal = extra_flags.count("-arch") > 1  # one call compiles for several architectures
+    is_x86 = not universal and has_x86_target([*find_compiler(), *extra_flags])
     objects = []
     for source in SOURCES:
-        isa = instruction_set(source)
-        if isa and not is_x86:
-            continue
+        own = next((flags for suffix, flags in X86_FLAGS.items() if source.stem.endswith(suffix)), [])
+        own = [word for flag in own for word in ("-Xarch_x86_64", flag)] if universal else own if is_x86 else []
         objects.append((build_dir / source.with_suffix(".o")).as_posix())
-        text += f"build {objects[-1]}: cxx {source.as_posix()}\n  flags = {quote(flags + X86_FLAGS.get(isa, []))}\n"
+        text += f"build {objects[-1]}: cxx {source.as_posix()}\n  flags = {quote(flags + own)}\n"
     text += f"build {targets['kan_fast._C'].as_posix()}: link {' '.join(objects)}\n"
 
     if nvcc:
@@ -149,40 +168,92 @@ def ninja_file(build_dir: Path, targets: dict[str, Path]) -> str:
     return text
 
 
-def ninja_command() -> str:
-    """The ninja of the Python package, else the one on PATH."""
+def run_ninja(script: Path, target: Path) -> None:
+    """Build a target; what the tools print is passed on.
+
+    Raises:
+        CompileError: a tool failed; the message is its own first one.
+    """
     try:
         from ninja import BIN_DIR
     except ImportError:
-        return shutil.which("ninja") or sys.exit("kan_fast: the build needs ninja: pip install ninja")
-    return os.path.join(BIN_DIR, "ninja")
+        BIN_DIR = None  # then the one on PATH
+    ninja = shutil.which("ninja", path=BIN_DIR)
+    if not ninja:
+        raise CompileError("the build needs ninja: pip install ninja")
+    command, lines = [ninja, "-f", str(script), str(target)], []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors="replace") as process:
+        for line in process.stdout:
+            if "no work to do" not in line:
+                print(line, end="", flush=True)
+                lines.append(line.strip())
+    if process.returncode:
+        said = [line for line in lines if re.search(r"\b(error|fatal|not found)\b", line)]
+        raise CompileError(f"the build failed: {(said or lines)[0]}")
 
 
 class NinjaBuild(build_ext):
-    """Builds in build/ninja-<platform>, which outlives pip's temporary folders, so that a rebuild is incremental."""
+    """Builds in build/ninja-<platform>, which outlives pip's temporary folders, so that a rebuild is incremental.
+
+    What can't be built is left out, unless KAN_FAST_NATIVE=1, and the file NAME.missing says why.
+    """
+
+    def run(self) -> None:
+        self.missing: dict[str, str] = {}
+        names = [ext.name for ext in self.extensions]
+        super().run()
+        for name in names:
+            built = Path(self.get_ext_fullpath(name))
+            note = built.with_name(name.rpartition(".")[2] + ".missing")
+            note.unlink(missing_ok=True)
+            if name in self.missing:
+                built.unlink(missing_ok=True)  # of an earlier build
+                note.parent.mkdir(parents=True, exist_ok=True)
+                note.write_text(self.missing[name], encoding="utf-8")
+
+    def build_extensions(self) -> None:
+        super().build_extensions()
+        self.extensions = [ext for ext in self.extensions if ext.name not in self.missing]
+        self.distribution.ext_modules = self.extensions
 
     def build_extension(self, ext: Extension) -> None:
-        build_dir = Path("build", f"ninja-{sysconfig.get_config_var('SOABI')}")
+        try:
+            self.compile(ext)
+        except CompileError as error:
+            if NATIVE == "1":
+                raise CompileError(f"kan_fast: {ext.name}: {error} (KAN_FAST_NATIVE=1 allows no fallback)") from error
+            self.missing[ext.name] = str(error)
+            if NATIVE != "0":
+                warnings.warn(f"kan_fast is installed without {ext.name} ({error}): plain torch works", stacklevel=1)
+
+    def compile(self, ext: Extension) -> None:
+        if NATIVE == "0":
+            raise CompileError("it was left out when kan_fast was built: KAN_FAST_NATIVE=0")
+        if not find_compiler():
+            raise CompileError("no C++ compiler found" if sys.platform != "win32" else "Windows is not supported")
+        suffix = Path(self.get_ext_filename("")).name.split(".")[1]  # names Python and its platform
+        build_dir = Path("build", f"ninja-{suffix}")
         build_dir.mkdir(parents=True, exist_ok=True)
         targets = {e.name: build_dir / Path(self.get_ext_filename(e.name)).name for e in self.extensions}
         script = build_dir / "build.ninja"
         script.write_text(ninja_file(build_dir, targets))
-        quiet = [] if self.verbose else ["--quiet"]
-        if subprocess.run([ninja_command(), *quiet, "-f", script, targets[ext.name]]).returncode:
-            raise CompileError(f"kan_fast: the C++ build failed ({ext.name}); the compiler's messages are above")
+        run_ninja(script, targets[ext.name])
         destination = Path(self.get_ext_fullpath(ext.name))
         destination.parent.mkdir(parents=True, exist_ok=True)
         self.copy_file(str(targets[ext.name]), str(destination))
 
 
+class Wheel(bdist_wheel):
+    """Builds first, since the name of a wheel without compiled parts promises any platform."""
+
+    def run(self) -> None:
+        self.run_command("build")
+        self.root_is_pure = not self.distribution.has_ext_modules()
+        super().run()
+
+
 extensions = [Extension("kan_fast._C", [source.as_posix() for source in SOURCES])]
 if find_nvcc():
     extensions.append(Extension("kan_fast._cuda_kernels", [source.as_posix() for source in CUDA_SOURCES]))
-if not find_compiler():
-    extensions = []
-    reason = "Windows is not supported by the native backend" if sys.platform == "win32" else "no C++ compiler found"
-    warnings.warn(
-        f"kan_fast is installed without its compiled extension ({reason}); it will run on plain torch.", stacklevel=1
-    )
 
-setup(ext_modules=extensions, cmdclass={"build_ext": NinjaBuild})
+setup(ext_modules=extensions, cmdclass={"build_ext": NinjaBuild, "bdist_wheel": Wheel})

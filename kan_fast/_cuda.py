@@ -74,7 +74,9 @@ def _library() -> ctypes.CDLL | str:
                 return load(path)
             except OSError as error:
                 return f"the compiled kernels can't be loaded ({error})"
-    return "this installation has no CUDA kernels; they are compiled where nvcc is found"
+    note = Path(__file__).with_name("_cuda_kernels.missing")  # setup.py leaves it where it can't build
+    why = note.read_text(encoding="utf-8") if note.exists() else "they are compiled where nvcc is found"
+    return f"this installation has no CUDA kernels; {why}"
 
 
 @cache
