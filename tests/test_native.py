@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -76,6 +79,30 @@ def test_calls_from_several_python_threads() -> None:
     with ThreadPoolExecutor(4) as pool:
         for got, wanted in zip(pool.map(everything, problems), expected, strict=True):
             assert same_bits(got, wanted)
+
+
+@pytest.mark.parametrize("kernel", ["forward", "backward", "edge_magnitude", "edge_magnitude_backward"])
+def test_kernels_let_other_python_threads_run(kernel: str) -> None:
+    """Python itself takes no turns here, so the other thread can only run when the kernel gives up the interpreter."""
+    p = make_problem(500, 20, 30)
+    g = p.gm if kernel.startswith("edge") else p.g
+    results = [torch.empty(p.g.numel()) for _ in range(5)]  # the largest of them is y
+    operands = [p.grid, p.x, p.v, g, p.spline_weight, p.base_weight, p.bias, *results]
+    sizes = [1, 500, 20, 30, 5, p.spec.degree, 0, 0, 0]  # groups, batch, in, out, G, k, order, base, extrapolation
+    arguments = [0, 0, 1, *sizes, *(t.data_ptr() for t in operands)]
+    go, ran = threading.Event(), threading.Event()
+    other = threading.Thread(target=lambda: go.wait() and ran.set())
+    other.start()
+    interval, end = sys.getswitchinterval(), time.monotonic() + 30
+    sys.setswitchinterval(1000)
+    try:
+        go.set()
+        while not ran.is_set() and time.monotonic() < end:
+            getattr(_native._C, kernel)(*arguments)
+        assert ran.is_set()
+    finally:
+        sys.setswitchinterval(interval)
+        other.join()
 
 
 def _checksum(queue: multiprocessing.Queue) -> None:
