@@ -7,10 +7,13 @@ BIN := .venv/bin
 READY := .venv/.ready
 CPP := $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: help demo test other matrix gpu sanitize lint format bench build clean oldest newest
+.PHONY: help demo test other matrix oldest newest gpu sanitize aarch64 wheel lint format bench build clean
+
+# For development a compiler that fails is an error; elsewhere the package is installed without what can't be built.
+export KAN_FAST_NATIVE ?= 1
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' Makefile | expand -t 10
 
 demo: build  ## the main job on real data: text, pictures and figures (under 2 minutes)
 	$(BIN)/python -m kan_fast demo $(ARGS)
@@ -58,6 +61,31 @@ sanitize: $(READY)  ## tests of the CPU kernels under AddressSanitizer and Undef
 	cd $(SANITIZED) && ASAN_OPTIONS=detect_leaks=0 \
 	    LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
 	    $(CURDIR)/$(BIN)/python -m pytest -p no:cacheprovider tests/test_native.py tests/test_parity.py $(ARGS)
+
+# The suffix names the folder of the build; the checks need no Python. Needs g++-aarch64-linux-gnu and qemu-user-static.
+ARM := aarch64-linux-gnu
+ARM_KERNELS := build/ninja-cpython-$(ARM)/csrc/cpu
+
+aarch64: $(READY)  ## the CPU kernels cross-compiled for 64-bit Arm, and checked under qemu (3 minutes)
+	CXX=$(ARM)-g++ CXXFLAGS=-Werror KAN_FAST_CUDA=0 SETUPTOOLS_EXT_SUFFIX=.cpython-$(ARM).so \
+	    $(BIN)/python setup.py --quiet build_ext --build-lib build/$(ARM)
+	$(ARM)-g++ -O2 -std=c++17 -Wall -Wextra -Werror -fopenmp -Icsrc tests/cross/check.cpp $(ARM_KERNELS)/*.o -o build/$(ARM)/check
+	@for lanes in 4s 2d; do \
+	    echo "multiply-adds of $$lanes vectors:"; \
+	    $(ARM)-objdump -d $(ARM_KERNELS)/kernels_baseline.o | grep -c "fmla.*\.$$lanes" || exit 1; \
+	done
+	qemu-aarch64-static -L /usr/$(ARM) build/$(ARM)/check
+
+# The wheel is made from the sdist, in isolation and so without torch; TORCH is what both are then run with.
+TORCH ?= torch==2.12.1
+DIST := build/dist
+
+wheel: $(READY)  ## a manylinux wheel and an sdist in dist/, each installed into a clean environment and run (15 minutes)
+	rm -rf $(DIST) dist
+	$(BIN)/python -m build --outdir $(DIST)
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --wheel-dir dist $(DIST)/*.whl
+	cp $(DIST)/*.tar.gz dist
+	for file in dist/*; do tests/install/run.sh $(BIN)/python $(TORCH) $$file || exit 1; done
 
 lint: $(READY)  ## formatting, ruff, mypy, clang-format; changes nothing
 	$(BIN)/ruff format --check
