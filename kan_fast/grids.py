@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,10 @@ def checked_range(given: Range, in_features: int) -> Range:
     Raises:
         ValueError: these are not pairs of finite numbers with start < end.
     """
-    array = np.asarray(given, dtype=float)
+    try:
+        array = np.asarray(given, dtype=float)
+    except (TypeError, ValueError):  # text, lists of unequal lengths
+        array = np.empty(0)
     if array.shape not in ((2,), (in_features, 2)) or not (
         np.isfinite(array).all() and (array[..., 0] < array[..., 1]).all()
     ):
@@ -37,14 +41,44 @@ def checked_range(given: Range, in_features: int) -> Range:
 
 
 def check_distinct(grid_range: Range, grid_size: int, degree: int, dtype: torch.dtype) -> None:
-    """Raise ValueError if knots on a range are so close that the dtype has one number for two of them."""
+    """Raise ValueError for uniform knots whose spans the dtype can't tell apart, or can't compute with."""
     start, end = np.reshape(grid_range, (-1, 2)).T
-    step = (end - start) / grid_size
-    if (step <= torch.finfo(dtype).eps * (np.maximum(abs(start), abs(end)) + degree * step)).any():
+    with np.errstate(over="ignore", invalid="ignore"):
+        step = (end - start) / grid_size
+        reach = np.maximum(abs(start), abs(end)) + degree * step
+    least, most = _limits(dtype)
+    if not ((step >= least) & (reach <= most)).all():
+        raise ValueError(
+            f"splines of {dtype} need knots within {most:.3g} of 0 and at least {least:.3g} apart, those of grid_size "
+            f"{grid_size} on {grid_range} reach {reach.max():.3g} in steps of {step.min():.3g}; scale the data or take "
+            "a wider dtype"
+        )
+    if (step <= torch.finfo(dtype).eps * reach).any():
         raise ValueError(
             f"{dtype} can't tell apart the knots of grid_size {grid_size} on {grid_range}; "
             "use fewer spans, a wider range, shifted data or a wider dtype"
         )
+
+
+def check_knots(grid: Tensor) -> None:
+    """Raise ValueError unless the knots `(in, knots)` of every input are finite and increase, by spans of fair length.
+
+    That is one whose reciprocal has all its digits.
+    """
+    least, most = _limits(grid.dtype)
+    right = (grid.abs() <= most).all(1) & (grid.diff(dim=1) >= least).all(1)
+    if not right.all():
+        row = int((~right).nonzero()[0])
+        raise ValueError(
+            f"the knots of an input must increase strictly, within {most:.3g} of 0 and at least {least:.3g} apart in "
+            f"{grid.dtype}; those of input {row} are {reprlib.repr(grid[row].tolist())}"
+        )
+
+
+def _limits(dtype: torch.dtype) -> tuple[float, float]:
+    """The least distance of knots, and the greatest from 0: no number between has a reciprocal with fewer digits."""
+    least = torch.finfo(dtype).tiny
+    return least, 0.5 / least
 
 
 def uniform_grid(
@@ -115,7 +149,7 @@ def grid_from_samples(
     floor = torch.maximum(1e-6 * length / size, least)
     inner = inner + floor * size * share - floor * size / 2
     new = extend(inner, degree).to(grid.dtype)
-    if not new.isfinite().all():
+    if not (new.abs() <= _limits(grid.dtype)[1]).all():
         raise ValueError(
             f"samples reach {x.abs().max().item():.3g}: knots around them overflow {grid.dtype}; scale the data"
         )
@@ -158,7 +192,7 @@ def refine(grid: Tensor, degree: int, size: int) -> tuple[Tensor, Tensor]:
     share = (place - left * size).to(torch.float64) / size
     finer = torch.lerp(inner[:, left], inner[:, left + 1], share.expand(len(grid), -1)).to(grid.dtype)
     new = torch.cat([grid[:, :degree], finer, grid[:, degree + number + 1 :]], 1)
-    if not (new.diff(dim=1) > 0).all():
+    if not (new.diff(dim=1) >= _limits(grid.dtype)[0]).all():
         raise ValueError(f"{grid.dtype} can't tell apart the knots of {size} spans; use fewer, or a wider dtype")
     if size % number:
         return new, transfer(grid, new, degree, "zero", everywhere=True)

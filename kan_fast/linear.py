@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kan_fast import dispatch, functional, grids, regrid
+from kan_fast import dispatch, functional, grids, initial, regrid
 from kan_fast.functional import Base
 from kan_fast.functions import Function
 from kan_fast.options import integer, numbers, real
@@ -96,21 +94,13 @@ class KANLinear(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw new parameters, on the initial grid.
-
-        The base weights keep the mean square of the activations from layer to layer, `in * Var(w) * E[base(x)^2] =
-        E[x^2]` (the paper's Xavier initialisation, Glorot and Bengio 2010), for normal x with the mean and variance of
-        the uniform distribution on the grid range. The splines start as small noise, a hundredth of that mean square;
-        the bias is zero.
-        """
+        """Draw new parameters, on the initial grid: see `kan_fast.initial`."""
         with torch.no_grad():
             self.grid.copy_(grids.uniform_grid(self.in_features, self.grid_size, self.spline_order, self.grid_range))
-            power, base_power = self._mean_squares()
-            fan_in = max(self.in_features, 1)
+            bound, deviation = initial.scales(self.grid_range, self.base, self.grid, self.spline_weight.dtype)
             if self.base_weight is not None:
-                bound = math.sqrt(3 * power / (fan_in * base_power))
                 nn.init.uniform_(self.base_weight, -bound, bound)
-            nn.init.normal_(self.spline_weight, std=0.1 * math.sqrt(power / fan_in))
+            nn.init.normal_(self.spline_weight, std=deviation)
             if self.bias is not None:
                 nn.init.zeros_(self.bias)
 
@@ -328,29 +318,6 @@ class KANLinear(nn.Module):
     def _check_unsharded(self, what: str) -> None:
         if hasattr(self.spline_weight, "to_local"):
             raise ValueError(f"{what} can't change the edges of sharded layers; {what} first, then shard")
-
-    def _mean_squares(self) -> tuple[float, float]:
-        """`E[x^2]` and `E[base(x)^2]` for normal x with the mean and variance of the uniform on the grid range.
-
-        Both are means over the features where these have ranges of their own. A callable base that can't be evaluated
-        there (on the meta device, out of its domain) counts as the identity.
-        """
-        start, end = np.reshape(self.grid_range, (-1, 2, 1)).swapaxes(0, 1)
-        nodes, weights = np.polynomial.hermite_e.hermegauss(32)
-        x = (start + end) / 2 + (end - start) / math.sqrt(12) * nodes  # (1 or in, nodes)
-        weights /= weights.sum()
-        power = float((x**2 @ weights).mean())
-        if callable(self.base):
-            if self.grid.is_meta:
-                return power, power
-            values = (
-                self.base(torch.as_tensor(x, dtype=self.grid.dtype, device=self.grid.device)).double().cpu().numpy()
-            )
-        else:
-            values = {"silu": x * (1 + np.tanh(x / 2)) / 2, "identity": x, "zero": 0 * x}[self.base]
-        with np.errstate(over="ignore"):
-            base_power = float((values**2 @ weights).mean())
-        return power, base_power if math.isfinite(base_power) and base_power > 0 else power
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> KANLinear:
         knots = self.grid

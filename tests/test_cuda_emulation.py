@@ -17,7 +17,7 @@ import test_parity as contract
 import torch
 from problems import make_problem
 
-from kan_fast import _cuda, dense
+from kan_fast import _cuda, dense, reference
 
 ROOT = Path(__file__).parent.parent
 EMULATION = Path(__file__).parent / "cuda_emulation"
@@ -124,6 +124,18 @@ def test_degrees_and_orders(dtype: torch.dtype, degree: int) -> None:
 @pytest.mark.parametrize("degree", [0, 3, 5])
 def test_rows_that_pass_in_windows(dtype: torch.dtype, degree: int) -> None:
     check(37, 5, 33, 60, degree, dtype=dtype, adaptive=True)
+
+
+@pytest.mark.parametrize("extrapolation", ["zero", "linear", "clamp"])
+@pytest.mark.parametrize("exponent", [-900, 900])
+def test_grids_of_any_scale(form: None, exponent: int, extrapolation: str) -> None:
+    """Powers of their spans are beyond float64."""
+    p = make_problem(33, 2, 5, 4, 5, base="zero", extrapolation=extrapolation, dtype=torch.float64)
+    scale, weights = 2.0**exponent, (p.spline_weight, None)
+    y = _cuda.forward(p.x * scale, None, *weights, None, p.grid * scale, 0, p.spec)
+    gx = _cuda.grad_input(p.x * scale, p.g, *weights, p.grid * scale, 1, p.spec) * scale
+    torch.testing.assert_close(y, reference.forward(p.x, None, *weights, None, p.grid, 0, p.spec))
+    torch.testing.assert_close(gx, reference.grad_input(p.x, p.g, *weights, p.grid, 1, p.spec))
 
 
 @dtypes

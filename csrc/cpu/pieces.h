@@ -83,6 +83,7 @@ template <class C, int K>
 void compile_feature(const Pieces<C>& g, const C* t, int64_t feature, double* scratch) {
   using V = Vec<double>;
   constexpr int lanes = kLanes<double>;
+  constexpr double taylor[] = {1, 1, 1. / 2, 1. / 6, 1. / 24, 1. / 120};  // 1 / q!
   const int knots = g.knots();
 
   // Knots beyond the ends belong to B-splines that do not exist; any increasing values will do.
@@ -112,22 +113,26 @@ void compile_feature(const Pieces<C>& g, const C* t, int64_t feature, double* sc
       }
     }
   }
-  // The weights of slopes from slope[q][j], the coefficients of u^q in s_j: w'_j for j <= before, then w_j.
-  const auto put_slopes = [&](C* piece, const double (&slope)[K + 1][K + 1], int first_row, int before) {
+  // The weights of slopes from slope[q][j], the coefficients of u^q in s_j / (inverse * power): w'_j for j <= before,
+  // then w_j.
+  const auto put_slopes = [&](C* piece, const double (&slope)[K + 1][K + 1], int first_row, int before, double inverse,
+                              double power) {
+    if (g.slopes == Slopes::none) return;
+    const bool rows = g.slopes == Slopes::rows;
+    double factor[K + 1] = {inverse * power};
+    for (int row = 1; row <= K; row++) factor[row] = rows ? factor[0] : reach(first_row + row) * inverse * power;
     C* weight = piece + (K + 1) * g.width;
-    for (int q = 0; q < K && g.slopes != Slopes::none; q++, weight += g.width) {
+    for (int q = 0; q + g.order < K; q++, weight += g.width) {
+      for (int row = 0; row <= K && rows; row++) weight[row] = C(slope[q][row] * factor[row]);
+      if (rows) continue;
       double low = 0, high = 0;
-      for (int row = 0; row <= K; row++) {
-        weight[row] = C(slope[q][row]);
-        low -= slope[q][row];
-      }
-      if (g.slopes == Slopes::rows) continue;
+      for (int row = 0; row <= K; row++) low -= slope[q][row];
       for (int row = K; row > 0; row--) {
         high += slope[q][row];
         low += slope[q][row];
-        weight[row] = C((row <= before ? low : high) * reach(first_row + row));
+        weight[row] = C((row <= before ? low : high) * factor[row]);
       }
-      weight[0] = C(high + slope[q][0]);
+      weight[0] = C((high + slope[q][0]) * factor[0]);
     }
   };
 
@@ -166,8 +171,14 @@ void compile_feature(const Pieces<C>& g, const C* t, int64_t feature, double* sc
         spline[p][r] = sum;
       }
     }
-    // Their q-th derivatives for the degree k: the last q steps are differences, which cancel less than the
-    // derivatives of a polynomial in u would.
+    // Their q-th derivatives in u for the degree k: the last q steps are differences, which cancel less than the
+    // derivatives of a polynomial in u would. Every T_(K+r) - T_(K-p+r) holds the span, so that no derivative in u is
+    // large, while those in x can be beyond the numbers that there are.
+#pragma GCC unroll 5
+    for (int p = 1; p <= K; p++) {
+#pragma GCC unroll 6
+      for (int r = 1; r <= p; r++) reciprocal[p][r] *= h;
+    }
     V derivative[K + 1][K + 1];
 #pragma GCC unroll 6
     for (int q = 0; q <= K; q++) {
@@ -193,39 +204,39 @@ void compile_feature(const Pieces<C>& g, const C* t, int64_t feature, double* sc
       const int m = m0 + lane, span = m - K;
       const int first_row = span < 0 ? 0 : span >= g.grid_size ? g.grid_size - 1 : span;
       C* piece = clear(1 + m - first_knot, origin[lane], inverse[lane]);
+      double power = 1;  // of a derivative in x: inverse^order
+      for (int d = 0; d < smaller(g.order, K); d++) power *= inverse[lane];
       double slope[K + 1][K + 1] = {};
       for (int row = 0; row <= K; row++) {
         const int r = first_row + row - span;
         if (r < 0 || r > K) continue;
-        double scale = 1;  // h^q / q!
         for (int q = 0; q + g.order <= K; q++) {
-          piece[q * g.width + row] = C(derivative[q + g.order][r][lane] * scale);
-          if (q + g.order < K) slope[q][row] = derivative[q + g.order + 1][r][lane] * scale;
-          scale *= h[lane] / (q + 1);
+          piece[q * g.width + row] = C(derivative[q + g.order][r][lane] * taylor[q] * power);
+          if (q + g.order < K) slope[q][row] = derivative[q + g.order + 1][r][lane] * taylor[q];
         }
       }
-      put_slopes(piece, slope, first_row, span < 0 ? 0 : span < g.grid_size ? middle : K);
+      put_slopes(piece, slope, first_row, span < 0 ? 0 : span < g.grid_size ? middle : K, inverse[lane], power);
 
       // The end pieces continue the first and the last interior span.
       for (int side = 0; side < 2 && !g.extended; side++) {
         if (span != (side ? g.grid_size - 1 : 0)) continue;
         C* outside = side ? above : below;
-        const double distance = knot[m + side] - origin[lane];
+        const double end = (knot[m + side] - origin[lane]) * inverse[lane];
         const bool linear = g.extrapolation == Extrapolation::linear, line = linear && g.order == 0 && K > 0;
         double end_slope[K + 1][K + 1] = {};
         if (line) outside[-3] = 1;  // u in units of x stays finite
         for (int r = 0; r <= K; r++) {
           double value = 0, rise = 0;
           for (int q = K; q >= 0; q--) {
-            rise = rise * distance / (q + 1) + (q < K ? derivative[q + 1][r][lane] : 0);
-            value = value * distance / (q + 1) + derivative[q][r][lane];
+            rise = rise * end / (q + 1) + (q < K ? derivative[q + 1][r][lane] : 0);
+            value = value * end / (q + 1) + derivative[q][r][lane];
           }
-          outside[r] = C(g.order == 0 ? value : g.order == 1 && linear ? rise : 0);
+          outside[r] = C(g.order == 0 ? value : g.order == 1 && linear ? rise * inverse[lane] : 0);
           if (!line) continue;
-          outside[g.width + r] = C(rise);
+          outside[g.width + r] = C(rise * inverse[lane]);
           end_slope[0][r] = rise;
         }
-        put_slopes(outside, end_slope, first_row, side ? K : 0);
+        put_slopes(outside, end_slope, first_row, side ? K : 0, inverse[lane], power);
       }
     }
   }

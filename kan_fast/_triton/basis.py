@@ -13,7 +13,6 @@ from kan_fast.reference import sigmoid_polynomial
 ROWS = 8  # of a block
 _ROWS = tl.constexpr(ROWS)
 _WOVEN = tl.constexpr((0, 4, 2, 6, 1, 5, 3, 7))  # the order in which joined neighbours become 0 .. 7
-_HUGE = tl.constexpr(1e38)
 
 
 @triton.jit
@@ -61,8 +60,9 @@ def local(
         step = (1 << DEPTH) >> (bit + 1)
         piece = tl.where(x >= tl.load(table + (piece + (step - 1))), piece + step, piece)
     if EXTRAPOLATION != "linear" or ORDER > 0:  # constant beyond the grid, at infinity too
-        x = tl.minimum(x, _HUGE, propagate_nan=tl.PropagateNan.ALL)
-        x = tl.maximum(x, -_HUGE, propagate_nan=tl.PropagateNan.ALL)
+        huge: tl.constexpr = 1e308 if x.dtype == tl.float64 else 1e38  # beyond all knots; less any of them still finite
+        x = tl.minimum(x, huge, propagate_nan=tl.PropagateNan.ALL)
+        x = tl.maximum(x, -huge, propagate_nan=tl.PropagateNan.ALL)
     lookup = table + piece
     u = (x - tl.load(lookup + (1 << DEPTH))) * tl.load(lookup + (2 << DEPTH))
     values = ()

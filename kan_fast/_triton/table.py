@@ -81,22 +81,25 @@ def build_kernel(
     exact = ()
     for j in tl.static_range(2 * DEGREE + 2):
         exact = exact + (near[j].to(tl.float64),)
-    width = 1.0 / scale.to(tl.float64)
-    power = width * 0.0 + 1.0
+    rate = scale.to(tl.float64)
+    power = rate * 0.0 + 1.0  # rate^ORDER / m!
+    for _ in tl.static_range(ORDER if ORDER < DEGREE else DEGREE):
+        power = power * rate
     for m in tl.static_range(DEGREE + 1):
         # min() of constants, or a variable that holds one, is no constant before Triton 3.6
-        values = _taylor(exact, point.to(tl.float64), ORDER + m if ORDER + m < DEGREE else DEGREE, DEGREE)
+        values = _taylor(exact, point.to(tl.float64), rate, ORDER + m if ORDER + m < DEGREE else DEGREE, DEGREE)
         for j in tl.static_range(DEGREE + 1):
             exists = (span - DEGREE + j >= 0) & (span - DEGREE + j < SIZE + DEGREE) & (ORDER + m <= smooth)
             line = 3 + j * (DEGREE + 1) + m
             tl.store(table + line * PIECES, tl.where(exists, values[j] * power, 0.0).to(point.dtype), mask=inside)
-        power = power * width / (m + 1)
+        power = power / (m + 1)
 
 
 @triton.jit
-def _taylor(near, x, order: tl.constexpr, DEGREE: tl.constexpr):
+def _taylor(near, x, rate, order: tl.constexpr, DEGREE: tl.constexpr):
     """Derivatives of the k + 1 splines of a span at x, by the Cox-de Boor recursion; junk for rows that don't exist.
 
+    They are those in x * rate: with the reciprocal of the span's width no number is far from 1.
     near: the knots span - k .. span + k + 1.
     """
     zero = x * 0.0
@@ -105,7 +108,10 @@ def _taylor(near, x, order: tl.constexpr, DEGREE: tl.constexpr):
         scaled = (zero,)  # values[j - 1] / (t[span + j] - t[span + j - p]), and 0 at either end
         for j in tl.static_range(1, p + 1):
             width = near[DEGREE + j] - near[DEGREE + j - p]
-            scaled = scaled + (values[j - 1] / tl.where(width > 0, width, 1.0),)
+            width = tl.where(width > 0, width, 1.0)
+            if p > DEGREE - order:
+                width = width * rate
+            scaled = scaled + (values[j - 1] / width,)
         scaled = scaled + (zero,)
         values = ()
         for j in tl.static_range(p + 1):
