@@ -48,6 +48,7 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
   });
   m.def("use_thread_pool", [](uintptr_t fork) { kan::use_thread_pool(reinterpret_cast<kan::Fork>(fork)); });
   m.def("has_thread_pool", &kan::has_thread_pool);
+  m.def("is_forked", &kan::is_forked);
   m.def("forward", &run<&kan::Kernels::forward, false>);
   m.def("backward", &run<&kan::Kernels::backward, false>);
   m.def("edge_magnitude", &run<&kan::Kernels::edge_magnitude, true>);

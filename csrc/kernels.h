@@ -55,6 +55,9 @@ bool has_thread_pool();
 using Task = void (*)(void* context, int64_t index, int worker);
 void parallel_for(int threads, int64_t tasks, Task task, void* context);
 
+// True in a process that was forked off one that had this module: parallel_for uses one thread there.
+bool is_forked();
+
 // Uninitialised memory for one call, aligned to a cache line.
 class Memory {
  public:

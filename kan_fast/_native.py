@@ -93,6 +93,8 @@ def threading() -> str:
         return "no compiled kernels"
     if not _C.has_thread_pool():
         return "one thread: this build of torch shares no OpenMP runtime (GOMP_parallel)"
+    if _C.is_forked():
+        return "one thread: this process was forked, which the threads of OpenMP don't survive; start it by 'spawn'"
     return "the OpenMP threads of torch"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import subprocess
 import sys
 import threading
 import time
@@ -199,3 +200,44 @@ def test_threads_are_those_of_torch() -> None:
     if "GNU OpenMP" in torch.__config__.parallel_info() or "OpenMP 201511" in torch.__config__.parallel_info():
         assert _native.threading() == "the OpenMP threads of torch"
     assert _native.threading() != "no compiled kernels"
+
+
+@pytest.mark.parametrize("base", ["silu", "identity"])
+def test_the_gradient_of_v_at_infinity(base: str) -> None:
+    """It is the base function times a sum over outputs of either sign, for outputs that fill no vector as well."""
+    for shape in ((5, 3, 4), (70, 2, 37), (300, 2, 2)):
+        p = make_problem(*shape, base=base)
+        p.x[1], p.x[2, 0] = float("inf"), float("-inf")
+        arguments = (p.x, p.g, p.spline_weight, p.base_weight, p.grid, 0, p.spec)
+        got, wanted = _native.grad_input(*arguments), reference.grad_input(*arguments)
+        assert wanted[1].isinf().all()
+        assert torch.equal(got.isnan(), wanted.isnan())
+        assert torch.equal(got[1], wanted[1])
+
+
+FORK = """
+import os, sys, time
+import numpy as np
+import torch
+from kan_fast import KANLinear, _native
+torch.set_num_threads(2)
+layer, x = KANLinear(20, 30).requires_grad_(False), torch.randn(20_000, 20)
+expected = layer(x).numpy()  # starts the threads of OpenMP
+child = os.fork()
+if child == 0:  # torch's own parallel operators would hang: numpy compares
+    same = np.array_equal(layer(x).numpy(), expected)
+    os._exit(not (same and _native.threading().startswith("one thread: this process was forked")))
+for _ in range(600):
+    pid, status = os.waitpid(child, os.WNOHANG)
+    if pid:
+        sys.exit(os.waitstatus_to_exitcode(status))
+    time.sleep(0.1)
+os.kill(child, 9)
+sys.exit("the child hangs")
+"""
+
+
+def test_a_fork_after_a_parallel_kernel_runs_on_one_thread() -> None:
+    """Where the threads of GNU OpenMP are waited for, which no fork takes along."""
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", FORK], capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr

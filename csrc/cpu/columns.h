@@ -228,8 +228,28 @@ struct Columns {
       C* grad_x = w.grad_x + i * padded;
       if (tiles.count > 0) add_lanes(w.sums + (first_plan + i) * padded * kLanes<C>, n, grad_x);
       if (tiles.count == 0) std::memset(grad_x, 0, n * sizeof(C));
+      if (slopes() == Slopes::none && problem.basis.has_base && op.base_weight) {
+        sum_at_infinity(w.plans[first_plan + i], row, n, first + i, grad_x);
+      }
     }
     unpack_transposed(w.grad_x, padded, static_cast<S*>(op.grad_x) + row * layer.in + first, layer.in, n, count);
+  }
+
+  // grad_x where the base function is infinite. It is infinite times one sum over the outputs; lane by lane, outputs of
+  // either sign and those that fill the last vector would make it NaN. A linear continuation is NaN there anyway.
+  void sum_at_infinity(const Plan<C>& plan, int64_t row, int64_t n, int64_t feature, C* grad_x) const {
+    if (problem.basis.has_spline && problem.basis.pieces.poison_infinite) return;
+    for (int64_t q = 0; q < n; q++) {
+      const C base = plan.base[q];
+      if (base - base == 0 || base != base) continue;
+      const int64_t b = plan.row[q] / KAN_VECTOR_BYTES;
+      C sum = 0;
+      for (int64_t o = 0; o < layer.out; o++) {
+        const C g = fetch(static_cast<const S*>(op.g) + (row + b) * layer.out + o, 1)[0];
+        sum += g * fetch(static_cast<const S*>(op.base_weight) + o * layer.in + feature, 1)[0];
+      }
+      grad_x[b] = base * sum;
+    }
   }
 
   // The tile of g as rows of whole vectors: in place where it is stored like that.

@@ -1,4 +1,6 @@
 // A parallel loop on the OpenMP pool that the process already has.
+#include <pthread.h>
+
 #include <atomic>
 #include <exception>
 
@@ -9,6 +11,10 @@ namespace {
 
 // Linking a runtime of our own would start a second pool of threads beside torch's.
 std::atomic<Fork> fork_pool = nullptr;
+
+// A forked process has none of the threads that its copy of GNU OpenMP would wait for, forever, so it runs without.
+bool forked = false;
+[[maybe_unused]] const int watching = pthread_atfork(nullptr, nullptr, [] { forked = true; });
 
 struct Loop {
   Task task;
@@ -39,10 +45,12 @@ void use_thread_pool(Fork fork) { fork_pool = fork; }
 
 bool has_thread_pool() { return fork_pool != nullptr; }
 
+bool is_forked() { return forked; }
+
 void parallel_for(int threads, int64_t tasks, Task task, void* context) {
   if (threads > tasks) threads = static_cast<int>(tasks);
   const Fork fork = fork_pool;
-  if (threads <= 1 || !fork) {
+  if (threads <= 1 || forked || !fork) {
     for (int64_t i = 0; i < tasks; i++) task(context, i, 0);
     return;
   }
