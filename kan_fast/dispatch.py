@@ -11,8 +11,6 @@ import torch
 
 from kan_fast import _cuda, _native, _triton, reference
 
-MAX_DEGREE = 5
-
 
 class Status(NamedTuple):
     """Whether a backend can be used on this machine, and what it runs on or why it can't."""

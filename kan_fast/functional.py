@@ -1,20 +1,22 @@
-"""The functional interface, and the one place that validates shapes, dtypes, devices and autocast."""
+"""The functional interface: validates shapes, dtypes, devices and autocast, so that nothing below has to."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from typing import Any, NoReturn
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from kan_fast import autograd, dispatch, reference
+from kan_fast.arguments import BASES as BASES
+from kan_fast.arguments import check_options, grid_dtype
 from kan_fast.per_sample import spread
 from kan_fast.reference import Spec
 
 Base = str | Callable[[Tensor], Tensor]
-BASES = ("silu", "identity", "zero")
-EXTRAPOLATIONS = ("zero", "linear", "clamp")
 
 
 def kan_linear(
@@ -65,7 +67,7 @@ def kan_linear(
     if autocast and x.dtype != torch.float64:  # autocast leaves float64 alone
         result_dtype = torch.get_autocast_dtype(x.device.type)
         x = x.to(spline_weight.dtype)
-    rows = x if flat else x.reshape(-1, in_features)
+    rows = x if flat else x.reshape(math.prod(x.shape[:-1]), in_features)
 
     extra = None if symbolic is None else symbolic(rows)
     if callable(base):
@@ -108,7 +110,7 @@ def edge_magnitude(
         `(out, in)`, non-negative; 0 for an empty batch. Differentiable once in x and the weights.
     """
     spec, chosen, _ = _check(x, spline_weight, base_weight, grid, spline_order, base, extrapolation, backend)
-    rows = x.to(spline_weight.dtype).reshape(-1, spline_weight.shape[1])
+    rows = x.to(spline_weight.dtype).reshape(math.prod(x.shape[:-1]), spline_weight.shape[1])
     if callable(base):
         if base_weight is not None:
             return reference.edge_magnitude(rows, spline_weight, base_weight, grid, spec)
@@ -116,23 +118,6 @@ def edge_magnitude(
     elif base == "zero":
         base_weight = None
     return autograd.edge_magnitude(rows, (spline_weight, base_weight), grid, spec, chosen)
-
-
-def check_options(spline_order: int, base: Base, extrapolation: str) -> None:
-    """Raise ValueError for a degree, base function or extrapolation that does not exist."""
-    if isinstance(spline_order, bool) or not isinstance(spline_order, int):
-        raise TypeError(f"spline_order must be an int, got {spline_order!r}")
-    if not 0 <= spline_order <= dispatch.MAX_DEGREE:
-        raise ValueError(f"spline_order must be 0 to {dispatch.MAX_DEGREE}, got {spline_order}")
-    if not callable(base) and base not in BASES:
-        raise ValueError(f"unknown base {base!r}; allowed: {', '.join(BASES)} or a callable")
-    if extrapolation not in EXTRAPOLATIONS:
-        raise ValueError(f"unknown extrapolation {extrapolation!r}; allowed: {', '.join(EXTRAPOLATIONS)}")
-
-
-def grid_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Dtype of the knots for weights of `dtype`: 16-bit knots would move the function, so at least float32."""
-    return torch.float32 if dtype.itemsize < 4 else dtype
 
 
 def _check(
@@ -147,9 +132,12 @@ def _check(
 ) -> tuple[Spec, str, bool]:
     """Validate what all functions share; return the spec, the chosen backend, and whether autocast is on."""
     check_options(degree, base, extrapolation)
-    if not isinstance(x, Tensor) or x.layout != torch.strided:
-        what = f"a tensor of layout {x.layout}" if isinstance(x, Tensor) else type(x).__name__
-        raise TypeError(f"expected a dense tensor as input, got {what}; convert it, for example with torch.as_tensor")
+    try:
+        dense = x.layout is spline_weight.layout is grid.layout is torch.strided
+    except AttributeError:
+        dense = False
+    if not dense:
+        _refuse_layouts(input=x, spline_weight=spline_weight, grid=grid)
     if not x.is_floating_point():
         raise TypeError(f"expected a floating point input, got {x.dtype}; convert it, for example with x.float()")
     if spline_weight.dim() != 3:
@@ -183,7 +171,20 @@ def _check(
     return Spec(degree, base, extrapolation), dispatch.chosen(kind, dtype, backend), autocast
 
 
+def _refuse_layouts(**tensors: Any) -> NoReturn:
+    """Raise the TypeError about the first of these that is no dense tensor."""
+    for name, given in tensors.items():
+        if not isinstance(given, Tensor) or given.layout is not torch.strided:
+            what = f"a tensor of layout {given.layout}" if isinstance(given, Tensor) else type(given).__name__
+            raise TypeError(
+                f"expected a dense tensor as {name}, got {what}; convert it, for example with torch.as_tensor"
+            )
+    raise AssertionError("all are dense tensors")
+
+
 def _check_like(name: str, tensor: Tensor, weight: Tensor, shape: tuple[int, ...]) -> None:
+    if not isinstance(tensor, Tensor) or tensor.layout is not torch.strided:
+        _refuse_layouts(**{name: tensor})
     if tensor.shape != shape:
         raise ValueError(f"{name} must have the shape {shape}, got {_shape(tensor)}")
     if tensor.dtype != weight.dtype:

@@ -1,7 +1,8 @@
 """The operators `torch.ops.kan_fast.*`: definitions, fakes and dispatch to a backend.
 
-The operators know nothing of autograd (autograd.py does). All tensors may have one leading dimension of groups,
-independent problems of one size (vmap makes them). Their arguments are those of the backend contract in
+The operators know nothing of autograd (autograd.py does). They check their arguments, whoever calls them; `run` goes
+past that where it can, for arguments that functional.py has checked. All tensors may have one leading dimension of
+groups, independent problems of one size (vmap makes them). Their arguments are those of the backend contract in
 docs/architecture.md, with `needs` before `Spec`, `Spec` written out, and the backend's name at the end.
 """
 
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from kan_fast import arguments
 from kan_fast.dispatch import module
 from kan_fast.reference import Spec, edge_shape
 
@@ -32,24 +34,32 @@ _WEIGHTS = "Tensor? spline_weight, Tensor? base_weight"
 _SPEC = "int degree, str base, str extrapolation, str backend"
 
 
-def _define(name: str, arguments: str, results: int, fake: Callable[..., Any]) -> Any:
+def _define(name: str, inputs: str, results: int, fake: Callable[..., Any]) -> Any:
     """Define an operator that returns `results` tensors; `fake` gives their shapes without computing them."""
 
-    tensors, before_spec = arguments.count("Tensor"), arguments.count(",") + 1 - (" needs" in arguments)
+    tensors, before_spec = inputs.count("Tensor"), inputs.count(",") + 1 - (" needs" in inputs)
+    names = [argument.split()[-1] for argument in f"{inputs}, {_SPEC}".split(",")]
 
     def call(*args: Any) -> Any:
+        arguments.check(name, dict(zip(names, args, strict=True)))
+        if args[0].dim() == 3 and not args[0].shape[0]:
+            return fake(*args)
         *rest, degree, base, extrapolation, backend = args
         rest.insert(before_spec, Spec(degree, base, extrapolation))
-        return _run(backend, name, rest) if args[0].dim() == 2 or args[0].shape[0] else fake(*args)
+        return _run(backend, name, rest)
+
+    def checked_fake(*args: Any) -> Any:
+        arguments.check(name, dict(zip(names, args, strict=True)))
+        return fake(*args)
 
     returned = ", ".join(["Tensor"] * results)
-    _LIBRARY.define(f"{name}({arguments}, {_SPEC}) -> ({returned})")
+    _LIBRARY.define(f"{name}({inputs}, {_SPEC}) -> ({returned})")
     # Exported programs come this way with gradients enabled; from autograd.py they never are.
     _LIBRARY.impl(name, torch.no_grad()(call), "CompositeExplicitAutograd")
-    torch.library.register_fake(f"kan_fast::{name}", fake, lib=_LIBRARY)
+    torch.library.register_fake(f"kan_fast::{name}", checked_fake, lib=_LIBRARY)
     packet = getattr(torch.ops.kan_fast, name)
     defined = packet.default
-    register_flop_formula(packet)(functools.partial(_flops, name, [a.name for a in defined._schema.arguments]))
+    register_flop_formula(packet)(functools.partial(_flops, name, names))
     _DEFINED[defined] = name, tensors, before_spec
     return defined
 

@@ -17,7 +17,7 @@ import test_parity as contract
 import torch
 from problems import make_problem
 
-from kan_fast import _cuda, dense, reference
+from kan_fast import _cuda, dense, dispatch, reference
 
 ROOT = Path(__file__).parent.parent
 EMULATION = Path(__file__).parent / "cuda_emulation"
@@ -235,8 +235,10 @@ def test_a_layer_without_inputs_returns_no_view_of_its_bias() -> None:
     assert y.data_ptr() != p.bias.data_ptr()
 
 
-def test_operators_take_parameters_while_gradients_are_enabled(form: None) -> None:
+def test_operators_take_parameters_while_gradients_are_enabled(form: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """As exported programs call them."""
+    monkeypatch.setitem(dispatch._BACKENDS, "cuda", dispatch._BACKENDS["cuda"]._replace(device="cpu"))
+    monkeypatch.setattr(_cuda, "unavailable_reason", lambda: None)
     p = make_problem(5, 3, 4)
     expected = _cuda.forward(p.x, None, p.spline_weight, p.base_weight, p.bias, p.grid, 0, p.spec)
     weights = p.spline_weight.requires_grad_(), p.base_weight.requires_grad_()

@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import kan_fast
 from kan_fast import KANLinear, dispatch, functional, reference
+from kan_fast.arguments import grid_dtype
 
 BACKENDS = [name for name, status in dispatch.backends().items() if status.available]
 
@@ -169,7 +170,7 @@ def test_gpu_tensors_go_to_the_gpu_backends(
         with FakeTensorMode(), torch.no_grad():
             shapes = {"x": (5, 3), "spline_weight": (4, 3, 8), "base_weight": (4, 3), "bias": (4,), "grid": (3, 12)}
             tensors = {name: torch.empty(shape, device="cuda", dtype=dtype) for name, shape in shapes.items()}
-            tensors["grid"] = torch.empty(3, 12, device="cuda", dtype=functional.grid_dtype(dtype))
+            tensors["grid"] = torch.empty(3, 12, device="cuda", dtype=grid_dtype(dtype))
             y = functional.kan_linear(**tensors, spline_order=3)
             assert (y.shape, y.device.type, y.dtype) == ((5, 4), "cuda", dtype)
             with pytest.raises(ValueError, match="input is on cpu"):
