@@ -26,8 +26,8 @@ class Function:
         name: how users, tables and saved networks call it.
         evaluate: acts on each element of a tensor, twice differentiable almost everywhere; NaN or infinite outside
             of the domain.
-        expression: what sympy knows it as, a function of the symbol z: "sin(z)"; or a callable from one sympy
-            expression to another.
+        expression: what sympy knows it as, a function of the symbol z: "sin(z)", which sympy evaluates as code; or a
+            callable from one sympy expression to another.
         complexity: how much a formula costs that has it, at least 0; x is 1.
         domain: arguments for which it is real, `(start, end)`, ends included.
         pole: the argument in the domain near which it grows without bound, if there is one.
@@ -210,7 +210,7 @@ def add_symbolic(
     """Add a function of one's own to the library, or replace one; before loading a network that has it, as well.
 
     Args:
-        name: anything that is not a power such as "x^7", all of which the library has.
+        name: anything that is not a power such as "x^7", all of which the library has; it is never evaluated.
         fun: differentiable function on each element of a tensor.
         c: complexity, at least 0.
         expression: the same for sympy, see `Function`; None takes sympy's own function `name`, or else an undefined
@@ -228,22 +228,34 @@ def add_symbolic(
         raise ValueError(f"c, the complexity, must be at least 0, got {c}")
     if not domain[0] < domain[1]:
         raise ValueError(f"domain must be (start, end) with start < end, got {domain}")
-    LIBRARY[name] = Function(name, fun, f"{name}(z)" if expression is None else expression, c, (domain[0], domain[1]))
+    expression = functools.partial(_named, name) if expression is None else expression
+    LIBRARY[name] = Function(name, fun, expression, c, (domain[0], domain[1]))
     return LIBRARY[name]
+
+
+def _named(name: str, argument: sympy.Expr) -> sympy.Expr:
+    """sympy's own function of this name, or an undefined one; a name is never evaluated as code."""
+    import sympy
+
+    own = getattr(sympy, name, None)
+    return own(argument) if isinstance(own, sympy.FunctionClass) else sympy.Function(name)(argument)
 
 
 def find(name: str | Function) -> Function:
     """The function of the library that has this name; any power, "x^7", "1/x^2" or "x^0.3", is in it.
 
     Raises:
+        TypeError: `name` is no text.
         ValueError: there is none.
     """
     if isinstance(name, Function):
         return name
+    if not isinstance(name, str):
+        raise TypeError(f"a function is given by its name, got {name!r}")
     name = _ALIASES.get(name, name)
     if name in LIBRARY:
         return LIBRARY[name]
-    match = _POWER.fullmatch(name) if isinstance(name, str) else None
+    match = _POWER.fullmatch(name)
     if match is None or float(match[2]) == 0:
         raise ValueError(
             f"unknown function {name!r}; allowed: {', '.join(LIBRARY)}, powers such as 'x^7'; add_symbolic adds others"

@@ -206,7 +206,7 @@ def _values(function: Function) -> list[float]:
 
 
 def _name(function: str | Function) -> str:
-    known = find(function if isinstance(function, str) else function.name)
+    known = find(function.name if isinstance(function, Function) else function)
     if known is not function and isinstance(function, Function):
         raise ValueError(f"{function.name!r} is another function in the library; add this one with add_symbolic")
     return known.name

@@ -106,3 +106,12 @@ def test_own_function(library):
 def test_errors(call, message):
     with pytest.raises((TypeError, ValueError), match=message):
         call()
+
+
+def test_names_are_never_evaluated(library):
+    z = sympy.Symbol("z")
+    for name in ("exec('raise SystemExit')", "__import__('os').abort", "(lambda", "sympify", "x y", "1+1"):
+        formula = add_symbolic(name, torch.sin).formula(z)
+        assert isinstance(formula.func, sympy.core.function.UndefinedFunction)
+        assert str(formula.func) == name
+    assert add_symbolic("sec", lambda x: 1 / torch.cos(x)).formula(z) == sympy.sec(z)
