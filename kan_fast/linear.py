@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from kan_fast import dispatch, functional, grids, initial, regrid
 from kan_fast.functional import Base
 from kan_fast.functions import Function
-from kan_fast.options import integer, numbers, real
+from kan_fast.options import distinct, integer, numbers, real
 from kan_fast.symbolic_edges import SymbolicEdges
 
 _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -239,12 +239,14 @@ class KANLinear(nn.Module):
             edges: which of the edges between them to keep, bool `(len(outputs), len(inputs))`; None for all.
 
         Raises:
-            ValueError: parameters are parametrised or sharded over processes, so that they can't be cut.
+            TypeError, ValueError: a number is none of an output or input, or there twice; or parameters are
+                parametrised or sharded over processes, so that they can't be cut.
         """
         self.check_plain("subset")
         layer = copy.deepcopy(self)
         device = self.grid.device
-        rows, columns = (torch.as_tensor(ids, dtype=torch.long, device=device) for ids in (outputs, inputs))
+        kept = distinct("outputs", outputs, self.out_features), distinct("inputs", inputs, self.in_features)
+        rows, columns = (torch.tensor(ids, dtype=torch.long, device=device) for ids in kept)
         for name, tensor in (*self.named_parameters(recurse=False), *self.named_buffers(recurse=False)):
             cut = tensor[columns] if name == "grid" else tensor[rows]
             cut = cut[:, columns] if name in ("spline_weight", "base_weight", "mask") else cut

@@ -32,6 +32,14 @@ def below(name: str, value: Any, count: int) -> int:
     return number
 
 
+def distinct(name: str, ids: Any, count: int) -> list[int]:
+    """`ids`, a list or tensor, as different ints from 0 to count - 1; TypeError or ValueError if they are not."""
+    numbers = [below(name, i, count) for i in listed(name, ids.tolist() if isinstance(ids, Tensor) else ids)]
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(f"{name} must have each number once, got {numbers}")
+    return numbers
+
+
 def real(name: str, value: Any, *, positive: bool = False) -> float:
     """`value` as a float; TypeError if it isn't a number, ValueError unless it is finite and at least (above) 0."""
     if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):

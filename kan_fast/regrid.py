@@ -37,6 +37,9 @@ def update_grid(
     every curve is projected on them (see `kan_fast.grids.transfer`). Optimiser state for `spline_weight` no longer
     fits afterwards: reset it, as `KAN.fit` does.
 
+    A forward pass in another thread meanwhile may take the new coefficients with the old knots, as with every change of
+    parameters in place: update a copy of the model, then use that, where threads share a model.
+
     Under torch.distributed all processes of `group` must call this, each with its own samples. They get the grid
     that one process with all the samples would get, to the bit (see docs/distributed.md).
 
@@ -53,8 +56,7 @@ def update_grid(
         ValueError: no samples, or some are NaN or infinite, in any process; or the group is ambiguous.
     """
     _check_movable(layer, "update_grid")
-    if not isinstance(x, Tensor) or not x.dim():
-        raise TypeError(f"update_grid expected samples (..., {layer.in_features}), got {x!r:.80}")
+    _check_samples(layer, x, "update_grid")
     processes.reshard(layer)
     group = processes.data_group(layer.grid, group)
     grid, weight = processes.local(layer.grid), processes.local(layer.spline_weight)
@@ -99,7 +101,10 @@ def refine(layer: KANLinear, grid_size: int) -> KANLinear:
 
 @torch.no_grad()
 def refine_(layer: KANLinear, grid_size: int) -> None:
-    """`refine` in place. Optimisers keep their parameters, but what they remember of them no longer fits."""
+    """`refine` in place. Optimisers keep their parameters, but what they remember of them no longer fits.
+
+    Not while other threads use the layer, see `update_grid`; `refine` makes a new one.
+    """
     size = integer("grid_size", grid_size, 1)
     _check_movable(layer, "refine")
     if processes.local(layer.spline_weight) is not layer.spline_weight:
@@ -119,11 +124,11 @@ def coverage(layer: KANLinear, x: Tensor) -> Tensor:
 
     NaN counts as outside; 0 for no samples.
     """
-    if not isinstance(x, Tensor) or x.dim() < 1 or x.shape[-1] != layer.in_features:
-        got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(f"coverage expected samples (..., {layer.in_features}), got {got}")
+    _check_samples(layer, x, "coverage")
+    if x.shape[-1] != layer.in_features:
+        raise ValueError(f"coverage expected samples (..., {layer.in_features}), got {tuple(x.shape)}")
     start, end = layer.grid[:, layer.spline_order], layer.grid[:, -1 - layer.spline_order]
-    outside = ~((x >= start) & (x <= end)).flatten(0, -2)
+    outside = ~((x >= start) & (x <= end)).reshape(math.prod(x.shape[:-1]), layer.in_features)
     return outside.sum(0) / max(len(outside), 1)
 
 
@@ -133,3 +138,11 @@ def _check_movable(layer: KANLinear, what: str) -> None:
             f"{what} can't move curves whose spline_weight is computed from other parameters (pruning, weight "
             "norm, parametrisation); make it a plain parameter first"
         )
+
+
+def _check_samples(layer: KANLinear, x: Tensor, what: str) -> None:
+    if not isinstance(x, Tensor) or not x.dim() or x.is_complex() or x.layout != torch.strided:
+        got = f"{x.dtype} {tuple(x.shape)} of layout {x.layout}" if isinstance(x, Tensor) else f"{x!r:.80}"
+        raise TypeError(f"{what} expected samples (..., {layer.in_features}) in a dense tensor, got {got}")
+    if x.device != layer.grid.device:
+        raise ValueError(f"{what} got samples on {x.device}, the layer is on {layer.grid.device}; move them together")
