@@ -1,8 +1,10 @@
 # Every target sets up what it needs in .venv; a second run with nothing changed takes seconds.
-# PYTHON chooses the interpreter of a new .venv; ARGS is passed on: make test ARGS="-k linear -x"
+# PYTHON chooses the interpreter of a new .venv; ARGS is passed on: make test ARGS="-k linear -x".
+# FUZZ is the number of random calls of `make sanitize`: make sanitize FUZZ=10000
 
 PYTHON ?= python3
 ARGS ?=
+FUZZ ?= 300
 BIN := .venv/bin
 READY := .venv/.ready
 CPP := $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
@@ -50,17 +52,19 @@ gpu: build  ## the GPU kernels without a GPU: all combinations and architectures
 # Multiply-adds need expensive optimizations, and the tests of accuracy need multiply-adds.
 SANITIZED := build/sanitize
 SANITIZERS := -fsanitize=address,undefined
+SANITIZING = PYTHONPATH=. ASAN_OPTIONS=detect_leaks=0 \
+    LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)"
 
-sanitize: $(READY)  ## tests of the CPU kernels under AddressSanitizer and UndefinedBehaviorSanitizer (8 minutes)
+sanitize: $(READY)  ## tests and random calls of the CPU kernels under AddressSanitizer and UBSan (10 minutes)
 	mkdir -p $(SANITIZED)/kan_fast
 	cp -r setup.py pyproject.toml README.md csrc tests yardstick $(SANITIZED)
 	cp -r kan_fast/*.py kan_fast/*/ $(SANITIZED)/kan_fast
 	cd $(SANITIZED) && KAN_FAST_CUDA=0 LDFLAGS="$(SANITIZERS)" \
 	    CXXFLAGS="-O1 -fexpensive-optimizations -g1 $(SANITIZERS) -fno-sanitize=null,object-size,alignment -fno-sanitize-recover=undefined" \
 	    $(CURDIR)/$(BIN)/python setup.py --quiet build_ext --inplace
-	cd $(SANITIZED) && ASAN_OPTIONS=detect_leaks=0 \
-	    LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
-	    $(CURDIR)/$(BIN)/python -m pytest -p no:cacheprovider tests/test_native.py tests/test_parity.py $(ARGS)
+	cd $(SANITIZED) && $(SANITIZING) $(CURDIR)/$(BIN)/python tests/fuzz/calls.py $(FUZZ)
+	cd $(SANITIZED) && $(SANITIZING) $(CURDIR)/$(BIN)/python -m pytest -p no:cacheprovider \
+	    tests/test_native.py tests/test_parity.py tests/test_operators.py $(ARGS)
 
 # The suffix names the folder of the build; the checks need no Python. Needs g++-aarch64-linux-gnu and qemu-user-static.
 ARM := aarch64-linux-gnu
