@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from kan_fast import files
 from kan_fast._version import __version__
 from kan_fast.cli import pictures
 from kan_fast.cli.formulas import mathml
@@ -84,11 +85,11 @@ def write(
         _image(plot_training(estimator.history_), "losses by step"),
     ]
     body = "\n".join(parts)
-    path.write_text(
+    page = (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(model.target)}</title>\n'
-        f"<style>{STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n",
-        encoding="utf-8",
+        f"<style>{STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
     )
+    files.write(path, page.encode())
 
 
 def _predictions(model: TableModel, x: Array, y: Array) -> Iterable[str]:

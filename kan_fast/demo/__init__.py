@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from kan_fast import files
 from kan_fast._version import __version__
 from kan_fast.demo import diabetes, digits, moons
 from kan_fast.dispatch import backends
@@ -36,6 +37,6 @@ def run(out: Path) -> dict[str, Any]:
         print(f"\n{part.TITLE}")
         figures[part.__name__.rpartition(".")[2]] = part.run(out)
     figures["seconds"] = time.perf_counter() - start
-    (out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
+    files.write(out / "figures.json", f"{json.dumps(figures, indent=2)}\n".encode())
     print(f"\n{figures['seconds']:.0f} s. Pictures and figures.json are in {out}")
     return figures

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kan_fast.plots.canvas import COLORS, row_of_axes
+from kan_fast.plots.canvas import COLORS, Picture, row_of_axes
 
 
 def curves(lines: Mapping[str, Sequence[float]], x_label: str, y_label: str, title: str, path: Path) -> None:
@@ -23,7 +23,7 @@ def curves(lines: Mapping[str, Sequence[float]], x_label: str, y_label: str, tit
     axes.set_title(title, fontsize=11)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
-    figure.savefig(path, dpi=150)
+    Picture(figure, axes).save(path, dpi=150)
 
 
 def spread(scores: Mapping[str, Sequence[float]], x_label: str, title: str, path: Path) -> None:
@@ -36,7 +36,7 @@ def spread(scores: Mapping[str, Sequence[float]], x_label: str, title: str, path
     axes.set(xlabel=x_label, ylim=(len(scores) - 0.5, -0.5))
     axes.set_title(title, fontsize=11)
     axes.grid(axis="x", alpha=0.25)
-    figure.savefig(path, dpi=150)
+    Picture(figure, axes).save(path, dpi=150)
 
 
 def boundaries(margins: Mapping[str, Callable[[Tensor], Tensor]], x: Tensor, y: Tensor, path: Path) -> None:
@@ -54,4 +54,4 @@ def boundaries(margins: Mapping[str, Callable[[Tensor], Tensor]], x: Tensor, y: 
             axes.scatter(points[:, 0], points[:, 1], s=7, color=color, linewidths=0)
         axes.set(xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
         axes.set_title(title, fontsize=11)
-    figure.savefig(path, dpi=150)
+    Picture(figure, panels).save(path, dpi=150)

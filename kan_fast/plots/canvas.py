@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from kan_fast import files
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,16 +25,22 @@ class Picture(NamedTuple):
     axes: Any  # one Axes, or a list of them
 
     def save(self, path: Any, dpi: float = 200) -> None:
-        """Write an image file; the ending of the path gives the format."""
-        if str(path).lower().endswith(".svg"):
-            Path(path).write_text(self.svg(), encoding="utf-8")
-        else:
+        """Write an image file, or to an open file; the ending of the path gives the format, PNG without one."""
+        if not isinstance(path, str | os.PathLike):
             self.figure.savefig(path, dpi=dpi, bbox_inches="tight")
+            return
+        kind = Path(path).suffix.lower().removeprefix(".")
+        files.write(path if kind else f"{os.fspath(path)}.png", self._content(kind or "png", dpi))
 
     def png(self, dpi: float = 150) -> bytes:
         """The content of a PNG file."""
+        return self._content("png", dpi)
+
+    def _content(self, kind: str, dpi: float) -> bytes:
+        if kind == "svg":
+            return self.svg().encode()
         buffer = io.BytesIO()
-        self.figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight")
+        self.figure.savefig(buffer, format=kind, dpi=dpi, bbox_inches="tight")
         return buffer.getvalue()
 
     def svg(self) -> str:
