@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kan_fast import dispatch, functional, grids, initial, regrid
+from kan_fast import dispatch, functional, grids, initial, processes, regrid
 from kan_fast.functional import Base
 from kan_fast.functions import Function
 from kan_fast.options import distinct, integer, numbers, real
 from kan_fast.symbolic_edges import SymbolicEdges
 
-_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 class KANLinear(nn.Module):
@@ -71,8 +71,8 @@ class KANLinear(nn.Module):
         super().__init__()
         spline_order = integer("spline_order", spline_order, 0)
         functional.check_options(spline_order, base, extrapolation)
-        if dtype is not None and dtype not in _DTYPES:
-            raise TypeError(f"dtype must be one of {', '.join(map(str, _DTYPES))}, got {dtype}")
+        if dtype is not None and dtype not in DTYPES:
+            raise TypeError(f"dtype must be one of {', '.join(map(str, DTYPES))}, got {dtype}")
         self.in_features = integer("in_features", in_features, 0)
         self.out_features = integer("out_features", out_features, 0)
         self.grid_size, self.spline_order = integer("grid_size", grid_size, 1), spline_order
@@ -345,6 +345,8 @@ class KANLinear(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
+        if not self._knots_increase(state_dict, prefix, error_msgs):
+            return
         saved_mask = state_dict.get(prefix + "mask")
         if saved_mask is not None and self.mask is None:
             self.mask = torch.ones(self.spline_weight.shape[:2], dtype=torch.bool, device=self.grid.device)
@@ -365,6 +367,8 @@ class KANLinear(nn.Module):
         weight, grid = state_dict.get(prefix + "spline_weight"), state_dict.get(prefix + "grid")
         if weight is None or grid is None or (weight.shape, grid.shape) == (self.spline_weight.shape, self.grid.shape):
             return
+        if (weight.dim(), grid.dim()) != (3, 2):
+            return  # torch says so
         order = grid.shape[1] - weight.shape[2] - 1
         error_msgs.append(
             f"{prefix.rstrip('.') or 'KANLinear'}: the state is of a layer with in_features={weight.shape[1]}, "
@@ -372,6 +376,18 @@ class KANLinear(nn.Module):
             f"in_features={self.in_features}, out_features={self.out_features}, grid_size={self.grid_size}, "
             f"spline_order={self.spline_order}; build the layer with the saved sizes, then load"
         )
+
+    def _knots_increase(self, state_dict: dict[str, Any], prefix: str, error_msgs: list[str]) -> bool:
+        """Whether the knots of a state can be those of this layer; the sizes are compared elsewhere."""
+        knots = state_dict.get(prefix + "grid")
+        if not isinstance(knots, Tensor) or knots.is_meta or knots.shape != self.grid.shape:
+            return True
+        try:
+            grids.check_knots(processes.local(knots).to(self.grid.dtype))
+        except ValueError as error:
+            error_msgs.append(f"{prefix.rstrip('.') or 'KANLinear'}: the state can't be loaded: {error}")
+            return False
+        return True
 
     def _load_symbolic(self, state_dict: dict[str, Any], prefix: str, error_msgs: list[str]) -> None:
         """Have the symbolic edges that the state has, so that it can be loaded; they stay if they are the same."""

@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from kan_fast import checkpoint
 from kan_fast.data import Source
+from kan_fast.files import Path
 from kan_fast.objective import Objective
 from kan_fast.schedule import EarlyStopping, GridSchedule
 
@@ -37,7 +38,7 @@ class Loop:
     steps: int
     metrics: dict[str, Metric]
     callbacks: Sequence[Callback]
-    checkpoint: checkpoint.Path | None
+    checkpoint: Path | None
     save_every: int
     history: History
 

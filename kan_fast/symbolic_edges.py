@@ -73,13 +73,15 @@ class SymbolicEdges(nn.Module):
     @staticmethod
     def blank(shape: tuple[int, int], edges: Tensor, names: Tensor, like: Tensor) -> SymbolicEdges:
         """Edges to load a state into that has these `edges` and extra state, with parameters like `like`."""
+        if edges.dtype != torch.long or edges.shape[1:] != (2,) or len(edges) > shape[0] * shape[1]:
+            raise ValueError(f"edges must be an int64 tensor (n, 2), got {edges.dtype} {tuple(edges.shape)}")
         pairs = [(output, input_) for output, input_ in edges.tolist()]
         device = edges.device if like.is_meta else like.device  # `where` isn't in the state: it must be numbers
         return SymbolicEdges(shape, pairs, saved_names(names), like.new_zeros(len(pairs), 4, device=device))
 
     def are(self, edges: Tensor, names: Tensor) -> bool:
         """Whether a state that has these `edges` and extra state is of these edges and functions."""
-        here = not self.where.is_meta and edges.tolist() == self.edges.tolist()
+        here = not self.where.is_meta and edges.shape == self.edges.shape and edges.tolist() == self.edges.tolist()
         return here and saved_names(names) == self.names
 
     def leaves_some(self, mask: Tensor | None) -> bool:
@@ -190,13 +192,20 @@ def saved_names(state: Tensor) -> list[str]:
     Raises:
         ValueError: the library has no function of such a name, or one with other values.
     """
-    saved = json.loads(bytes(state.tolist()))
-    for name, values in saved["values"].items():
-        if not np.allclose(_values(find(name)), values, rtol=1e-5, atol=1e-8, equal_nan=True):
-            raise ValueError(
-                f"the function {name!r} of the library is not the one that was saved; add that one with add_symbolic"
-            )
-    return saved["names"]
+    if state.dtype != torch.uint8 or state.dim() != 1 or not state.is_contiguous():
+        raise ValueError(f"the names of functions must be bytes (n,), got {state.dtype} {tuple(state.shape)}")
+    try:
+        saved = json.loads(bytes(state.tolist()))
+        names, values = list(saved["names"]), dict(saved["values"])
+        known = {name: _values(find(name)) for name in {*names, *values}}
+        other = [name for name in values if not np.allclose(known[name], values[name], 1e-5, 1e-8, equal_nan=True)]
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"the names of functions in the state can't be read: {error}") from error
+    if other:
+        raise ValueError(
+            f"the function {other[0]!r} of the library is not the one that was saved; add that one with add_symbolic"
+        )
+    return names
 
 
 def _values(function: Function) -> list[float]:

@@ -17,8 +17,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
 from kan_fast import flow, optim
-from kan_fast.checkpoint import Path
 from kan_fast.data import Check, Dataset, sources
+from kan_fast.files import Path
 from kan_fast.loop import Callback, Entry, History, Loop, Metric
 from kan_fast.objective import Diverged, Loss, Objective
 from kan_fast.options import function, functions, integer, listed, real

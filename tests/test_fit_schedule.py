@@ -2,13 +2,14 @@
 
 import itertools
 import math
+import os
 
 import pytest
 import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 from torch.utils.data import DataLoader, TensorDataset
 
-from kan_fast import checkpoint, training
+from kan_fast import training
 from kan_fast.network import KAN
 from kan_fast.optim import LBFGS, LevenbergMarquardt
 
@@ -310,15 +311,14 @@ def test_a_crash_while_writing_keeps_the_old_checkpoint(dataset, tmp_path, monke
     fit(small(), dataset, "Adam", 2, checkpoint=path)
     before = path.read_bytes()
 
-    def broken(state, file):
-        with open(file, "wb") as stream:
-            stream.write(b"half")
-        raise OSError
+    def broken(source, target):
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.torch, "save", broken)
-    with pytest.raises(OSError):
+    monkeypatch.setattr(os, "replace", broken)
+    with pytest.raises(OSError, match=r"No space left on device: .*run.pt"):
         fit(small(), dataset, "Adam", 4, checkpoint=path)
     assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["run.pt"]
 
 
 # Continual learning
