@@ -21,7 +21,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from kan_fast import storage
+from kan_fast import files, storage
+from kan_fast.estimator_data import SCALES, checked, plain_options
 from kan_fast.network import KAN
 from kan_fast.objective import Loss
 from kan_fast.options import integer, real
@@ -35,7 +36,6 @@ _TRIM = 0.003  # share of the samples beyond either end of the grids: tables hav
 _DECAY = 300  # weight decay times the number of samples: a prior is worth some number of them
 _LINE_SEARCH_STEPS = 30  # of LBFGS and LM
 _SYMBOLIC_SAMPLES, _SYMBOLIC_STEPS = 2000, 20  # of training a symbolic network towards the one it stands for
-_SCALES = ("x_mean_", "x_scale_", "y_mean_", "y_scale_")
 
 
 class _Estimator(BaseEstimator):
@@ -350,40 +350,41 @@ def describe(estimator: KANRegressor | KANClassifier) -> dict[str, Any]:
     """A fitted estimator as plain values and tensors, from which `rebuild` makes one that predicts the same.
 
     `symbolic_` is among them if it has been accessed; samples, `history_` and `validation_losses_` are not.
+
+    Raises:
+        TypeError: an argument of the estimator is nothing that a file can keep.
     """
     check_is_fitted(estimator)
     classes = estimator.classes_.tolist() if isinstance(estimator, KANClassifier) else None
-    return {
+    data = {
         "columns": estimator.feature_names_in_.tolist() if hasattr(estimator, "feature_names_in_") else None,
         "classes": classes,
         "single": classes is not None or estimator._single,
-        "options": estimator.get_params(),
-        "scales": {name: torch.from_numpy(getattr(estimator, name)) for name in _SCALES if hasattr(estimator, name)},
+        "options": plain_options(estimator.get_params()),
+        "scales": {name: torch.from_numpy(getattr(estimator, name)) for name in SCALES if hasattr(estimator, name)},
         "importances": torch.from_numpy(estimator.feature_importances_),
         "network": storage.describe(estimator.model_),
         "symbolic": storage.describe(estimator.symbolic_) if "symbolic_" in vars(estimator) else None,
     }
+    return files.plain(data, "the estimator")
 
 
 def rebuild(saved: dict[str, Any]) -> KANRegressor | KANClassifier:
-    """The estimator that `describe` described."""
-    classes, options = saved["classes"], saved["options"]
-    estimator: KANRegressor | KANClassifier
-    if classes is None:
-        estimator = KANRegressor(**options)
-        estimator._single = saved["single"]
-    else:
-        estimator = KANClassifier(**options)
-        estimator.classes_ = np.array(classes)
-    for name, scale in saved["scales"].items():
-        setattr(estimator, name, scale.numpy())
-    estimator.n_features_in_ = len(estimator.x_mean_)
-    if saved["columns"] is not None:
-        estimator.feature_names_in_ = np.array(saved["columns"], dtype=object)
-    estimator.feature_importances_ = saved["importances"].numpy()
-    estimator.model_ = storage.rebuild(KAN, saved["network"])
-    if saved["symbolic"] is not None:
-        estimator.symbolic_ = storage.rebuild(KAN, saved["symbolic"])
+    """The estimator that `describe` described, in this version or an earlier one.
+
+    Raises:
+        ValueError: it is no such description; the message says what is wrong.
+    """
+    data = checked(saved, KANRegressor().get_params())
+    estimator = (KANRegressor if data.classes is None else KANClassifier)(**data.options)
+    fitted = {"feature_importances_": data.importances, "model_": data.network, "symbolic_": data.symbolic}
+    fitted |= {**data.scales, "n_features_in_": len(data.importances)}
+    fitted |= {"_single": data.single} if data.classes is None else {"classes_": np.array(data.classes)}
+    if data.columns is not None:
+        fitted["feature_names_in_"] = np.array(data.columns, dtype=object)
+    for name, value in fitted.items():
+        if value is not None:
+            setattr(estimator, name, value)
     return estimator
 
 

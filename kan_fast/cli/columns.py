@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from kan_fast.cli.messages import Refused
 from kan_fast.cli.tables import require
+from kan_fast.saved import Saved
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,8 +100,20 @@ class Column:
         return f"column {self.name!r}: {'; '.join(notes)}" if notes else None
 
     def to_data(self) -> dict[str, Any]:
-        """Plain data, from which `Column(**data)` makes it again."""
+        """Plain data, from which `from_data` makes it again."""
         return asdict(self)
+
+    @classmethod
+    def from_data(cls, saved: Saved) -> Column:
+        """Of what `to_data` gave.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        fill, levels = saved.get("fill"), [level.text() for level in saved["levels"].items()]
+        if (fill is None) != bool(levels) or len(set(levels)) < len(levels):
+            raise saved["levels"].wrong("different texts for a category, and none for a number")
+        return cls(saved["name"].text(), None if fill is None else fill.real(), levels)
 
 
 def kind_of(values: pd.Series) -> str:

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from kan_fast.checkpoint import write
+from kan_fast import files
 from kan_fast.cli.columns import Column, feature_names, features
 from kan_fast.cli.formulas import Formulas
 from kan_fast.cli.messages import Refused
+from kan_fast.saved import Saved
 from kan_fast.sklearn import KANClassifier, KANRegressor, describe, rebuild
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FILE = "model.kan"
-FORMAT = "kan_fast table model 1"
+FORMATS = ("kan_fast table model 1", "kan_fast table model 2")  # this version writes the last
 
 
 @dataclass
@@ -92,12 +92,12 @@ class TableModel:
     def save(self, path: Path) -> None:
         """Write a file, from which `load` makes the model again."""
         data = {
-            "format": FORMAT,
+            "format": FORMATS[-1],
             "target": self.target,
             "columns": [column.to_data() for column in self.columns],
             "estimator": describe(self.estimator),
         }
-        write(data, path)
+        files.save(path, data)
 
     @classmethod
     def load(cls, path: Path) -> TableModel:
@@ -108,11 +108,25 @@ class TableModel:
         """
         path = path / FILE if path.is_dir() else path
         try:
-            data = torch.load(path, map_location="cpu", weights_only=True)
-        except FileNotFoundError:
-            raise
-        except Exception as error:
-            raise Refused(f"{path} is not a model that fit wrote ({type(error).__name__})") from error
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise Refused(f"{path} is not a model that this version of fit wrote")
-        return cls([Column(**column) for column in data["columns"]], data["target"], rebuild(data["estimator"]))
+            return files.load(path, "a model of fit", lambda data: cls._checked(Saved(data, "the model")))
+        except ValueError as error:
+            raise Refused(str(error)) from error
+
+    @classmethod
+    def _checked(cls, saved: Saved) -> TableModel:
+        """Of the data in a file.
+
+        Raises:
+            ValueError: they are not those of a model.
+        """
+        saved["format"].one_of(FORMATS)
+        columns = [Column.from_data(column) for column in saved["columns"].items()]
+        if not columns or len({column.name for column in columns}) < len(columns):
+            raise ValueError(f"{saved.place}.columns must have at least one column, and each name once")
+        estimator = rebuild(saved["estimator"].value)
+        count = sum(len(column.names()) for column in columns)
+        if count != estimator.n_features_in_:
+            raise ValueError(f"{saved.place} has {count} features, and an estimator of {estimator.n_features_in_}")
+        if isinstance(estimator, KANClassifier) and estimator.classes_.dtype.kind != "U":
+            raise ValueError(f"{saved.place} must have texts as classes")
+        return cls(columns, saved["target"].text(), estimator)
