@@ -10,10 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kan_fast import grids
 from kan_fast.functional import BASES, Base
 from kan_fast.linear import KANLinear
 from kan_fast.network import KAN
 from kan_fast.nodes import Nodes
+from kan_fast.options import integer
 
 NAMED: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
@@ -57,13 +59,10 @@ def layer(
     """A KANLinear with copies of these tensors; shapes as in `kan_fast.functional.kan_linear`.
 
     Raises:
-        ValueError: the knots do not increase strictly.
+        ValueError: shapes do not fit, or the knots are not finite or do not increase strictly.
     """
-    if not (grid.diff(dim=1) > 0).all():
-        row = int((grid.diff(dim=1) <= 0).any(1).nonzero()[0])
-        raise ValueError(
-            f"the knots of input {row} do not increase strictly: {grid[row].tolist()}; update the grid first"
-        )
+    _check_shapes(spline_weight, base_weight, grid, bias, degree)
+    grids.check_knots(grid)
     out_features, in_features, rows = spline_weight.shape
     new = KANLinear(
         in_features,
@@ -84,6 +83,22 @@ def layer(
     if new.bias is not None and bias is not None:
         new.bias.copy_(bias)
     return new
+
+
+def _check_shapes(
+    spline_weight: Tensor, base_weight: Tensor | None, grid: Tensor, bias: Tensor | None, degree: int
+) -> None:
+    """Copies would broadcast some shapes that do not fit."""
+    for one in (spline_weight, grid, *(t for t in (base_weight, bias) if t is not None)):
+        if not isinstance(one, Tensor) or not one.is_floating_point() or one.layout != torch.strided or one.is_meta:
+            raise TypeError(f"a layer is made of dense floating point tensors, got {one!r:.80}")
+    shape, degree = tuple(spline_weight.shape), integer("the degree", degree, 0)
+    if len(shape) != 3 or shape[2] <= degree:
+        raise ValueError(f"spline weights must have the shape (out, in, G + {degree}) with G >= 1, got {shape}")
+    expected = {"knots": (grid, (shape[1], shape[2] + degree + 1)), "base weights": (base_weight, shape[:2])}
+    for name, (tensor, allowed) in {**expected, "bias": (bias, shape[:1])}.items():
+        if tensor is not None and tuple(tensor.shape) != allowed:
+            raise ValueError(f"{name} must have the shape {allowed}, got {tuple(tensor.shape)}")
 
 
 def network(layers: Sequence[KANLinear], nodes: Sequence[Nodes] | None = None) -> KAN:

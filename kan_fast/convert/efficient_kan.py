@@ -74,8 +74,12 @@ def _is_layer(module: nn.Module) -> bool:
 
 
 def _layer(module: Any) -> KANLinear:
-    weight = module.spline_weight.detach()
+    weight = module.spline_weight
     if getattr(module, "enable_standalone_scale_spline", hasattr(module, "spline_scaler")):
+        if module.spline_scaler.shape != weight.shape[:2]:
+            raise ValueError(
+                f"spline_scaler must be {tuple(weight.shape[:2])}, got {tuple(module.spline_scaler.shape)}"
+            )
         weight = weight * module.spline_scaler.detach()[..., None]
     return _build.layer(
         weight,

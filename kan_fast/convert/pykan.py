@@ -14,6 +14,7 @@ from kan_fast.functions import find
 from kan_fast.linear import KANLinear
 from kan_fast.network import KAN
 from kan_fast.nodes import Nodes, levels
+from kan_fast.options import integer, listed
 
 
 def from_pykan(model: Any) -> KAN:
@@ -33,25 +34,84 @@ def from_pykan(model: Any) -> KAN:
         model: a `kan.MultKAN` (`kan.KAN`).
 
     Raises:
-        TypeError: `model` is not one.
+        TypeError: `model` is not one, or parts of it are not what pykan has there.
         ValueError: it has a product with a `node_bias`, an edge that is a spline and a function at once, a function
             that is not in the library (see `kan_fast.functions.add_symbolic`), grids of different sizes, or knots that
             do not increase strictly.
     """
-    attributes = ("act_fun", "symbolic_fun", "node_scale", "subnode_scale", "width", "mult_arity", "input_id")
+    attributes = (
+        "act_fun",
+        "symbolic_fun",
+        "node_scale",
+        "subnode_scale",
+        "width",
+        "mult_arity",
+        "input_id",
+        "symbolic_enabled",
+    )
     missing = [name for name in attributes if not hasattr(model, name)]
     if missing:
         raise TypeError(f"from_pykan expected a pykan model, got {type(model).__name__} without {', '.join(missing)}")
-    sizes = [(layer.grid.shape[1], layer.k) for layer in model.act_fun]
-    if len(set(sizes)) > 1:
-        raise ValueError(f"a KAN has one grid size and degree; the layers have (knots, degree) {sizes}")
+    _check_shapes(model)
     columns = model.input_id.argsort()
-    nodes = [Nodes(*level) for level in levels(model.width, model.mult_arity)[1:]]
+    found = levels(model.width, model.mult_arity)[1:]
+    for layer, (sums, arities) in zip(model.act_fun, found, strict=True):
+        if sums + sum(arities) != layer.coef.shape[1]:
+            raise ValueError(f"width {model.width} and mult_arity {model.mult_arity} do not fit the layers")
+    nodes = [Nodes(*level) for level in found]
     result = _build.network(
         [_layer(model, level, columns if level == 0 else slice(None), n) for level, n in enumerate(nodes)], nodes
     )
     result.input_id = model.input_id[columns].tolist()
     return result
+
+
+def _check_shapes(model: Any) -> None:
+    """Refuse a model whose tensors do not fit its width: copies would broadcast some, and take memory for others."""
+    try:
+        sizes = {(layer.grid.shape[1], integer("k", layer.k, 0)) for layer in model.act_fun}
+    except (AttributeError, LookupError, TypeError) as error:
+        raise TypeError(f"the layers of the pykan model are not pykan's: {error}") from error
+    if len(sizes) > 1:
+        raise ValueError(f"a KAN has one grid size and degree; the layers have (knots, degree) {sorted(sizes)}")
+    levels_ = list(zip(model.act_fun, model.symbolic_fun, strict=True))
+    pairs = [[entry] if isinstance(entry, int) else listed("a width", entry) for entry in listed("width", model.width)]
+    counts = [sum(integer("a number of nodes", number, 0) for number in pair) for pair in pairs]
+    if len(counts) != len(levels_) + 1:
+        raise ValueError(f"the pykan model has width {model.width} and {len(levels_)} layers")
+    for level, (layer, symbolic) in enumerate(levels_):
+        try:
+            inputs, outputs, rows = layer.coef.shape
+            nodes, edges = counts[level + 1], (inputs, outputs)
+            expected = {
+                "coef": (layer.coef, (*edges, rows)),
+                "grid": (layer.grid, (inputs, rows + layer.k + 1)),
+                **{name: (getattr(layer, name), edges) for name in ("mask", "scale_base", "scale_sp")},
+                "mask of functions": (symbolic.mask, edges[::-1]),
+                "affine": (symbolic.affine, (*edges[::-1], 4)),
+                **{name: (getattr(model, name)[level], (outputs,)) for name in ("subnode_scale", "subnode_bias")},
+                **{name: (getattr(model, name)[level], (nodes,)) for name in ("node_scale", "node_bias")},
+            }
+            for name, (tensor, _) in expected.items():
+                if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or not tensor.is_floating_point():
+                    raise TypeError(f"{name} must be a dense tensor of real numbers, got {tensor!r:.80}")
+                if tensor.device != layer.coef.device or tensor.is_meta:
+                    raise TypeError(f"{name} is on {tensor.device}, coef on {layer.coef.device}")
+            dtypes = {tensor.dtype for name, (tensor, _) in expected.items() if "node" in name}
+            if len(dtypes) > 1:
+                raise TypeError(f"the affine parameters of nodes must have one dtype, got {dtypes}")
+            shapes = {name: (tuple(tensor.shape), allowed) for name, (tensor, allowed) in expected.items()}
+            shapes["names of functions"] = (tuple(map(len, symbolic.funs_name)), (inputs,) * outputs)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise TypeError(f"layer {level} of the pykan model is not one of pykan's: {error}") from error
+        for name, (shape, allowed) in shapes.items():
+            if shape != allowed:
+                raise ValueError(f"{name} of layer {level} must have the shape {allowed}, got {shape}")
+    columns = model.input_id
+    if not isinstance(columns, Tensor) or columns.dtype != torch.int64 or columns.layout != torch.strided:
+        raise TypeError(f"input_id must be an int64 tensor, got {columns!r:.80}")
+    if tuple(columns.shape) != (counts[0],) or columns.is_meta:
+        raise ValueError(f"input_id must have {counts[0]} columns, got {columns}")
 
 
 @torch.no_grad()
@@ -117,8 +177,12 @@ def _symbolic(model: Any, level: int) -> tuple[list[tuple[int, int]], list[str],
 
 def _check_same(name: str, theirs: Callable[[Tensor], Tensor] | None) -> None:
     """A user may have given a function the name of another."""
-    ours, z = find(name).evaluate, torch.linspace(-2.3, 2.4, 48, dtype=torch.float64)
-    if theirs is not None and not torch.allclose(theirs(z), ours(z), rtol=1e-5, atol=1e-6, equal_nan=True):
+    try:
+        ours = find(name)
+    except OverflowError as error:
+        raise ValueError(f"the exponent of {name!r:.40} is too large") from error
+    z = torch.linspace(-2.3, 2.4, 48, dtype=torch.float64)
+    if theirs is not None and not torch.allclose(theirs(z), ours.evaluate(z), rtol=1e-5, atol=1e-6, equal_nan=True):
         raise ValueError(
             f"the function {name!r} of this pykan model is another than in the library of kan_fast; add it with "
             "kan_fast.functions.add_symbolic"
