@@ -331,3 +331,54 @@ def test_exported_program_in_aten_alone():
     assert "kan_fast" not in program.graph_module.code
     x = torch.randn(50, 3)
     assert_close(program.module()(x).detach(), model, x, 2e-6)
+
+
+# Names
+
+
+@needs_gcc
+@pytest.mark.parametrize("name", ["apply", "layer", "edge", "real", "function", "bsplines", "x", "t0", "NONE", "EXP"])
+def test_c_with_names_of_its_own_parts(name, tmp_path):
+    model = KAN([2, 1], seed=0).double()
+    model.layers[0].fix_many([(0, 0), (0, 1)], ["sgn", "J1"])
+    x = torch.randn(20, 2, dtype=torch.float64)
+    assert_close(Library(to_c(model, name), tmp_path, name, ctypes.c_double, 1)(x.numpy()), model, x, 1e-12)
+
+
+@needs_gcc
+def test_two_networks_in_one_c_file(tmp_path):
+    first, second = (KAN([2, 1], seed=seed) for seed in range(2))
+    Library(to_c(first, "first") + to_c(second, "second"), tmp_path, "first", ctypes.c_float, 1)
+
+
+@needs_gcc
+def test_every_function_of_the_library_in_c_and_numpy(tmp_path):
+    from kan_fast.functions import LIBRARY
+
+    names = list(LIBRARY)
+    model = KAN([1, len(names)], seed=0).double().eval()
+    model.layers[0].fix_many([(o, 0) for o in range(len(names))], names)
+    x = torch.linspace(-1.9, 1.9, 40, dtype=torch.float64)[:, None]
+    expected = model(x).detach().numpy()
+    library = Library(to_c(model), tmp_path, "kan", ctypes.c_double, len(names))
+    np.testing.assert_allclose(library(x.numpy()), expected, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(to_numpy(model)(x.numpy()), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["int", "bool", "exp", "j0", "powf", "main", "printf", "malloc", "NAN", "M_PI", "a b"])
+def test_names_that_c_has_are_refused(name):
+    with pytest.raises(ValueError, match=r"name must be .* got"):
+        to_c(KAN([1, 1], seed=0), name)
+
+
+@pytest.mark.parametrize("name", ["class", "None", "__debug__", "np", "network", "LAYERS", "len", "ValueError", "a b"])
+def test_names_that_the_module_has_are_refused(name):
+    with pytest.raises(ValueError, match=r"name must be .* got"):
+        to_numpy_source(KAN([1, 1], seed=0), name)
+
+
+@pytest.mark.parametrize("name", ["x", "int", "knots", "match", "größe"])
+def test_numpy_with_other_names(name):
+    model, scope = KAN([2, 1], seed=0), {}
+    exec(to_numpy_source(model, name), scope)
+    np.testing.assert_allclose(scope[name](np.zeros((3, 2))), model(torch.zeros(3, 2)).detach(), rtol=1e-5, atol=1e-6)

@@ -412,6 +412,34 @@ def test_awkward_names_of_symbols():
     assert numpy_function([z**2], [z])([3.0]) == 9
 
 
+@needs_gcc
+@pytest.mark.parametrize("name", ["sign", "bessel", "x", "t0", "order", "formula_sign"])
+def test_names_of_sources(name, tmp_path):
+    formulas = [sympy.sign(x) + sympy.besselj(1, y) + (x + y) ** 2 * sympy.sin(x + y)]
+    points = np.random.default_rng(0).normal(size=(20, 2))
+    expected = numpy_function(formulas, [x, y])(points)
+    library = Library(c_source(formulas, [x, y], name), tmp_path, name, ctypes.c_double, 1)
+    np.testing.assert_allclose(library(points), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("source", "name"), [(c_source, "double"), (c_source, "sin"), (numpy_source, "class")])
+@pytest.mark.parametrize("value", [sympy.sin(x), sympy.erf(x)])
+def test_names_of_sources_that_are_refused(source, name, value):
+    with pytest.raises(ValueError, match=f"name must be .*, got '{name}'"):
+        source([value], [x], name)
+    if source is numpy_source:
+        for used in ("np", "len", *(["bessel", "math"] if value.has(sympy.erf) else [])):
+            with pytest.raises(ValueError, match="the module has no use for"):
+                source([value], [x], used)
+
+
+def test_latex_of_names_that_are_code_there():
+    assert latex([sympy.Symbol("100%") + sympy.Symbol("a & b")]) in (
+        r"y = \mathrm{100\%} + \mathrm{a \& b}",
+        r"y = \mathrm{a \& b} + \mathrm{100\%}",
+    )
+
+
 def test_latex():
     assert latex([sympy.sqrt(x)]) == r"y = \sqrt{x}"
     assert latex([x, y**2]).splitlines() == [

@@ -10,15 +10,10 @@ import numpy.typing as npt
 import sympy
 from sympy.printing.mathml import MathMLPresentationPrinter
 
-from kan_fast.symbolic.code import c_source, latex, numpy_function, numpy_source
+from kan_fast.symbolic.code import c_source, escaped, latex, numpy_function, numpy_source
 from kan_fast.symbolic.simplify import without_rounding
 
 DIGITS = 5  # of numbers in formulas that are to be read
-ESCAPES = {letter: f"\\{letter}" for letter in "_%&#${}"} | {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-}
 SAME = 1e-9  # change of values, in units of their deviation, that is none
 
 
@@ -70,12 +65,7 @@ class _MathML(MathMLPresentationPrinter):
 
 
 def _latex(found: Formulas) -> str:
-    return latex(found.brief, [rf"\text{{{_escaped(name)}}}" for name in found.names])
-
-
-def _escaped(name: str) -> str:
-    """A name of a table as text for LaTeX."""
-    return "".join(ESCAPES.get(letter, letter) for letter in name)
+    return latex(found.brief, [rf"\text{{{escaped(name)}}}" for name in found.names])
 
 
 def _python(found: Formulas) -> str:

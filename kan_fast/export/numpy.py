@@ -16,6 +16,7 @@ from kan_fast._version import __version__
 from kan_fast.export import _numpy_kan
 from kan_fast.export._plain import Plain, Symbolic, plain_layers
 from kan_fast.symbolic import _special
+from kan_fast.symbolic.names import check_python_name
 
 
 def to_numpy(model: nn.Module, dtype: torch.dtype | None = None) -> Callable[[npt.ArrayLike], npt.NDArray]:
@@ -40,14 +41,14 @@ def to_numpy_source(model: nn.Module, name: str = "kan", dtype: torch.dtype | No
         dtype: as in `to_numpy`.
 
     Raises:
-        TypeError, ValueError: the model can't be exported or `name` is no identifier; the message says why.
+        TypeError, ValueError: the model can't be exported; or `name` is no identifier, a keyword, or a name that the
+            module uses itself; the message says why.
     """
-    if not name.isidentifier():
-        raise ValueError(f"name must be a Python identifier, got {name!r}")
     layers = _layers(model, dtype)
     head = inspect.getsource(_numpy_kan).rstrip()
     if any(layer.symbolic for layer in layers):
         head = f"{head}\n\n\n{inspect.getsource(_special).rstrip()}"
+    check_python_name(name, f"{head}\nLAYERS = []\n")
     head = f"{head}\n\n\n# exported by kan_fast {__version__}\n"
     body = "".join(map(_layer_source, layers))
     inputs, outputs = len(layers[0].knots), layers[-1].width

@@ -15,12 +15,18 @@ from sympy.printing.codeprinter import PrintMethodNotImplementedError
 from sympy.printing.numpy import NumPyPrinter
 
 from kan_fast.symbolic import _special
+from kan_fast.symbolic.names import check_c_name, check_python_name
 
+_LATEX = {letter: f"\\{letter}" for letter in "_%&#${}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+}
 C_SIGN = """\
-static double sign(double x) { return x > 0 ? 1 : x < 0 ? -1 : x; }
+static double kan_sign(double x) { return x > 0 ? 1 : x < 0 ? -1 : x; }
 """
 C_BESSEL = """\
-static double bessel(int order, double x) { /* of the first kind, orders 0 and 1 */
+static double kan_bessel(int order, double x) { /* of the first kind, orders 0 and 1 */
   const double pi = 3.14159265358979324, r = fabs(x);
   if (r <= 25) { /* Bessel's integral by the trapezoidal rule */
     double sum = 0;
@@ -41,16 +47,20 @@ static double bessel(int order, double x) { /* of the first kind, orders 0 and 1
 
 
 class _C(C99CodePrinter):
+    def __init__(self, prefix: str, settings: dict[str, Any]) -> None:
+        super().__init__(settings)
+        self.prefix = prefix
+
     def _print_NumberSymbol(self, number: Any) -> str:
         return self._print(sympy.Float(number, 17))
 
     _print_Pi = _print_Exp1 = _print_NumberSymbol
 
     def _print_sign(self, expression: Any) -> str:
-        return f"sign({self._print(expression.args[0])})"
+        return f"{self.prefix}_sign({self._print(expression.args[0])})"
 
     def _print_besselj(self, expression: Any) -> str:
-        return f"bessel({expression.order}, {self._print(expression.argument)})"
+        return f"{self.prefix}_bessel({expression.order}, {self._print(expression.argument)})"
 
 
 class _NumPy(NumPyPrinter):
@@ -64,24 +74,27 @@ class _NumPy(NumPyPrinter):
         return f"bessel({expression.order}, {self._print(expression.argument)})"
 
 
-def c_expression(expression: sympy.Expr, single: bool = False) -> str:
+def c_expression(expression: sympy.Expr, prefix: str, single: bool = False) -> str:
     """An expression in C99 with math.h and `c_helpers`.
 
     Args:
         expression: of symbols whose names are C expressions.
+        prefix: what the names of helpers begin with.
         single: whether to compute in float, not double.
 
     Raises:
         ValueError: it has a function that C doesn't know.
     """
     settings: dict[str, Any] = {"type_aliases": {real: float32}} if single else {}
-    return _printed(_C(settings | {"math_macros": {}}), expression, "C")  # M_PI is not in C99
+    return _printed(_C(prefix, settings | {"math_macros": {}}), expression, "C")  # M_PI is not in C99
 
 
-def c_helpers(lines: Sequence[str]) -> list[str]:
+def c_helpers(lines: Sequence[str], prefix: str) -> list[str]:
     """Definitions of what `c_expression` uses and math.h lacks, as far as the lines have it."""
     return [
-        helper for name, helper in (("sign(", C_SIGN), ("bessel(", C_BESSEL)) if any(name in line for line in lines)
+        helper.replace("kan_", f"{prefix}_")
+        for name, helper in (("sign", C_SIGN), ("bessel", C_BESSEL))
+        if any(f"{prefix}_{name}(" in line for line in lines)
     ]
 
 
@@ -100,20 +113,19 @@ def c_source(formulas: Sequence[sympy.Expr], symbols: Sequence[sympy.Symbol], na
     Args:
         formulas: what y holds: `model.symbolic_formula()` gives them and the symbols.
         symbols: what x holds.
-        name: name of the function; all else in the file is static.
+        name: name of the function; all else in the file is static, and has names that begin with this one.
 
     Raises:
         ValueError: a function in the formulas has no formula itself or is unknown in C; a symbol is missing in
-            `symbols`; or `name` is no identifier.
+            `symbols`; or `name` is no identifier, or one that C or its library has already.
     """
-    if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII):
-        raise ValueError(f"name must be a C identifier that starts with a letter, got {name!r}")
+    check_c_name(name)
     steps, results = _steps(formulas, symbols)
-    body = [f"  const double {step} = {c_expression(value)};" for step, value in steps]
-    body += [f"  y[{k}] = {c_expression(result)};" for k, result in enumerate(results)]
+    body = [f"  const double {step} = {c_expression(value, name)};" for step, value in steps]
+    body += [f"  y[{k}] = {c_expression(result, name)};" for k, result in enumerate(results)]
     prototype = f"void {name}(const double *x, double *y)"
     about = f"/* x: {_ascii(symbols)}; y: {len(formulas)} numbers. C99; link with -lm. */"
-    head = [about, f"{prototype};", "", "#include <math.h>", "", *c_helpers(body)]
+    head = [about, f"{prototype};", "", "#include <math.h>", "", *c_helpers(body, name)]
     return "\n".join([*head, f"{prototype} {{", *body, "}", ""])
 
 
@@ -126,17 +138,14 @@ def numpy_source(formulas: Sequence[sympy.Expr], symbols: Sequence[sympy.Symbol]
         name: name of the function.
 
     Raises:
-        ValueError: as `c_source`.
+        ValueError: as `c_source`; or `name` is a keyword, or a name that the module uses itself, such as np.
     """
-    if not name.isidentifier():
-        raise ValueError(f"name must be a Python identifier, got {name!r}")
     steps, results = _steps(formulas, symbols)
     lines = [f"{step} = {numpy_expression(value)}" for step, value in steps]
     lines.append(f"y = [{', '.join(map(numpy_expression, results))}]")
     head = inspect.getsource(_special) if re.search(r"\b(erf|bessel)\(", "".join(lines)) else "import numpy as np\n"
     inner = "".join(f"        {line}\n" for line in lines)
-    return (
-        f"{head}\n\ndef {name}(x):\n"
+    body = (
         f'    """{_ascii(symbols)}: (..., {len(symbols)}) to (..., {len(formulas)})."""\n'
         "    x = np.moveaxis(np.asarray(x, dtype=float), -1, 0)\n"
         f"    if len(x) != {len(symbols)}:\n"
@@ -145,6 +154,8 @@ def numpy_source(formulas: Sequence[sympy.Expr], symbols: Sequence[sympy.Symbol]
         f"{inner}"
         "    return np.stack([np.broadcast_to(part, x.shape[1:]) for part in y], -1)\n"
     )
+    check_python_name(name, f"{head}\n\ndef _(x):\n{body}")
+    return f"{head}\n\ndef {name}(x):\n{body}"
 
 
 def numpy_function(
@@ -167,9 +178,17 @@ def latex(formulas: Sequence[sympy.Expr], names: Sequence[str] | None = None) ->
     names = [f"y_{{{k + 1}}}" if several else "y" for k in range(len(formulas))] if names is None else names
     if len(names) != len(formulas):
         raise ValueError(f"names must have an entry for each of {len(formulas)} formulas, got {len(names)}")
-    lines = [f"{name} {'&' if several else ''}= {sympy.latex(f)}" for name, f in zip(names, formulas, strict=True)]
+    symbols = set().union(*(formula.free_symbols for formula in formulas))
+    plain = {symbol: rf"\mathrm{{{escaped(symbol.name)}}}" for symbol in symbols if set("%#$&~") & set(symbol.name)}
+    texts = [sympy.latex(formula, symbol_names=plain) for formula in formulas]
+    lines = [f"{name} {'&' if several else ''}= {text}" for name, text in zip(names, texts, strict=True)]
     body = " \\\\\n".join(lines)
     return f"\\begin{{align*}}\n{body}\n\\end{{align*}}" if several else body
+
+
+def escaped(name: str) -> str:
+    """A name as text for LaTeX."""
+    return "".join(_LATEX.get(letter, letter) for letter in name)
 
 
 def _steps(formulas: Sequence[sympy.Expr], symbols: Sequence[sympy.Symbol]) -> tuple[Any, list[sympy.Expr]]:
