@@ -157,6 +157,50 @@ def test_a_classification_with_probabilities(tmp_path, capsys):
     assert "town" not in (tmp_path / "there" / "report.html").read_text()
 
 
+def test_classes_that_look_like_formulas(tmp_path, capsys):
+    pandas = pytest.importorskip("pandas")
+    table = houses(60)
+    table["price"] = np.where(table["size m2"] > 110, "=1+1", "-1")
+    table.to_csv(tmp_path / "t.csv", index=False)
+    assert run("fit", tmp_path / "t.csv", "--target", "price", "--steps", 40, "--drop", "town", "--quiet") == 0
+    capsys.readouterr()
+    found = {}
+    for option in ("--quietly", "--verbatim"):
+        arguments = [option] if option == "--verbatim" else []
+        assert run("predict", tmp_path / "t_kan", tmp_path / "t.csv", "--out", tmp_path / "p.csv", *arguments) == 0
+        found[option] = set(pandas.read_csv(tmp_path / "p.csv", dtype=str).price)
+        assert ("--verbatim leaves them as they are" in capsys.readouterr().err) == (not arguments)
+    assert found == {"--quietly": {"'=1+1", "-1"}, "--verbatim": {"=1+1", "-1"}}
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_names_that_the_console_lacks(encoding, tmp_path, monkeypatch):
+    """Such names are printed as escapes; data for files and pipes are UTF-8."""
+    table = houses(60).rename(columns={"size m2": "größe", "price": "名"})
+    table["town"] = np.where(table["größe"] > 110, "東", "西")
+    table.to_csv(tmp_path / "t.csv", index=False)
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2))
+    monkeypatch.setattr("sys.stdout", out)
+    monkeypatch.setattr("sys.stderr", err)
+    fit = ("fit", tmp_path / "t.csv", "--steps", 5, "--quiet", "--out", tmp_path / "o")
+    assert run(*fit, "--target", "名", "--drop", "名") == 1
+    assert "'\\u540d' is the target" in shown(err, encoding)
+    assert run(*fit, "--target", "town") == 0
+    assert "\\u897f" not in shown(out, encoding)
+    assert run("predict", tmp_path / "o", tmp_path / "t.csv") == 0
+    assert shown(out, "utf-8").splitlines()[0] == "town,probability of 東,probability of 西"
+    assert out.errors == err.errors == "strict"
+
+
+def shown(stream, encoding):
+    """What was written since the last call."""
+    stream.flush()
+    text = stream.buffer.getvalue().decode(encoding)
+    stream.buffer.seek(0)
+    stream.buffer.truncate()
+    return text
+
+
 def test_names_in_tables_are_text_in_reports(tmp_path):
     table = houses(100).rename(columns={"price": "<i>price</i>", "town": "<script>town</script>"})
     table.to_csv(tmp_path / "t.csv", index=False)
@@ -366,9 +410,12 @@ def test_other_files_are_refused(tmp_path, capsys):
         (("fit", tmp_path / "t.xlsx", "--target", "a"), "must be a .csv, .tsv, .txt or .parquet file"),
         (("fit", tmp_path / "none.csv", "--target", "a"), "there is no file"),
         (("formula", tmp_path / "none.kan"), "none.kan"),
-        (("formula", tmp_path / "pickle.kan"), "is not a model that fit wrote"),
-        (("predict", tmp_path / "attack.kan", tmp_path / "t.csv"), "is not a model that fit wrote"),
-        (("plot", tmp_path / "other.kan"), "is not a model that this version of fit wrote"),
+        (("formula", tmp_path / "pickle.kan"), "is not a model of fit that this version of kan_fast reads"),
+        (
+            ("predict", tmp_path / "attack.kan", tmp_path / "t.csv"),
+            "is not a model of fit that this version of kan_fast reads",
+        ),
+        (("plot", tmp_path / "other.kan"), "must be one of kan_fast table model 1, kan_fast table model 2"),
     ):
         assert run(*command) == 1
         assert message in capsys.readouterr().err

@@ -8,6 +8,7 @@ import pytest
 
 pd = pytest.importorskip("pandas")
 
+from kan_fast.cli import spreadsheets  # noqa: E402
 from kan_fast.cli.columns import Column, feature_names, is_classification, kind_of, texts  # noqa: E402
 from kan_fast.cli.messages import Refused  # noqa: E402
 from kan_fast.cli.tables import read  # noqa: E402
@@ -132,3 +133,26 @@ def test_names_of_features_are_identifiers_and_distinct():
     names = feature_names(columns)
     assert names == ["a_b", "a_b_2", "a_b_3", "x_2x", "x", "x_2", "a_b_2_2", "c_yes", "d_1", "d_2", "d_3"]
     assert all(name.isidentifier() for name in names)
+
+
+def predictions(names):
+    return pd.DataFrame({"=target": names, "probability of a": [0.5] * len(names)})
+
+
+def test_text_that_a_spreadsheet_takes_for_a_formula_is_marked():
+    names = ["=1+1", "+1+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "  =1", "=1".replace("=", "\uff1d")]
+    marked, notes = spreadsheets.without_formulas(predictions(names))
+    assert marked["'=target"].tolist() == [f"'{name}" for name in names]
+    (note,) = notes
+    assert note.startswith("names that a spreadsheet takes for formulas get an apostrophe: '=target', '=1+1', ")
+    assert note.endswith(", ...; --verbatim leaves them as they are")
+
+
+def test_other_text_and_numbers_stay():
+    names = ["-1", "+1.5", "-1e-5", "+", "-", "a=b", "", "'", "größe"]
+    table = predictions(names).rename(columns={"=target": "target"})
+    marked, notes = spreadsheets.without_formulas(table)
+    pd.testing.assert_frame_equal(marked, table)
+    assert notes == []
+    numbers = pd.DataFrame({"y": [-1.5, 2.0]})
+    pd.testing.assert_frame_equal(spreadsheets.without_formulas(numbers)[0], numbers)

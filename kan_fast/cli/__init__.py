@@ -10,14 +10,18 @@ from pathlib import Path
 
 from kan_fast._version import __version__
 from kan_fast.cli import commands
-from kan_fast.cli.messages import Refused
+from kan_fast.cli.messages import Refused, any_text
 
 TABLES = ("pandas", "sklearn", "matplotlib")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status. `arguments` are those of the process unless given."""
-    options = _parser().parse_args(arguments)
+    with any_text():
+        return _run(_parser().parse_args(arguments))
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         for module in options.needs:
             __import__(module)
@@ -73,6 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("model", type=Path, help="model.kan that fit wrote, or its folder")
     predict.add_argument("table", type=Path)
     predict.add_argument("--out", type=Path, metavar="CSV", help="file to write (standard output)")
+    predict.add_argument(
+        "--verbatim", action="store_true", help="write names that a spreadsheet takes for formulas as they are"
+    )
 
     formula = command("formula", commands.formula, "the formula of a saved model", TABLES[1:2])
     formula.add_argument("model", type=Path, help="of fit --symbolic")

@@ -6,7 +6,7 @@ import argparse
 import sys
 import warnings
 
-from kan_fast.cli.messages import Refused, say
+from kan_fast.cli.messages import Refused, give, say
 
 LANGUAGES = ("text", "latex", "python", "c")  # see formulas.FORMATS
 
@@ -30,7 +30,8 @@ def predict(options: argparse.Namespace) -> int:
     """Write a CSV file with a prediction for each row; of classes also the probabilities."""
     import pandas as pd
 
-    from kan_fast.cli import tables
+    from kan_fast import files
+    from kan_fast.cli import spreadsheets, tables
     from kan_fast.cli.columns import notes
     from kan_fast.cli.table_model import TableModel
 
@@ -45,7 +46,14 @@ def predict(options: argparse.Namespace) -> int:
     if model.classes is not None:
         for name, share in zip(model.classes, model.estimator.predict_proba(x).T, strict=True):
             result[f"probability of {name}"] = share
-    result.to_csv(sys.stdout if options.out is None else options.out, index=False)
+    if not options.verbatim:
+        result, said = spreadsheets.without_formulas(result)
+        say(said, sys.stderr)
+    text = result.to_csv(index=False)
+    if options.out is None:
+        give(text)
+    else:
+        files.write(options.out, text.encode())
     return 0
 
 
@@ -54,7 +62,7 @@ def formula(options: argparse.Namespace) -> int:
     from kan_fast.cli.formulas import FORMATS
     from kan_fast.cli.table_model import TableModel
 
-    print(FORMATS[options.format](TableModel.load(options.model).formulas()))
+    give(f"{FORMATS[options.format](TableModel.load(options.model).formulas())}\n")
     return 0
 
 
