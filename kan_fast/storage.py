@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from kan_fast import files, grids
-from kan_fast.dispatch import MAX_DEGREE
+from kan_fast.arguments import BASES, EXTRAPOLATIONS, MAX_DEGREE, grid_dtype
 from kan_fast.files import Path
-from kan_fast.functional import BASES, EXTRAPOLATIONS, grid_dtype
 from kan_fast.linear import DTYPES, KANLinear
 from kan_fast.saved import Saved, check_held
 

@@ -1,4 +1,4 @@
-"""What pyproject.toml promises to run with, as requirements for pip: `oldest` prints exact lower bounds, `newest` ranges.
+"""What pyproject.toml promises to run with, as requirements for pip: `oldest` prints exact bounds, `newest` ranges.
 
 Triton is left to torch, each release of which brings the one it works with.
 """
