@@ -4,6 +4,7 @@ import base64
 import io
 import pickle
 import re
+import warnings
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -290,7 +291,7 @@ def test_names_in_formulas_stay_whole():
     assert r"\text{50\% \& \$\_1} &=" in FORMATS["latex"](found)
 
 
-def test_names_in_any_script(tmp_path):
+def test_names_in_any_script(tmp_path, capsys):
     table = houses(40).rename(columns={"size m2": "Gr\u00f6\u00dfe", "price": "\u4fa1\u683c", "rooms": "$x$ % <a>"})
     table.to_csv(tmp_path / "t.v2.csv", index=False)
     assert run("fit", tmp_path / "t.v2.csv", "--target", "\u4fa1\u683c", "--steps", 2, "--quiet") == 0
@@ -298,6 +299,10 @@ def test_names_in_any_script(tmp_path):
     pictures = [base64.b64decode(address.partition(",")[2]) for address in page.addresses]
     texts = {element.text for picture in pictures for element in ElementTree.fromstring(picture).iter()}
     assert {"Gr\u00f6\u00dfe", "\u4fa1\u683c", "\u4fa1\u683c, rows held out"} <= texts
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert run("plot", tmp_path / "t.v2_kan" / "model.kan", "--out", tmp_path / "network.png") == 0
+    assert "the font lacks letters of some names" in capsys.readouterr().err
 
 
 def test_tiny_numbers_go_only_where_they_are_rounding():

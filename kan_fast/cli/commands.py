@@ -80,7 +80,7 @@ def plot(options: argparse.Namespace) -> int:
             picture.save(options.out)
     except ValueError as error:
         raise Refused(str(error)) from error
-    if any("missing from font" in str(one.message) for one in heard):
+    if any(str(one.message).startswith("Glyph ") for one in heard):
         say(["the font lacks letters of some names; --out network.svg has all of them"], sys.stderr)
     print(f"wrote {options.out}")
     return 0

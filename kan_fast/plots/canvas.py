@@ -49,7 +49,7 @@ class Picture(NamedTuple):
 
         buffer = io.BytesIO()
         with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "kan_fast"}), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font", UserWarning)
+            warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from", UserWarning)
             self.figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
         return buffer.getvalue().decode()
 

@@ -98,7 +98,8 @@ class _Pen:
     def draw(self, ax: Axes, scale: float, order: int) -> None:
         from matplotlib.collections import PathCollection
 
-        paths, colors, inside, widths = zip(*self.strokes, strict=True)
+        # Lists: matplotlib 3.8.0 reads a tuple of two colors as one color and its opacity.
+        paths, colors, inside, widths = map(list, zip(*self.strokes, strict=True))
         style = {"edgecolors": colors, "facecolors": inside, "linewidths": [width * scale for width in widths]}
         ax.add_collection(PathCollection(paths, zorder=order, **style))
 
