@@ -71,6 +71,9 @@ def as_lists(data: Any) -> Any:
 
 
 def damaged_tensor(tensor: Tensor, chance: random.Random) -> Tensor:
+    """Of another shape, dtype, layout or device, or with other numbers."""
+    if tensor.layout != torch.strided or tensor.is_meta:  # damaged before
+        return torch.zeros(0)
     choices: list[Callable[[], Tensor]] = [
         lambda: tensor[..., :-1].contiguous() if tensor.dim() else tensor.new_zeros(1),
         lambda: torch.cat([tensor.reshape(1, *tensor.shape)] * 2),
