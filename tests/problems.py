@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kan_fast import grids
 from kan_fast.reference import Spec
-from yardstick import DoubleDouble
+from yardstick import DoubleDouble, complaint
 
 
 @dataclass
@@ -90,24 +90,6 @@ def make_problem(
 
 
 def assert_as_accurate(result: Tensor, plain: Tensor, exact: Tensor | DoubleDouble, what: str = "") -> None:
-    """At most twice the error of plain torch, plus one rounding unit of the result's own scale.
-
-    `plain` is the reference in the result's dtype and `exact` what `yardstick.exact_for` this dtype gives. The rounding
-    unit is there since plain torch can be exact by luck where there are few numbers. The rule holds for the root mean
-    square of the errors, and for the largest one; but the largest is a matter of luck too, so that it may always be
-    three times the root mean square that is allowed.
-    """
-    exact = DoubleDouble.of(exact)
-    assert result.dtype == plain.dtype, f"{what}: plain torch is {plain.dtype}, expected {result.dtype}"
-    assert result.shape == exact.shape, f"{what}: shape {tuple(result.shape)}, expected {tuple(exact.shape)}"
-    assert result.isfinite().all(), f"{what}: {(~result.isfinite()).sum()} of {result.numel()} numbers are not finite"
-    if not result.numel():
-        return
-    unit = torch.finfo(result.dtype).eps * exact.high.abs().max()
-    error, plain_error = exact.error_of(result), exact.error_of(plain)
-    rms, plain_rms = (e.square().mean().sqrt() for e in (error, plain_error))
-    largest, plain_largest = error.max(), plain_error.max()
-    allowed_rms = 2 * plain_rms + unit
-    allowed = torch.maximum(2 * plain_largest + unit, 3 * allowed_rms)
-    assert rms <= allowed_rms, f"{what}: rms error {rms:.3g}, plain torch {plain_rms:.3g}, unit {unit:.3g}"
-    assert largest <= allowed, f"{what}: error {largest:.3g}, plain torch {plain_largest:.3g}, unit {unit:.3g}"
+    """The rule of `yardstick.rule`."""
+    wrong = complaint(result, plain, exact)
+    assert wrong is None, f"{what}: {wrong}"

@@ -13,8 +13,9 @@ import torch
 from kan_fast import reference
 from yardstick import contractions
 from yardstick.double_double import DoubleDouble
+from yardstick.rule import complaint
 
-__all__ = ["DoubleDouble", "exact_for"]
+__all__ = ["DoubleDouble", "complaint", "exact_for"]
 
 
 def exact_for(dtype: torch.dtype) -> ModuleType:
