@@ -21,7 +21,7 @@ def from_data_to_formula(path, steps, samples):
     figure.subplots_adjust(0, 0, 1, 1, wspace=0.02)
     trained, pruned, fixed = figure.subplots(1, 3, width_ratios=(10, 4, 4))
 
-    model = KAN(width=[2, 5, 1], grid=3, k=3, seed=42)
+    model = KAN(width=[2, 5, 1], grid=3, k=3, seed=1)
     model.fit(dataset, opt="LBFGS", steps=steps, lamb=0.01)
     model.plot(title="trained", ax=trained)
     model = model.prune()

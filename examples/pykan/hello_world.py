@@ -7,11 +7,11 @@ from kan_fast.utils import create_dataset, ex_round
 
 torch.set_default_dtype(torch.float64)
 
-model = KAN(width=[2, 5, 1], grid=3, k=3, seed=42)
+model = KAN(width=[2, 5, 1], grid=3, k=3, seed=1)
 f = lambda x: torch.exp(torch.sin(torch.pi * x[:, [0]]) + x[:, [1]] ** 2)  # noqa: E731
 dataset = create_dataset(f, n_var=2)
 
-model.fit(dataset, opt="LBFGS", steps=50, lamb=0.001)
+model.fit(dataset, opt="LBFGS", steps=50, lamb=0.01)
 model = model.prune()
 model.fit(dataset, opt="LBFGS", steps=50)
 model = model.refine(10)
