@@ -13,7 +13,7 @@ import torch
 
 from bench import memory, report, side_by_side, timing
 from bench.cases import CASES, MEMORY
-from kan_fast import _native
+from kan_fast.ops import native
 
 
 def main() -> None:
@@ -40,9 +40,9 @@ def main() -> None:
         parser.error(f"unknown case {', '.join(sorted(unknown))}; there are {', '.join(names)}")
     if options.rounds < 2 or options.threads < 1:
         parser.error("--rounds must be at least 2 and --threads at least 1")
-    if options.isa is not None and options.isa not in _native.isas():
-        parser.error(f"--isa must be one of {', '.join(_native.isas())} on this processor, got {options.isa}")
-    with _native.use_isa(options.isa) if options.isa else nullcontext():
+    if options.isa is not None and options.isa not in native.isas():
+        parser.error(f"--isa must be one of {', '.join(native.isas())} on this processor, got {options.isa}")
+    with native.use_isa(options.isa) if options.isa else nullcontext():
         run(options)
 
 

@@ -25,10 +25,10 @@ from torch import Tensor, nn
 
 from bench.timing import interleaved, machine
 from kan_fast import KAN
-from kan_fast.functions import bessel_j0
-from kan_fast.grids import uniform_grid
+from kan_fast.nn.functions import bessel_j0
+from kan_fast.nn.grids import uniform_grid
+from kan_fast.ops.reference import bspline
 from kan_fast.optim import LBFGS, LevenbergMarquardt
-from kan_fast.reference import bspline
 
 Function = Callable[[Tensor], Tensor]
 Figures = dict[str, float]

@@ -8,8 +8,9 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from kan_fast import KANLinear, reference
-from kan_fast.reference import Spec
+from kan_fast import KANLinear
+from kan_fast.ops import reference
+from kan_fast.ops.reference import Spec
 from yardstick import DoubleDouble, complaint, exact_for
 
 

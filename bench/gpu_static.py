@@ -25,9 +25,9 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
-from kan_fast import grids
-from kan_fast._triton import launch, plan
-from kan_fast.reference import Spec
+from kan_fast.nn import grids
+from kan_fast.ops.reference import Spec
+from kan_fast.ops.triton import launch, plan
 
 RESULT = Path(__file__).parent / "results" / "gpu_static.md"
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"

@@ -15,8 +15,8 @@ import torch
 
 from bench.cases import Case
 from bench.side_by_side import inputs, kan_layer
-from kan_fast import _native
-from kan_fast.reference import Spec
+from kan_fast.ops import native
+from kan_fast.ops.reference import Spec
 
 
 class Peaks(NamedTuple):
@@ -62,10 +62,10 @@ def rates(case: Case) -> dict[str, float]:
     work, slopes = edges * (case.degree + 2), edges * (case.degree + 1)
     calls: dict[str, tuple[int, Callable[[], Any]]] = {
         "torch.mm": (edges, lambda: x @ weight),
-        "forward": (work, lambda: _native.forward(x, None, spline, base, None, grid, 0, spec)),
-        "grad_input": (slopes, lambda: _native.grad_input(x, g, spline, base, grid, 1, spec)),
-        "grad_coef": (work, lambda: _native.grad_coef(x, None, g, grid, 0, spec)),
-        "backward": (work + slopes, lambda: _native.backward(x, None, g, spline, base, grid, 0, spec)),
+        "forward": (work, lambda: native.forward(x, None, spline, base, None, grid, 0, spec)),
+        "grad_input": (slopes, lambda: native.grad_input(x, g, spline, base, grid, 1, spec)),
+        "grad_coef": (work, lambda: native.grad_coef(x, None, g, grid, 0, spec)),
+        "backward": (work + slopes, lambda: native.backward(x, None, g, spline, base, grid, 0, spec)),
     }
     return {name: work / _fastest(call) for name, (work, call) in calls.items()}
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from bench.timing import machine
 from kan_fast import KAN
 from kan_fast.optim import LevenbergMarquardt
-from kan_fast.symbolic.constants import recognised
+from kan_fast.symbolic.expressions.constants import recognised
 
 SAMPLES = 1000
 RESULTS = Path(__file__).parent / "results"

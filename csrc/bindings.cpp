@@ -1,4 +1,4 @@
-// The Python module: integers in, integers out. Everything about tensors happens in kan_fast/_native.py.
+// The Python module: integers in, integers out. Everything about tensors happens in kan_fast/ops/native.py.
 #include <pybind11/pybind11.h>
 
 #include <stdexcept>

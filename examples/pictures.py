@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
 
 from kan_fast import KAN
-from kan_fast.utils import create_dataset, ex_round
+from kan_fast.pykan.utils import create_dataset, ex_round
 
 
 def from_data_to_formula(path, steps, samples):

@@ -14,8 +14,8 @@ from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Sha
 from torch.distributed.tensor.experimental import register_sharding
 from torch.distributed.tensor.parallel import ParallelStyle
 
-from kan_fast import ops
-from kan_fast.linear import KANLinear
+from kan_fast.nn.linear import KANLinear
+from kan_fast.ops import operators
 
 __all__ = ["ColwiseKAN", "RowwiseKAN"]
 
@@ -71,12 +71,12 @@ def _register(operator: Any, results: list[str], indices: str) -> None:
         ]
 
 
-_register(ops.forward, ["g"], "bio")
-_register(ops.grad_input, ["x"], "bio")
-_register(ops.grad_coef, ["spline_weight", "base_weight"], "bio")
-_register(ops.backward, ["x", "spline_weight", "base_weight", "bias"], "bio")
-_register(ops.edge_magnitude, ["gm"], "io")  # over b it is a mean, not a sum
-_register(ops.edge_magnitude_backward, ["x", "spline_weight", "base_weight"], "io")
+_register(operators.forward, ["g"], "bio")
+_register(operators.grad_input, ["x"], "bio")
+_register(operators.grad_coef, ["spline_weight", "base_weight"], "bio")
+_register(operators.backward, ["x", "spline_weight", "base_weight", "bias"], "bio")
+_register(operators.edge_magnitude, ["gm"], "io")  # over b it is a mean, not a sum
+_register(operators.edge_magnitude_backward, ["x", "spline_weight", "base_weight"], "io")
 
 
 class _ParallelKAN(ParallelStyle):

@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kan_fast import autograd, dispatch, reference
-from kan_fast.arguments import BASES as BASES
-from kan_fast.arguments import check_options, grid_dtype
-from kan_fast.per_sample import spread
-from kan_fast.reference import Spec
+from kan_fast.ops import autograd, dispatch, reference
+from kan_fast.ops.arguments import BASES as BASES
+from kan_fast.ops.arguments import check_options, grid_dtype
+from kan_fast.ops.per_sample import spread
+from kan_fast.ops.reference import Spec
 
 Base = str | Callable[[Tensor], Tensor]
 

@@ -27,7 +27,7 @@ def torch_state() -> Iterator[None]:
 @pytest.fixture
 def library() -> Iterator[dict[str, Any]]:
     """The library of functions, put back after the test."""
-    from kan_fast.functions import LIBRARY  # tests/interpreted changes triton before the package is imported
+    from kan_fast.nn.functions import LIBRARY  # tests/interpreted changes triton before the package is imported
 
     before = dict(LIBRARY)
     yield LIBRARY
@@ -62,9 +62,9 @@ def pytest_configure(config: pytest.Config) -> None:
     name = config.getoption("isa")
     if name is None:
         return
-    from kan_fast import _native
+    from kan_fast.ops import native
 
-    chosen = _native.use_isa(name)
+    chosen = native.use_isa(name)
     try:
         chosen.__enter__()
     except ValueError as error:

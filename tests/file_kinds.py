@@ -14,7 +14,8 @@ import torch
 from damage import damaged_bytes, damaged_data, damaged_tensor
 from torch import nn
 
-from kan_fast import KAN, KANLinear, files
+from kan_fast import KAN, KANLinear
+from kan_fast._support import files
 from kan_fast.convert import from_efficient_kan, from_pykan
 
 GOLDEN = Path(__file__).parent / "golden"

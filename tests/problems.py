@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kan_fast import grids
-from kan_fast.reference import Spec
+from kan_fast.nn import grids
+from kan_fast.ops.reference import Spec
 from yardstick import DoubleDouble, complaint
 
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 from torch.utils.flop_counter import FlopCounterMode
 
-from kan_fast import KANLinear, autograd, dispatch, functional, reference
+from kan_fast import KANLinear, functional
+from kan_fast.ops import autograd, dispatch, reference
 
 BACKENDS = [name for name, status in dispatch.backends().items() if status.available]
 

@@ -18,7 +18,7 @@ import setuptools
 import torch
 
 import kan_fast
-from kan_fast import _cuda, _native
+from kan_fast.ops import cuda, native
 
 ROOT = Path(__file__).parent.parent
 BUILT = shutil.ignore_patterns("__pycache__", "*.so", "*.dylib")
@@ -179,22 +179,22 @@ def test_what_cannot_be_built_is_left_out_and_the_package_says_why(
 
 
 def test_backends_tell_why_something_was_not_built(monkeypatch, tmp_path):
-    monkeypatch.setattr(_native, "_C", None)
-    monkeypatch.setattr(_native, "_import_error", "No module named '_C'", raising=False)
-    for module in (_native, _cuda):
+    monkeypatch.setattr(native, "_C", None)
+    monkeypatch.setattr(native, "_import_error", "No module named '_C'", raising=False)
+    for module in (native, cuda):
         monkeypatch.setattr(module, "__file__", str(tmp_path / "module.py"))
-    _cuda._library.cache_clear()
-    _cuda.unavailable_reason.cache_clear()
+    cuda._library.cache_clear()
+    cuda.unavailable_reason.cache_clear()
     try:
-        assert "No module named '_C'" in _native.unavailable_reason()
+        assert "No module named '_C'" in native.unavailable_reason()
         (tmp_path / "_C.missing").write_text("the build failed: no Python.h")
         (tmp_path / "_cuda_kernels.missing").write_text("the build failed: nvcc is too old")
         states = kan_fast.backends()
         assert "the build failed: no Python.h" in states["cpu"].detail
         assert "the build failed: nvcc is too old" in states["cuda"].detail
     finally:
-        _cuda._library.cache_clear()
-        _cuda.unavailable_reason.cache_clear()
+        cuda._library.cache_clear()
+        cuda.unavailable_reason.cache_clear()
 
 
 def test_a_compiler_that_fails_is_an_error_where_native_code_is_asked_for(source_tree, compiler, tmp_path):
@@ -276,9 +276,9 @@ def test_the_thread_pool_is_found_where_only_torch_sees_it(monkeypatch, tmp_path
     real = ctypes.CDLL
     monkeypatch.setattr(ctypes, "CDLL", lambda path, **options: real(path, **options) if path else object())
     monkeypatch.setattr(torch._C, "__file__", module._name)
-    assert _native._thread_pool() == ctypes.cast(pool.GOMP_parallel, ctypes.c_void_p).value
+    assert native._thread_pool() == ctypes.cast(pool.GOMP_parallel, ctypes.c_void_p).value
     monkeypatch.setattr(torch._C, "__file__", str(tmp_path / "missing.so"))
-    assert _native._thread_pool() == 0
+    assert native._thread_pool() == 0
 
 
 @pytest.mark.slow

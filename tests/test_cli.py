@@ -13,7 +13,8 @@ import pytest
 import sympy
 import torch
 
-from kan_fast import _native, cli
+from kan_fast import cli
+from kan_fast.ops import native
 
 pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
@@ -250,7 +251,7 @@ def test_a_formula_that_is_not_found_leaves_the_network(tmp_path, capsys):
 
 
 def test_an_interrupted_search_leaves_network_and_report(tmp_path, capsys, monkeypatch):
-    from kan_fast.network import KAN
+    from kan_fast.nn.network import KAN
 
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
@@ -265,7 +266,7 @@ def test_an_interrupted_search_leaves_network_and_report(tmp_path, capsys, monke
 @pytest.mark.parametrize(("shift", "found"), [(0.0, True), (-9.0, False)])
 def test_a_formula_without_values_on_rows_held_out(shift, found, tmp_path, capsys, monkeypatch):
     pandas = pytest.importorskip("pandas")
-    from kan_fast.network import KAN
+    from kan_fast.nn.network import KAN
 
     def discover(*arguments, **options):
         network = KAN([1, 1], dtype=torch.float64, seed=0)
@@ -446,11 +447,11 @@ def test_the_doctor_finds_what_is_wrong(monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert f"torch {torch.__version__}" in printed
     assert "reference: available" in printed
-    if _native.unavailable_reason() is not None:
+    if native.unavailable_reason() is not None:
         return
     assert printed.count(": right") >= 4
-    forward = _native.forward
-    monkeypatch.setattr(_native, "forward", lambda *arguments: forward(*arguments) * 1.001)
+    forward = native.forward
+    monkeypatch.setattr(native, "forward", lambda *arguments: forward(*arguments) * 1.001)
     assert run("doctor") == 1
     printed = capsys.readouterr().out
     assert "float32 on cpu: WRONG" in printed

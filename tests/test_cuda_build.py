@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kan_fast import _cuda
+from kan_fast.ops import cuda
 
 ROOT = Path(__file__).parent.parent
 STRICT = "-Xptxas -v,--warn-on-spills,-Werror --Werror all-warnings -Xcompiler=-Wall,-Wextra"
@@ -91,8 +91,8 @@ def test_without_nvcc_the_rest_is_built(tmp_path: Path) -> None:
 def asked_anew() -> Iterator[None]:
     """What `_cuda` found once is forgotten before and after the test."""
     for pause in (True, False):
-        _cuda._library.cache_clear()
-        _cuda.unavailable_reason.cache_clear()
+        cuda._library.cache_clear()
+        cuda.unavailable_reason.cache_clear()
         if pause:
             yield
 
@@ -100,13 +100,13 @@ def asked_anew() -> Iterator[None]:
 def test_an_installation_without_kernels_says_so(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, asked_anew: None
 ) -> None:
-    monkeypatch.setattr(_cuda, "__file__", str(tmp_path / "_cuda.py"))
-    assert "compiled where nvcc is found" in str(_cuda.unavailable_reason())
+    monkeypatch.setattr(cuda, "__file__", str(tmp_path / "_cuda.py"))
+    assert "compiled where nvcc is found" in str(cuda.unavailable_reason())
 
 
 def test_a_library_that_does_not_load_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, asked_anew: None
 ) -> None:
-    monkeypatch.setattr(_cuda, "__file__", str(tmp_path / "_cuda.py"))
-    (tmp_path / ("_cuda_kernels" + _cuda.EXTENSION_SUFFIXES[0])).write_text("not a library")
-    assert "can't be loaded" in str(_cuda.unavailable_reason())
+    monkeypatch.setattr(cuda, "__file__", str(tmp_path / "_cuda.py"))
+    (tmp_path / ("_cuda_kernels" + cuda.EXTENSION_SUFFIXES[0])).write_text("not a library")
+    assert "can't be loaded" in str(cuda.unavailable_reason())

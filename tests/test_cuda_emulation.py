@@ -17,7 +17,7 @@ import test_parity as contract
 import torch
 from problems import make_problem
 
-from kan_fast import _cuda, dense, dispatch, reference
+from kan_fast.ops import cuda, dense, dispatch, reference
 
 ROOT = Path(__file__).parent.parent
 EMULATION = Path(__file__).parent / "cuda_emulation"
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(
     not COMPILER[0] or platform.system() != "Linux", reason="the emulation needs g++ or clang++ on Linux"
 )
 
-dtypes = pytest.mark.parametrize("dtype", _cuda.DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
+dtypes = pytest.mark.parametrize("dtype", cuda.DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
 
 
 def compile_emulation(folder: Path, *flags: str) -> list[str]:
@@ -60,7 +60,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     folder = tmp_path_factory.mktemp("cuda emulation")
     objects = compile_emulation(folder, "-O2")
     subprocess.run([*COMPILER, "-shared", *objects, "-o", folder / "kernels.so"], check=True)
-    return _cuda.load(folder / "kernels.so")
+    return cuda.load(folder / "kernels.so")
 
 
 @pytest.fixture(autouse=True)
@@ -69,15 +69,15 @@ def emulated(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     if "sanitizer" in request.fixturenames:
         return
     library = request.getfixturevalue("library")
-    monkeypatch.setattr(_cuda, "_library", lambda: library)
-    monkeypatch.setattr(_cuda, "_device_and_stream", lambda device: (0, 0))
+    monkeypatch.setattr(cuda, "_library", lambda: library)
+    monkeypatch.setattr(cuda, "_device_and_stream", lambda device: (0, 0))
     library.kan_emulation_configure(zlib.crc32(request.node.name.encode()) % 1000, 4)
 
 
 def set_form(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """All problems take products of matrices, or the local form."""
     rows = {"products": 1e9, "local": 0.0}[name]
-    monkeypatch.setattr(_cuda, "ROWS_PER_ROW", dict.fromkeys(_cuda.ROWS_PER_ROW, rows))
+    monkeypatch.setattr(cuda, "ROWS_PER_ROW", dict.fromkeys(cuda.ROWS_PER_ROW, rows))
 
 
 @pytest.fixture(params=["products", "local"])
@@ -132,8 +132,8 @@ def test_grids_of_any_scale(form: None, exponent: int, extrapolation: str) -> No
     """Powers of their spans are beyond float64."""
     p = make_problem(33, 2, 5, 4, 5, base="zero", extrapolation=extrapolation, dtype=torch.float64)
     scale, weights = 2.0**exponent, (p.spline_weight, None)
-    y = _cuda.forward(p.x * scale, None, *weights, None, p.grid * scale, 0, p.spec)
-    gx = _cuda.grad_input(p.x * scale, p.g, *weights, p.grid * scale, 1, p.spec) * scale
+    y = cuda.forward(p.x * scale, None, *weights, None, p.grid * scale, 0, p.spec)
+    gx = cuda.grad_input(p.x * scale, p.g, *weights, p.grid * scale, 1, p.spec) * scale
     torch.testing.assert_close(y, reference.forward(p.x, None, *weights, None, p.grid, 0, p.spec))
     torch.testing.assert_close(gx, reference.grad_input(p.x, p.g, *weights, p.grid, 1, p.spec))
 
@@ -197,10 +197,8 @@ def test_workspaces_that_hold_a_part(space: int, dtype: torch.dtype, monkeypatch
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The operations that are queued."""
     names: list[str] = []
-    run = _cuda._run
-    monkeypatch.setattr(
-        _cuda, "_run", lambda name, *args, **kwargs: (names.append(name), run(name, *args, **kwargs))[1]
-    )
+    run = cuda._run
+    monkeypatch.setattr(cuda, "_run", lambda name, *args, **kwargs: (names.append(name), run(name, *args, **kwargs))[1])
     return names
 
 
@@ -215,14 +213,14 @@ def test_large_grids_take_the_local_form(calls: list[str]) -> None:
         (200, torch.float64, "forward"),
     ):
         p = make_problem(3, 2, 2, grid_size, dtype=dtype)
-        _cuda.forward(p.x, None, p.spline_weight, p.base_weight, None, p.grid, 0, p.spec)
+        cuda.forward(p.x, None, p.spline_weight, p.base_weight, None, p.grid, 0, p.spec)
         assert calls[-1] == expected, (grid_size, dtype)
 
 
 def test_nothing_is_evaluated_for_the_bias_alone(form: None, calls: list[str]) -> None:
     p = make_problem(5, 3, 4)
     needs = (False, False, False, True)
-    *rest, gbias = _cuda.backward(p.x, None, p.g, p.spline_weight, p.base_weight, p.grid, 0, p.spec, needs)
+    *rest, gbias = cuda.backward(p.x, None, p.g, p.spline_weight, p.base_weight, p.grid, 0, p.spec, needs)
     assert torch.equal(gbias, p.g.sum(0))
     assert [t.shape for t in rest] == [(0,)] * 3
     assert not calls
@@ -230,7 +228,7 @@ def test_nothing_is_evaluated_for_the_bias_alone(form: None, calls: list[str]) -
 
 def test_a_layer_without_inputs_returns_no_view_of_its_bias() -> None:
     p = make_problem(1, 0, 3)
-    y = _cuda.forward(p.x, None, p.spline_weight, p.base_weight, p.bias, p.grid, 0, p.spec)
+    y = cuda.forward(p.x, None, p.spline_weight, p.base_weight, p.bias, p.grid, 0, p.spec)
     assert torch.equal(y[0], p.bias)
     assert y.data_ptr() != p.bias.data_ptr()
 
@@ -238,9 +236,9 @@ def test_a_layer_without_inputs_returns_no_view_of_its_bias() -> None:
 def test_operators_take_parameters_while_gradients_are_enabled(form: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """As exported programs call them."""
     monkeypatch.setitem(dispatch._BACKENDS, "cuda", dispatch._BACKENDS["cuda"]._replace(device="cpu"))
-    monkeypatch.setattr(_cuda, "unavailable_reason", lambda: None)
+    monkeypatch.setattr(cuda, "unavailable_reason", lambda: None)
     p = make_problem(5, 3, 4)
-    expected = _cuda.forward(p.x, None, p.spline_weight, p.base_weight, p.bias, p.grid, 0, p.spec)
+    expected = cuda.forward(p.x, None, p.spline_weight, p.base_weight, p.bias, p.grid, 0, p.spec)
     weights = p.spline_weight.requires_grad_(), p.base_weight.requires_grad_()
     got = torch.ops.kan_fast.forward(p.x, None, *weights, p.bias, p.grid, 0, *p.spec, "cuda")
     assert torch.equal(got, expected)
@@ -268,7 +266,7 @@ def test_results_have_the_same_bits_in_every_order_of_threads(form: None, librar
         results = []
         for seed in range(3):
             library.kan_emulation_configure(seed, 4)
-            results.append(contract._tuple(call(_cuda, p, 0)))
+            results.append(contract._tuple(call(cuda, p, 0)))
         for other in results[1:]:
             assert all(map(torch.equal, results[0], other))
 
@@ -280,10 +278,10 @@ def test_any_number_of_processors_shares_the_sums(library: ctypes.CDLL, processo
 
 
 def test_launch_errors_carry_their_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_cuda, "_device_and_stream", lambda device: (1, 0))
+    monkeypatch.setattr(cuda, "_device_and_stream", lambda device: (1, 0))
     p = make_problem(2, 3, 4)
     with pytest.raises(RuntimeError, match="rows could not be launched: cudaErrorInvalidDevice: invalid device"):
-        _cuda.forward(p.x, None, p.spline_weight, p.base_weight, None, p.grid, 0, p.spec)
+        cuda.forward(p.x, None, p.spline_weight, p.base_weight, None, p.grid, 0, p.spec)
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from torch import nn
 
 from kan_fast import __version__, cli
 from kan_fast.demo import compare, diabetes, digits, moons
-from kan_fast.linear import KANLinear
+from kan_fast.nn.linear import KANLinear
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

@@ -9,13 +9,13 @@ import sympy
 import torch
 from scipy.optimize import least_squares
 
-from kan_fast.functions import find, select
-from kan_fast.network import KAN
+from kan_fast.nn.functions import find, select
+from kan_fast.nn.network import KAN
 from kan_fast.optim import LevenbergMarquardt
-from kan_fast.symbolic.chains import chains
-from kan_fast.symbolic.constants import recognised
-from kan_fast.symbolic.descent import best_scale, descend
-from kan_fast.symbolic.pairs import pairs
+from kan_fast.symbolic.curves.chains import chains
+from kan_fast.symbolic.curves.descent import best_scale, descend
+from kan_fast.symbolic.curves.pairs import pairs
+from kan_fast.symbolic.expressions.constants import recognised
 from kan_fast.symbolic.search import Data, rate, refit, simplify, thin
 
 

@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from distributed import worker
 from torch import nn
 
-from kan_fast import _native, processes
+from kan_fast._support import collectives
 from kan_fast.distributed import ColwiseKAN
+from kan_fast.ops import native
 
 CHECKS = {
     2: [
@@ -44,7 +45,7 @@ class Launch:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}"]
         try:
             run = subprocess.run(
-                [*command, worker.__file__, str(folder), _native.isa(), *CHECKS[size]],
+                [*command, worker.__file__, str(folder), native.isa(), *CHECKS[size]],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -123,7 +124,7 @@ def test_order_statistics_are_exact(launch: Any) -> None:
     for dtype in (torch.float32, torch.float64):
         expected = worker.awkward(dtype).sort(0).values
         assert torch.equal(result[str(dtype)], expected)
-        assert torch.equal(processes.order_statistics(worker.awkward(dtype), torch.arange(37)), expected)
+        assert torch.equal(collectives.order_statistics(worker.awkward(dtype), torch.arange(37)), expected)
 
 
 def test_all_processes_refuse_what_one_of_them_must(launch: Any) -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import kan_fast
-from kan_fast import _native
+from kan_fast.ops import native
 
 README = Path(__file__).parent.parent / "README.md"
 BLOCK = r"^## ([^\n]+)\n(?:(?!^## ).)*?^```python\n(.*?)^```"
@@ -21,14 +21,14 @@ BLOCKS = dict(re.findall(BLOCK, README.read_text(), re.M | re.S))
 FORMULA = "From data to a formula"
 
 
-@pytest.fixture(params=[*_native.isas(), "reference"])
+@pytest.fixture(params=[*native.isas(), "reference"])
 def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Each instruction set with one thread, and networks in plain torch with two."""
     name = request.param
     torch.set_num_threads(2 if name == "reference" else 1)
     if name == "reference":
         monkeypatch.setattr(kan_fast, "KAN", partial(kan_fast.KAN, backend=name))
-    with nullcontext() if name == "reference" else _native.use_isa(name):
+    with nullcontext() if name == "reference" else native.use_isa(name):
         yield name
 
 

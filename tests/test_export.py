@@ -15,9 +15,9 @@ from torch import nn
 
 from kan_fast import KANLinear
 from kan_fast.export import decompositions, to_c, to_numpy, to_numpy_source
-from kan_fast.functions import add_symbolic
-from kan_fast.network import KAN
-from kan_fast.nodes import Nodes
+from kan_fast.nn.functions import add_symbolic
+from kan_fast.nn.network import KAN
+from kan_fast.nn.nodes import Nodes
 
 CASES = [
     (degree, base, extrapolation)
@@ -353,7 +353,7 @@ def test_two_networks_in_one_c_file(tmp_path):
 
 @needs_gcc
 def test_every_function_of_the_library_in_c_and_numpy(tmp_path):
-    from kan_fast.functions import LIBRARY
+    from kan_fast.nn.functions import LIBRARY
 
     names = list(LIBRARY)
     model = KAN([1, len(names)], seed=0).double().eval()

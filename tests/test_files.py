@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from kan_fast import KAN, files
+from kan_fast import KAN
+from kan_fast._support import files
 
 NEW, OLD = b"new", b"old"
 

@@ -9,9 +9,9 @@ import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 from torch.utils.data import DataLoader, TensorDataset
 
-from kan_fast import training
-from kan_fast.network import KAN
+from kan_fast.nn.network import KAN
 from kan_fast.optim import LBFGS, LevenbergMarquardt
+from kan_fast.training import fit as fitting
 
 
 @pytest.fixture(autouse=True)
@@ -378,4 +378,4 @@ def test_an_optimiser_that_exists_has_its_own_learning_rate(dataset):
     model = small()
     with pytest.raises(ValueError, match="lr has no effect"):
         fit(model, dataset, torch.optim.SGD(model.parameters()), lr=0.1)
-    assert set(training.OPTIMIZERS) == {"LBFGS", "Adam", "LM"}
+    assert set(fitting.OPTIMIZERS) == {"LBFGS", "Adam", "LM"}

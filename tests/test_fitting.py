@@ -8,8 +8,8 @@ import pytest
 import torch
 from scipy.optimize import curve_fit
 
-from kan_fast.functions import LIBRARY, Function, find, select
-from kan_fast.symbolic.fitting import fit_functions, held_out, plain
+from kan_fast.nn.functions import LIBRARY, Function, find, select
+from kan_fast.symbolic.curves.single import fit_functions, held_out, plain
 
 NAMES = [name for name in LIBRARY if name != "0"]
 SAMPLES = 400

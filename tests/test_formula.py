@@ -14,11 +14,11 @@ from scipy.special import jv
 from test_export import Library, needs_gcc
 
 from kan_fast import KAN
-from kan_fast.functions import LIBRARY, add_symbolic, find
-from kan_fast.symbolic.code import c_source, latex, numpy_function, numpy_source
-from kan_fast.symbolic.constants import recognised, rounded
-from kan_fast.symbolic.normal import Combination, applied, product
-from kan_fast.symbolic.simplify import expanded_terms
+from kan_fast.nn.functions import LIBRARY, add_symbolic, find
+from kan_fast.symbolic.expressions.constants import recognised, rounded
+from kan_fast.symbolic.expressions.normal import Combination, applied, product
+from kan_fast.symbolic.expressions.simplify import expanded_terms
+from kan_fast.symbolic.expressions.source import c_source, latex, numpy_function, numpy_source
 
 x, y = sympy.symbols("x y")
 

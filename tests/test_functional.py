@@ -11,8 +11,9 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import kan_fast
-from kan_fast import KANLinear, dispatch, functional, reference
-from kan_fast.arguments import grid_dtype
+from kan_fast import KANLinear, functional
+from kan_fast.ops import dispatch, reference
+from kan_fast.ops.arguments import grid_dtype
 
 BACKENDS = [name for name, status in dispatch.backends().items() if status.available]
 

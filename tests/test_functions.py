@@ -9,8 +9,8 @@ import torch
 from scipy.special import jv
 from torch.autograd import gradcheck, gradgradcheck
 
-from kan_fast import functions
-from kan_fast.functions import add_symbolic, find, select
+from kan_fast.nn import functions
+from kan_fast.nn.functions import add_symbolic, find, select
 
 # fmt: off
 PYKAN = [

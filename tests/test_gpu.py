@@ -13,7 +13,8 @@ import torch
 from problems import make_problem
 from torch import Tensor, nn
 
-from kan_fast import KAN, KANLinear, dispatch
+from kan_fast import KAN, KANLinear
+from kan_fast.ops import dispatch
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 

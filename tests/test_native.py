@@ -14,9 +14,9 @@ import torch
 from problems import Problem, make_problem
 from torch import Tensor
 
-from kan_fast import _native, dispatch, reference
+from kan_fast.ops import dispatch, native, reference
 
-pytestmark = pytest.mark.skipif(_native.unavailable_reason() is not None, reason=str(_native.unavailable_reason()))
+pytestmark = pytest.mark.skipif(native.unavailable_reason() is not None, reason=str(native.unavailable_reason()))
 
 # Many samples and few edges (the batch is cut into chunks), many edges, and sizes that fill no tile.
 SHAPES = [(9001, 2, 3), (300, 70, 130), (65, 33, 257), (5000, 1, 1), (1100, 40, 200)]
@@ -25,11 +25,11 @@ SHAPES = [(9001, 2, 3), (300, 70, 130), (65, 33, 257), (5000, 1, 1), (1100, 40, 
 def everything(p: Problem) -> list[Tensor]:
     weights = (p.spline_weight, p.base_weight)
     return [
-        _native.forward(p.x, p.v, *weights, p.bias, p.grid, 0, p.spec),
-        *_native.backward(p.x, p.v, p.g, *weights, p.grid, 0, p.spec),
-        *_native.grad_coef(p.x, p.v, p.g, p.grid, 0, p.spec),
-        _native.edge_magnitude(p.x, *weights, p.grid, p.spec),
-        *_native.edge_magnitude_backward(p.x, p.gm, *weights, p.grid, p.spec),
+        native.forward(p.x, p.v, *weights, p.bias, p.grid, 0, p.spec),
+        *native.backward(p.x, p.v, p.g, *weights, p.grid, 0, p.spec),
+        *native.grad_coef(p.x, p.v, p.g, p.grid, 0, p.spec),
+        native.edge_magnitude(p.x, *weights, p.grid, p.spec),
+        *native.edge_magnitude_backward(p.x, p.gm, *weights, p.grid, p.spec),
     ]
 
 
@@ -37,11 +37,11 @@ def same_bits(a: list[Tensor], b: list[Tensor]) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-@pytest.mark.parametrize("isa", _native.isas())
+@pytest.mark.parametrize("isa", native.isas())
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda s: "x".join(map(str, s)))
 def test_bits_do_not_depend_on_the_number_of_threads(isa: str, shape: tuple[int, int, int]) -> None:
     p = make_problem(*shape, adaptive=True)
-    with _native.use_isa(isa):
+    with native.use_isa(isa):
         torch.set_num_threads(1)
         expected = everything(p)
         for threads in (1, 2, 3, 7):
@@ -50,21 +50,21 @@ def test_bits_do_not_depend_on_the_number_of_threads(isa: str, shape: tuple[int,
 
 
 def test_instruction_sets_are_listed_best_first_and_can_be_chosen() -> None:
-    assert _native.isas()[-1] == "baseline"
-    with pytest.raises(ValueError, match=r"unknown instruction set 'mmx'.*baseline"), _native.use_isa("mmx"):
+    assert native.isas()[-1] == "baseline"
+    with pytest.raises(ValueError, match=r"unknown instruction set 'mmx'.*baseline"), native.use_isa("mmx"):
         pass
     p = make_problem(50, 7, 40)
-    usual, best = _native.isa(), everything(p)
-    with _native.use_isa("baseline"):
-        assert _native.isa() == "baseline" and "baseline kernels" in str(dispatch.backends()["cpu"])
+    usual, best = native.isa(), everything(p)
+    with native.use_isa("baseline"):
+        assert native.isa() == "baseline" and "baseline kernels" in str(dispatch.backends()["cpu"])
         other = everything(p)
-    assert _native.isa() == usual
+    assert native.isa() == usual
     for a, b in zip(best, other, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
     assert same_bits(everything(p), best)
 
 
-@pytest.mark.parametrize("dtype", _native.DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", native.DTYPES, ids=str)
 def test_bits_do_not_depend_on_strides(dtype: torch.dtype) -> None:
     p = make_problem(21, 6, 10, dtype=dtype)
     assert same_bits(everything(p.strided()), everything(p))
@@ -99,7 +99,7 @@ def test_kernels_let_other_python_threads_run(kernel: str) -> None:
     try:
         go.set()
         while not ran.is_set() and time.monotonic() < end:
-            getattr(_native._C, kernel)(*arguments)
+            getattr(native._C, kernel)(*arguments)
         assert ran.is_set()
     finally:
         sys.setswitchinterval(interval)
@@ -137,10 +137,10 @@ def test_long_sums_stay_accurate() -> None:
     exact = p.to(torch.float64)
     p.g.abs_()
     exact.g.abs_()
-    gs, gb = _native.grad_coef(p.x, None, p.g, p.grid, 0, p.spec)
+    gs, gb = native.grad_coef(p.x, None, p.g, p.grid, 0, p.spec)
     exact_gs, exact_gb = reference.grad_coef(exact.x, None, exact.g, exact.grid, 0, exact.spec)
-    bias = _native.backward(p.x, p.v, p.g, p.spline_weight, p.base_weight, p.grid, 0, p.spec)[3]
-    m = _native.edge_magnitude(p.x, p.spline_weight, p.base_weight, p.grid, p.spec)
+    bias = native.backward(p.x, p.v, p.g, p.spline_weight, p.base_weight, p.grid, 0, p.spec)[3]
+    m = native.edge_magnitude(p.x, p.spline_weight, p.base_weight, p.grid, p.spec)
     exact_m = reference.edge_magnitude(exact.x, exact.spline_weight, exact.base_weight, exact.grid, exact.spec)
     for got, wanted in ((gs, exact_gs), (gb, exact_gb), (bias, exact.g.sum(0)), (m, exact_m)):
         assert (got - wanted).abs().max() <= 1e-6 * wanted.abs().max()
@@ -153,7 +153,7 @@ def test_forward_in_several_tasks(shape: tuple[int, ...], threads: int) -> None:
     torch.set_num_threads(threads)
     for dtype in (torch.float32, torch.bfloat16):
         p = make_problem(*shape, dtype=dtype)
-        got = _native.forward(p.x, None, p.spline_weight, p.base_weight, p.bias, p.grid, 0, p.spec)
+        got = native.forward(p.x, None, p.spline_weight, p.base_weight, p.bias, p.grid, 0, p.spec)
         q = p.to(torch.float64)
         wanted = reference.forward(q.x, None, q.spline_weight, q.base_weight, q.bias, q.grid, 0, q.spec)
         assert (got - wanted).abs().max() <= 3 * torch.finfo(dtype).eps * wanted.abs().max()
@@ -165,7 +165,7 @@ def test_gradients_larger_than_the_caches(features: int, dtype: torch.dtype) -> 
     """They are stored past the caches where rows begin at whole vectors; rows of 601 features don't."""
     p = make_problem(5, features, 500, dtype=dtype)
     q = p.to(torch.float64)
-    gs, _ = _native.grad_coef(p.x, None, p.g, p.grid, 0, p.spec)
+    gs, _ = native.grad_coef(p.x, None, p.g, p.grid, 0, p.spec)
     assert gs.numel() * gs.itemsize > 8 << 20
     wanted, _ = reference.grad_coef(q.x, None, q.g, q.grid, 0, q.spec)
     assert (gs - wanted).abs().max() <= 3 * torch.finfo(dtype).eps * wanted.abs().max()
@@ -174,8 +174,8 @@ def test_gradients_larger_than_the_caches(features: int, dtype: torch.dtype) -> 
 @pytest.mark.parametrize("shape", [(5, 2, 3), (2100, 2, 31)], ids=lambda s: "x".join(map(str, s)))
 def test_the_highest_order(shape: tuple[int, int, int]) -> None:
     p = make_problem(*shape, dtype=torch.float64)
-    arguments = (p.x, None, p.g, p.spline_weight, p.base_weight, p.grid, _native.MAX_ORDER, p.spec)
-    for got, wanted in zip(_native.backward(*arguments), reference.backward(*arguments), strict=True):
+    arguments = (p.x, None, p.g, p.spline_weight, p.base_weight, p.grid, native.MAX_ORDER, p.spec)
+    for got, wanted in zip(native.backward(*arguments), reference.backward(*arguments), strict=True):
         assert (got - wanted).abs().max() <= 1e-9 * wanted.abs().max().clamp_min(1)
 
 
@@ -187,19 +187,19 @@ def test_features_that_share_knots_in_part(grid_size: int) -> None:
     p.grid[40:] *= 0.75
     p.grid[47] *= 2
     arguments = (p.x, None, p.spline_weight, p.base_weight, p.bias, p.grid, 0, p.spec)
-    torch.testing.assert_close(_native.forward(*arguments), reference.forward(*arguments), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(native.forward(*arguments), reference.forward(*arguments), rtol=1e-12, atol=1e-12)
 
 
 def test_an_order_beyond_the_tables_is_refused() -> None:
     p = make_problem(3, 2, 2)
     with pytest.raises(ValueError, match="derivatives up to order 20, got 21"):
-        _native.forward(p.x, None, p.spline_weight, p.base_weight, None, p.grid, 21, p.spec)
+        native.forward(p.x, None, p.spline_weight, p.base_weight, None, p.grid, 21, p.spec)
 
 
 def test_threads_are_those_of_torch() -> None:
     if "GNU OpenMP" in torch.__config__.parallel_info() or "OpenMP 201511" in torch.__config__.parallel_info():
-        assert _native.threading() == "the OpenMP threads of torch"
-    assert _native.threading() != "no compiled kernels"
+        assert native.threading() == "the OpenMP threads of torch"
+    assert native.threading() != "no compiled kernels"
 
 
 @pytest.mark.parametrize("base", ["silu", "identity"])
@@ -209,7 +209,7 @@ def test_the_gradient_of_v_at_infinity(base: str) -> None:
         p = make_problem(*shape, base=base)
         p.x[1], p.x[2, 0] = float("inf"), float("-inf")
         arguments = (p.x, p.g, p.spline_weight, p.base_weight, p.grid, 0, p.spec)
-        got, wanted = _native.grad_input(*arguments), reference.grad_input(*arguments)
+        got, wanted = native.grad_input(*arguments), reference.grad_input(*arguments)
         assert wanted[1].isinf().all()
         assert torch.equal(got.isnan(), wanted.isnan())
         assert torch.equal(got[1], wanted[1])

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from kan_fast.network import KAN
+from kan_fast.nn.network import KAN
 
 
 @pytest.fixture

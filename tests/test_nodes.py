@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from kan_fast import KANLinear
-from kan_fast.network import KAN
-from kan_fast.nodes import Nodes
+from kan_fast.nn.network import KAN
+from kan_fast.nn.nodes import Nodes
 
 ARITIES = [[], [2, 3], 2]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import kan_fast  # noqa: F401  # defines them
-from kan_fast import dispatch
+from kan_fast.ops import dispatch
 
 BACKENDS = [name for name, status in dispatch.backends().items() if status.available and name in ("cpu", "reference")]
 OPERATORS = ("forward", "grad_input", "grad_coef", "backward", "edge_magnitude", "edge_magnitude_backward")

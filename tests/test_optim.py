@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 
 from kan_fast import KAN, KANLinear
+from kan_fast.ops.reference import bspline
 from kan_fast.optim import LBFGS, LevenbergMarquardt
 from kan_fast.optim.flat import flatten
 from kan_fast.optim.jacobian import Jacobian
 from kan_fast.optim.lbfgs import _Memory
 from kan_fast.optim.line_search import Point, strong_wolfe
-from kan_fast.reference import bspline
 
 
 @pytest.fixture(autouse=True)

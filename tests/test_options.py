@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from kan_fast import KAN, KANLinear, explain
-from kan_fast.options import functions
+from kan_fast._support.checks import functions
 from kan_fast.symbolic.formula import scales
 
 DATA = torch.rand(20, 2), torch.rand(20, 1)

@@ -12,7 +12,8 @@ import torch
 from problems import Problem, assert_as_accurate, make_problem
 from torch import Tensor
 
-from kan_fast import _native, dispatch, grids, reference
+from kan_fast.nn import grids
+from kan_fast.ops import dispatch, native, reference
 from yardstick import DoubleDouble, exact_for
 from yardstick.double_double import stack
 
@@ -316,11 +317,11 @@ def _tuple(result: object) -> tuple:
     return result if isinstance(result, tuple) else (result,)
 
 
-@pytest.mark.parametrize("isa", _native.isas()[1:])
+@pytest.mark.parametrize("isa", native.isas()[1:])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 def test_every_instruction_set(isa: str, dtype: torch.dtype) -> None:
     """The best one runs in all tests above."""
-    with _native.use_isa(isa):
+    with native.use_isa(isa):
         for shape, grid_size, degree in (
             ((67, 5, 19), 5, 3),
             ((7, 64, 130), 20, 3),

@@ -17,8 +17,8 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from kan_fast import KAN
-from kan_fast.curves import edge_values
-from kan_fast.flow import NotFinite
+from kan_fast.analysis.edges import edge_values
+from kan_fast.nn.recording import NotFinite
 from kan_fast.plots import plot_basis, plot_training
 from kan_fast.plots.diagram import INK, SYMBOLIC
 

@@ -13,7 +13,7 @@ from test_sparsity import edges
 from torch import nn
 
 from kan_fast import KANLinear
-from kan_fast.network import KAN
+from kan_fast.nn.network import KAN
 
 
 def samples(n=200, columns=2, dtype=torch.float64):

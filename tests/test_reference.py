@@ -10,8 +10,8 @@ from problems import make_problem
 from scipy.interpolate import BSpline
 from torch.autograd import gradcheck, gradgradcheck
 
-from kan_fast import reference
-from kan_fast.reference import Spec
+from kan_fast.ops import reference
+from kan_fast.ops.reference import Spec
 
 EXTRAPOLATIONS = ("zero", "linear", "clamp")
 

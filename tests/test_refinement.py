@@ -9,8 +9,9 @@ import pytest
 import torch
 from scipy.interpolate import BSpline
 
-from kan_fast import KAN, KANLinear, grids
-from kan_fast.reference import bspline
+from kan_fast import KAN, KANLinear
+from kan_fast.nn import grids
+from kan_fast.ops.reference import bspline
 
 DEGREES = range(6)
 EXTRAPOLATIONS = ("zero", "linear", "clamp")

@@ -8,13 +8,15 @@ import pytest
 import torch
 from problems import Problem, make_problem
 
-from kan_fast import KANLinear, _native, dispatch, grids, reference
+from kan_fast import KANLinear
+from kan_fast.nn import grids
+from kan_fast.ops import dispatch, native, reference
 
 BACKENDS = [name for name, status in dispatch.backends().items() if status.available and name in ("cpu", "reference")]
 EXPONENTS = {torch.float32: (-110, 110), torch.float64: (-1000, -350, 350, 1000)}
 
 
-native = pytest.mark.skipif(_native.unavailable_reason() is not None, reason=str(_native.unavailable_reason()))
+native = pytest.mark.skipif(native.unavailable_reason() is not None, reason=str(native.unavailable_reason()))
 
 
 @native
@@ -25,8 +27,8 @@ def test_results_scale(dtype: torch.dtype, degree: int, extrapolation: str) -> N
     """Values are the same and derivatives 2^-e times as large, for many outputs and for few, in any grid."""
     for shape in ((40, 2, 40, 5), (200, 2, 2, 5), (40, 2, 3, 40)):
         p = make_problem(*shape, degree, base="zero", extrapolation=extrapolation, adaptive=True, dtype=dtype)
-        for isa in _native.isas():
-            with _native.use_isa(isa):
+        for isa in native.isas():
+            with native.use_isa(isa):
                 y, (gx, gs, *_) = _values(p.x, p.grid, p)
                 for exponent in EXPONENTS[dtype]:
                     scale = 2.0**exponent
@@ -38,8 +40,8 @@ def test_results_scale(dtype: torch.dtype, degree: int, extrapolation: str) -> N
 
 def _values(x: torch.Tensor, grid: torch.Tensor, p: Problem) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
     weights = p.spline_weight, None
-    y = _native.forward(x, None, *weights, None, grid, 0, p.spec)
-    return y, _native.backward(x, None, p.g, *weights, grid, 0, p.spec)
+    y = native.forward(x, None, *weights, None, grid, 0, p.spec)
+    return y, native.backward(x, None, p.g, *weights, grid, 0, p.spec)
 
 
 @native
@@ -52,7 +54,7 @@ def test_higher_orders_scale(order: int, exponent: int) -> None:
         last = (None, p.spline_weight, None, None) if function == "forward" else (p.g, p.spline_weight, None)
         results = [
             getattr(module, function)(p.x * s, *last, p.grid * s, order, p.spec) * s**order
-            for module, s in ((_native, scale), (reference, 1.0))
+            for module, s in ((native, scale), (reference, 1.0))
         ]
         torch.testing.assert_close(*results, rtol=1e-12, atol=1e-11)
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from kan_fast import KANLinear
-from kan_fast.network import KAN
+from kan_fast.nn.network import KAN
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("state_*.pt"))
 KINDS = {"KAN": KAN, "KANLinear": KANLinear}

@@ -6,9 +6,9 @@ import math
 import pytest
 import torch
 
-from kan_fast.functions import add_symbolic
-from kan_fast.network import KAN
-from kan_fast.symbolic.snapping import Suggestion, Suggestions
+from kan_fast.nn.functions import add_symbolic
+from kan_fast.nn.network import KAN
+from kan_fast.symbolic.suggest import Suggestion, Suggestions
 
 
 def data(columns=2, n=300):

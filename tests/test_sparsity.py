@@ -9,11 +9,12 @@ import pytest
 import torch
 from scipy.interpolate import BSpline
 
-from kan_fast import KANLinear, grids
-from kan_fast.attribution import edge_deviation
-from kan_fast.network import KAN
-from kan_fast.smoothness import bending
-from kan_fast.sparsity import REG_METRICS, regularization
+from kan_fast import KANLinear
+from kan_fast.analysis.attribution import edge_deviation
+from kan_fast.analysis.smoothness import bending
+from kan_fast.nn import grids
+from kan_fast.nn.network import KAN
+from kan_fast.training.regularization import REG_METRICS, regularization
 
 METRICS = [metric for metric in REG_METRICS if metric != "edge_magnitude"]
 
@@ -43,7 +44,7 @@ def test_edge_deviation_is_that_of_the_activations(base, extrapolation, monkeypa
     x = torch.rand(5, 60, 2, dtype=torch.float64) * 8 - 2
     expected = edges(layer, x.flatten(0, 1)).std(0)
     for chunk in (1 << 22, 50):
-        monkeypatch.setattr("kan_fast.attribution._CHUNK", chunk)
+        monkeypatch.setattr("kan_fast.analysis.attribution._CHUNK", chunk)
         torch.testing.assert_close(edge_deviation(layer, x), expected, rtol=1e-10, atol=1e-12)
 
 

@@ -11,13 +11,13 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 
 from kan_fast import KAN, KANLinear, functional
-from kan_fast.attribution import edge_deviation
-from kan_fast.curves import edge_values
-from kan_fast.functions import add_symbolic, find
+from kan_fast.analysis.attribution import edge_deviation
+from kan_fast.analysis.edges import edge_values
+from kan_fast.nn.functions import add_symbolic, find
+from kan_fast.nn.symbolic_edges import SymbolicEdges
 from kan_fast.optim import LevenbergMarquardt
 from kan_fast.optim.jacobian import Jacobian
-from kan_fast.sparsity import regularization
-from kan_fast.symbolic_edges import SymbolicEdges
+from kan_fast.training.regularization import regularization
 
 EDGES = [(2, 0), (0, 1), (1, 0), (2, 1), (0, 0)]
 NAMES = ["sin", "x^2", "sin", "log", "exp"]

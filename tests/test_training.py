@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from kan_fast import training
-from kan_fast.data import TensorSource
-from kan_fast.network import KAN
-from kan_fast.schedule import forget_splines
-from kan_fast.sparsity import l1_and_entropy, regularization
+from kan_fast.nn.network import KAN
+from kan_fast.training import fit as fitting
+from kan_fast.training.data import TensorSource
+from kan_fast.training.grid_schedule import forget_splines
+from kan_fast.training.regularization import l1_and_entropy, regularization
 
 
 def target(x):
@@ -343,7 +343,7 @@ def test_optimisers_forget_what_a_grid_update_refits(dataset):
     x, y = dataset["train_input"].float(), dataset["train_label"].float()
     for name in ("LBFGS", "Adam"):
         model = small()
-        optimizer = training.OPTIMIZERS[name](model, list(model.parameters()), None)
+        optimizer = fitting.OPTIMIZERS[name](model, list(model.parameters()), None)
 
         def closure(model=model, optimizer=optimizer):
             optimizer.zero_grad()

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, stack_module_state, vjp, vmap
 
-from kan_fast import KANLinear, dispatch, functional, reference
+from kan_fast import KANLinear, functional
+from kan_fast.ops import dispatch, reference
 
 BACKENDS = [name for name, status in dispatch.backends().items() if status.available]
 backends = pytest.mark.parametrize("backend", BACKENDS)

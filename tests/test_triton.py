@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-import kan_fast._triton as backend
+import kan_fast.ops.triton as backend
 
 HERE = Path(__file__).parent
 OLDEST = ".".join(map(str, backend.OLDEST))

@@ -4,7 +4,7 @@ import pytest
 import sympy
 import torch
 
-from kan_fast.utils import SYMBOLIC_LIB, add_symbolic, create_dataset, create_dataset_from_data, ex_round
+from kan_fast.pykan.utils import SYMBOLIC_LIB, add_symbolic, create_dataset, create_dataset_from_data, ex_round
 
 
 def test_samples_are_those_of_a_seeded_global_generator():

@@ -12,7 +12,7 @@ import torch
 from problems import Problem, assert_as_accurate, make_problem
 from torch import Tensor
 
-from kan_fast import reference
+from kan_fast.ops import reference
 from yardstick import DoubleDouble, contractions, exact_for
 from yardstick.double_double import exp, power_of_two
 from yardstick.products import matmul

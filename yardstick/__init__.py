@@ -10,7 +10,7 @@ from types import ModuleType
 
 import torch
 
-from kan_fast import reference
+from kan_fast.ops import reference
 from yardstick import contractions
 from yardstick.double_double import DoubleDouble
 from yardstick.rule import complaint

@@ -1,4 +1,4 @@
-// The C interface of the CUDA kernels: kan_fast/_cuda.py mirrors it with ctypes.
+// The C interface of the CUDA kernels: kan_fast/ops/cuda.py mirrors it with ctypes.
 #pragma once
 
 #include <cstdint>

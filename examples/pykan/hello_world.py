@@ -3,7 +3,7 @@
 import torch
 
 from kan_fast import KAN
-from kan_fast.utils import create_dataset, ex_round
+from kan_fast.pykan.utils import create_dataset, ex_round
 
 torch.set_default_dtype(torch.float64)
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from kan_fast._support.saved import Saved
 from kan_fast.cli.messages import Refused
 from kan_fast.cli.tables import require
-from kan_fast.saved import Saved
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -30,7 +30,7 @@ def predict(options: argparse.Namespace) -> int:
     """Write a CSV file with a prediction for each row; of classes also the probabilities."""
     import pandas as pd
 
-    from kan_fast import files
+    from kan_fast._support import files
     from kan_fast.cli import spreadsheets, tables
     from kan_fast.cli.columns import notes
     from kan_fast.cli.table_model import TableModel

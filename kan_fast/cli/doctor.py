@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from kan_fast._version import __version__
-from kan_fast.dispatch import backends, refusal
-from kan_fast.linear import KANLinear
+from kan_fast.nn.linear import KANLinear
+from kan_fast.ops.dispatch import backends, refusal
 
 PACKAGES = ("numpy", "sympy", "matplotlib", "scikit-learn", "pandas", "pyarrow", "onnx", "triton")
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import sympy
 from sympy.printing.mathml import MathMLPresentationPrinter
 
-from kan_fast.symbolic.code import c_source, escaped, latex, numpy_function, numpy_source
-from kan_fast.symbolic.simplify import without_rounding
+from kan_fast.symbolic.expressions.simplify import without_rounding
+from kan_fast.symbolic.expressions.source import c_source, escaped, latex, numpy_function, numpy_source
 
 DIGITS = 5  # of numbers in formulas that are to be read
 SAME = 1e-9  # change of values, in units of their deviation, that is none

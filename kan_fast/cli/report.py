@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from kan_fast import files
+from kan_fast._support import files
 from kan_fast._version import __version__
 from kan_fast.cli import pictures
 from kan_fast.cli.formulas import mathml

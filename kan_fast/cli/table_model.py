@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from kan_fast import files
+from kan_fast._support import files
+from kan_fast._support.saved import Saved
 from kan_fast.cli.columns import Column, feature_names, features
 from kan_fast.cli.formulas import Formulas
 from kan_fast.cli.messages import Refused
-from kan_fast.saved import Saved
 from kan_fast.sklearn import KANClassifier, KANRegressor, describe, rebuild
 
 if TYPE_CHECKING:

@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kan_fast import grids
+from kan_fast._support.checks import integer
 from kan_fast.functional import BASES, Base
-from kan_fast.linear import KANLinear
-from kan_fast.network import KAN
-from kan_fast.nodes import Nodes
-from kan_fast.options import integer
+from kan_fast.nn import grids
+from kan_fast.nn.linear import KANLinear
+from kan_fast.nn.network import KAN
+from kan_fast.nn.nodes import Nodes
 
 NAMED: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,

@@ -12,8 +12,8 @@ from torch.nn.utils import parametrize
 
 from kan_fast.convert._build import base_function
 from kan_fast.functional import Base
-from kan_fast.grids import uniform_grid
-from kan_fast.linear import KANLinear
+from kan_fast.nn.grids import uniform_grid
+from kan_fast.nn.linear import KANLinear
 
 Filter = Callable[[str, nn.Linear], bool]
 

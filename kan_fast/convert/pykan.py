@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kan_fast._support.checks import integer, listed
 from kan_fast.convert import _build
 from kan_fast.functional import Base
-from kan_fast.functions import find
-from kan_fast.linear import KANLinear
-from kan_fast.network import KAN
-from kan_fast.nodes import Nodes, levels
-from kan_fast.options import integer, listed
+from kan_fast.nn.functions import find
+from kan_fast.nn.linear import KANLinear
+from kan_fast.nn.network import KAN
+from kan_fast.nn.nodes import Nodes, levels
 
 
 def from_pykan(model: Any) -> KAN:
@@ -36,7 +36,7 @@ def from_pykan(model: Any) -> KAN:
     Raises:
         TypeError: `model` is not one, or parts of it are not what pykan has there.
         ValueError: it has a product with a `node_bias`, an edge that is a spline and a function at once, a function
-            that is not in the library (see `kan_fast.functions.add_symbolic`), grids of different sizes, or knots that
+            not in the library (see `kan_fast.nn.functions.add_symbolic`), grids of different sizes, or knots that
             do not increase strictly.
     """
     attributes = (
@@ -185,5 +185,5 @@ def _check_same(name: str, theirs: Callable[[Tensor], Tensor] | None) -> None:
     if theirs is not None and not torch.allclose(theirs(z), ours.evaluate(z), rtol=1e-5, atol=1e-6, equal_nan=True):
         raise ValueError(
             f"the function {name!r} of this pykan model is another than in the library of kan_fast; add it with "
-            "kan_fast.functions.add_symbolic"
+            "kan_fast.nn.functions.add_symbolic"
         )

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from kan_fast import files
+from kan_fast._support import files
 from kan_fast._version import __version__
 from kan_fast.demo import diabetes, digits, moons
-from kan_fast.dispatch import backends
+from kan_fast.ops.dispatch import backends
 
 
 def run(out: Path) -> dict[str, Any]:

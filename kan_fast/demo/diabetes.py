@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kan_fast.demo import pictures
 from kan_fast.demo.compare import Pair, equal_mlp, evaluate, train_in_turns
-from kan_fast.linear import KANLinear
+from kan_fast.nn.linear import KANLinear
 
 TITLE = "Progression of diabetes (442 patients, 10 measurements; noisy data, most of the variance unexplained)"
 SPLITS = 10

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kan_fast.demo import pictures
 from kan_fast.demo.compare import Contestant, Pair, equal_mlp, train_in_turns
-from kan_fast.linear import KANLinear
+from kan_fast.nn.linear import KANLinear
 
 TITLE = "Handwritten digits (1,797 images of 8 x 8 pixels, 10 classes, a fifth held out)"
 SPLITS = 3

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from kan_fast.linear import KANLinear
-from kan_fast.network import KAN
-from kan_fast.nodes import Nodes
+from kan_fast.nn.linear import KANLinear
+from kan_fast.nn.network import KAN
+from kan_fast.nn.nodes import Nodes
 
 if TYPE_CHECKING:
     import sympy

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from kan_fast import ops, reference
-from kan_fast.reference import Spec
+from kan_fast.ops import operators, reference
+from kan_fast.ops.reference import Spec
 
 
 def decompositions() -> dict[torch._ops.OpOverload, Callable[..., Tensor]]:
@@ -16,7 +16,7 @@ def decompositions() -> dict[torch._ops.OpOverload, Callable[..., Tensor]]:
 
     What loads the exported program then doesn't need this package.
     """
-    return {ops.forward: _forward, ops.grad_input: _grad_input}
+    return {operators.forward: _forward, operators.grad_input: _grad_input}
 
 
 def _forward(

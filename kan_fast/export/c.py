@@ -12,7 +12,7 @@ from torch import nn
 
 from kan_fast._version import __version__
 from kan_fast.export._plain import Plain, plain_layers
-from kan_fast.symbolic.names import check_c_name
+from kan_fast.symbolic.expressions.names import check_c_name
 
 if TYPE_CHECKING:
     import sympy
@@ -177,7 +177,7 @@ def _functions(formulas: list[sympy.Expr], name: str, single: bool) -> Iterator[
     if not formulas:
         yield f"{head} {{ return (void)number, z; }}\n"
         return
-    from kan_fast.symbolic.code import c_expression, c_helpers
+    from kan_fast.symbolic.expressions.source import c_expression, c_helpers
 
     cases = [f"    case {n}: return {c_expression(formula, name, single)};" for n, formula in enumerate(formulas)]
     yield from c_helpers(cases, name)

@@ -15,8 +15,8 @@ from torch import nn
 from kan_fast._version import __version__
 from kan_fast.export import _numpy_kan
 from kan_fast.export._plain import Plain, Symbolic, plain_layers
-from kan_fast.symbolic import _special
-from kan_fast.symbolic.names import check_python_name
+from kan_fast.symbolic.expressions import special
+from kan_fast.symbolic.expressions.names import check_python_name
 
 
 def to_numpy(model: nn.Module, dtype: torch.dtype | None = None) -> Callable[[npt.ArrayLike], npt.NDArray]:
@@ -47,7 +47,7 @@ def to_numpy_source(model: nn.Module, name: str = "kan", dtype: torch.dtype | No
     layers = _layers(model, dtype)
     head = inspect.getsource(_numpy_kan).rstrip()
     if any(layer.symbolic for layer in layers):
-        head = f"{head}\n\n\n{inspect.getsource(_special).rstrip()}"
+        head = f"{head}\n\n\n{inspect.getsource(special).rstrip()}"
     check_python_name(name, f"{head}\nLAYERS = []\n")
     head = f"{head}\n\n\n# exported by kan_fast {__version__}\n"
     body = "".join(map(_layer_source, layers))
@@ -65,7 +65,7 @@ class _Expression:
         self.text = text
 
     def __call__(self, z: npt.NDArray) -> npt.NDArray:
-        return eval(self.text, vars(_special) | {"z": z})
+        return eval(self.text, vars(special) | {"z": z})
 
     def __repr__(self) -> str:
         return f"lambda z: {self.text}"
@@ -78,7 +78,7 @@ def _layers(model: nn.Module, dtype: torch.dtype | None) -> list[Plain]:
 
 
 def _executable(edges: Symbolic) -> Any:
-    from kan_fast.symbolic.code import numpy_expression
+    from kan_fast.symbolic.expressions.source import numpy_expression
 
     return (_Expression(numpy_expression(edges.formula)), *edges[1:])
 

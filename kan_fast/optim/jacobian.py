@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kan_fast import dispatch, ops
-from kan_fast.linear import KANLinear
-from kan_fast.reference import base_function
+from kan_fast.nn.linear import KANLinear
+from kan_fast.ops import dispatch, operators
+from kan_fast.ops.reference import base_function
 
 
 class Term(NamedTuple):
@@ -30,7 +30,7 @@ class Term(NamedTuple):
 
 
 class PerSample(NamedTuple):
-    """The gradients of a parameter sample by sample, `(..., batch)`; see `kan_fast.per_sample`."""
+    """The gradients of a parameter sample by sample, `(..., batch)`; see `kan_fast.ops.per_sample`."""
 
     parameter: Tensor
     gradients: Tensor
@@ -132,5 +132,5 @@ def _spline_rows(layer: KANLinear, x: Tensor, order: int) -> Tensor:
     features, rows = len(grid), grid.shape[1] - layer.spline_order - 1
     curves = torch.eye(rows, dtype=x.dtype, device=x.device)[:, None].expand(features, rows, 1, rows)
     spec = (layer.spline_order, "zero", layer.extrapolation, dispatch.chosen(x.device.type, x.dtype))
-    values = ops.forward(x.T[..., None], None, curves, None, None, grid[:, None], order, *spec)
+    values = operators.forward(x.T[..., None], None, curves, None, None, grid[:, None], order, *spec)
     return values.transpose(0, 1)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from kan_fast._support.checks import integer, real
 from kan_fast.optim.flat import flatten, flatten_gradients, write
 from kan_fast.optim.line_search import Point, strong_wolfe
-from kan_fast.options import integer, real
 
 PAIRS = (20, 100)  # of changes by default, at least and at most
 MEMORY = 1 << 25  # numbers that decide between these

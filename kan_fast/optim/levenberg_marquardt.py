@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from kan_fast.linear import KANLinear
+from kan_fast._support.checks import real
+from kan_fast.nn.linear import KANLinear
 from kan_fast.optim.flat import flatten, write
 from kan_fast.optim.jacobian import Jacobian
-from kan_fast.options import real
 
 Residuals = Tensor | tuple[Tensor, ...]
 

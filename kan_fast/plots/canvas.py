@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kan_fast import files
+from kan_fast._support import files
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from kan_fast import flow, reference
-from kan_fast.options import below, integer
+from kan_fast._support.checks import below, integer
+from kan_fast.nn import recording
+from kan_fast.ops import reference
 from kan_fast.plots.canvas import COLORS, Picture, one_axes, row_of_axes
 from kan_fast.plots.diagram import INK, SYMBOLIC
 from kan_fast.plots.sketch import sketch
@@ -18,8 +19,8 @@ from kan_fast.plots.sketch import sketch
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from kan_fast.linear import KANLinear
-    from kan_fast.network import KAN
+    from kan_fast.nn.linear import KANLinear
+    from kan_fast.nn.network import KAN
 
 SIZE = (5.0, 3.4)
 BASIS_POINTS = 1000
@@ -57,7 +58,7 @@ def plot_edge(
     layer = model.layers[number]
     below("i", i, layer.in_features)
     below("j", j, layer.out_features)
-    reached = flow.record(model, model.layers, flow.samples(model, x, "plot_edge"))[1][number]
+    reached = recording.record(model, model.layers, recording.samples(model, x, "plot_edge"))[1][number]
     edge = sketch(layer, reached, torch.tensor([[j, i]], device=reached.device))
     picture = one_axes(ax, SIZE)
     axes, function = picture.axes, edge.names[0]

@@ -14,7 +14,7 @@ from kan_fast.plots.sketch import Sketch
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from kan_fast.nodes import Nodes
+    from kan_fast.nn.nodes import Nodes
 
     Array = npt.NDArray[Any]
 

@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from kan_fast import flow, sparsity
-from kan_fast.options import real
+from kan_fast._support.checks import real
+from kan_fast.nn import recording
 from kan_fast.plots.canvas import Picture, names_of
 from kan_fast.plots.diagram import LARGEST, Layer, diagram
 from kan_fast.plots.sketch import sketch
 from kan_fast.plots.summary import summary
+from kan_fast.training import regularization
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from kan_fast.network import KAN
+    from kan_fast.nn.network import KAN
 
 METRICS = {  # pykan's names, here and in `fit`
     "backward": "edge_backward",
@@ -85,11 +86,11 @@ def plot(
     out_names = names_of(
         out_vars, ["$y$"] if single else [f"$y_{{{o + 1}}}$" for o in range(model.width_in[-1])], "out_vars"
     )
-    reached = flow.record(model, model.layers, _samples(model, x))[1]
+    reached = recording.record(model, model.layers, _samples(model, x))[1]
     for number, samples in enumerate(reached):
         if not samples.isfinite().all():
-            raise flow.NotFinite(f"plot needs finite samples; NaN or infinity reaches layer {number}")
-    scores = sparsity.PYKAN_METRICS[METRICS[metric]](model, reached)
+            raise recording.NotFinite(f"plot needs finite samples; NaN or infinity reaches layer {number}")
+    scores = regularization.PYKAN_METRICS[METRICS[metric]](model, reached)
     edges = [layer.present.T.nonzero().flip(1) for layer in model.layers]  # (output, input), by input
     options: dict[str, Any] = {"scale": 2 * scale, "title": title, "varscale": varscale}
     if max(map(len, edges)) > LARGEST:
@@ -105,8 +106,8 @@ def plot(
 
 def _samples(model: KAN, x: Tensor | None) -> Tensor:
     if x is not None or model.last_inputs.x is not None:
-        return flow.samples(model, x, "plot")
+        return recording.samples(model, x, "plot")
     layer = model.layers[0]
     start, end = layer.grid[:, layer.spline_order].cpu(), layer.grid[:, -1 - layer.spline_order].cpu()
     share = torch.rand(SPREAD, layer.in_features, generator=torch.Generator().manual_seed(0), dtype=start.dtype)
-    return flow.samples(model, start + (end - start) * share, "plot")
+    return recording.samples(model, start + (end - start) * share, "plot")

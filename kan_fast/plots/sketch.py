@@ -8,10 +8,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from kan_fast.curves import edge_values
+from kan_fast.analysis.edges import edge_values
 
 if TYPE_CHECKING:
-    from kan_fast.linear import KANLinear
+    from kan_fast.nn.linear import KANLinear
 
 POINTS = 101  # of a curve
 DOTS = 100  # samples, at most

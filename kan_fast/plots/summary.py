@@ -16,7 +16,7 @@ from kan_fast.plots.sketch import sketch
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from kan_fast.network import KAN
+    from kan_fast.nn.network import KAN
 
 CURVES = (2, 4)  # rows and columns of curves beside the scores of a layer
 WIDTH, HEIGHT = 10.0, 3.1  # of the row of a layer, when `scale` is 1

@@ -12,17 +12,18 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from kan_fast import flow, training
-from kan_fast.data import Check
-from kan_fast.functions import Function, select
-from kan_fast.options import integer
-from kan_fast.symbolic.chains import chains
-from kan_fast.symbolic.fitting import held_out, plain
-from kan_fast.symbolic.pairs import pairs
+from kan_fast._support.checks import integer
+from kan_fast.nn import recording
+from kan_fast.nn.functions import Function, select
+from kan_fast.symbolic.curves.chains import chains
+from kan_fast.symbolic.curves.pairs import pairs
+from kan_fast.symbolic.curves.single import held_out, plain
 from kan_fast.symbolic.search import Data, Trial, distinct, priced, rate, refit, simplify, snap, thin
+from kan_fast.training import fit as fitting
+from kan_fast.training.data import Check
 
 if TYPE_CHECKING:
-    from kan_fast.network import KAN
+    from kan_fast.nn.network import KAN
 
 LEAST = 40  # samples
 HELD_OUT = 0.2  # share of the samples
@@ -90,7 +91,7 @@ def discover(
         dataset: a pair `(x, y)`, or a dict with train_input and train_label (its test data are left alone); inputs
             `(samples, in)`, outputs `(samples, 1)`, in any units.
         seed: makes the result reproducible; the global random generator stays as it was.
-        lib: names of functions; None for the whole library, `kan_fast.functions.LIBRARY`.
+        lib: names of functions; None for the whole library, `kan_fast.nn.functions.LIBRARY`.
         progress: whether to show a progress bar (on stderr).
 
     Returns:
@@ -171,7 +172,7 @@ def _fit(model: KAN, data: Data, steps: int) -> Trial:
         return len(losses) > PATIENCE and losses[-1] > 0.98 * losses[-1 - PATIENCE]
 
     pair = data.x, data.y
-    training.fit(model, pair, "LM", steps, stop_grid_update_step=steps // 2, callbacks=stalled, progress=False)
+    fitting.fit(model, pair, "LM", steps, stop_grid_update_step=steps // 2, callbacks=stalled, progress=False)
     return rate(model, data)
 
 
@@ -306,5 +307,5 @@ def _finish(model: KAN, scales: _Scales, x: Tensor) -> KAN:
                 model.remove_edge(number, input_, output)
             else:
                 layer.fix(output, input_, function, plain(function, torch.tensor(affine, dtype=torch.float64)))
-    model.last_inputs = flow.Samples(x)
+    model.last_inputs = recording.Samples(x)
     return model.prune_edge(0.0)

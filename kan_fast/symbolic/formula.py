@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kan_fast.options import integer, listed, real
+from kan_fast._support.checks import integer, listed, real
 
 if TYPE_CHECKING:
     import sympy
 
-    from kan_fast.linear import KANLinear
-    from kan_fast.network import KAN
-    from kan_fast.nodes import Nodes
-    from kan_fast.symbolic.normal import Combination
+    from kan_fast.nn.linear import KANLinear
+    from kan_fast.nn.network import KAN
+    from kan_fast.nn.nodes import Nodes
+    from kan_fast.symbolic.expressions.normal import Combination
 
     Scales = Sequence[Sequence[float] | torch.Tensor]
 
@@ -34,7 +34,7 @@ def symbolic_formula(
     normalizer: Scales | None = None,
     output_normalizer: Scales | None = None,
 ) -> tuple[list[sympy.Expr], list[sympy.Expr]]:
-    """The formulas of a network all of whose edges are symbolic, in a normal form (`kan_fast.symbolic.normal`).
+    """The formulas of a network all of whose edges are symbolic, in normal form (see `kan_fast.symbolic.expressions`).
 
     They evaluate to the network's outputs, to rounding, unless `digits` or `constants` change their numbers.
 
@@ -44,7 +44,7 @@ def symbolic_formula(
             trained with: what `prune_input` has removed keeps its number.
         digits: decimal places to round numbers to; what becomes 0 is dropped. None for all digits.
         constants: whether to replace numbers by fractions, roots, and multiples of pi and e that are close, or how
-            close: True is 1e-3. See `kan_fast.symbolic.constants.recognised`.
+            close: True is 1e-3. See `kan_fast.symbolic.expressions.constants.recognised`.
         simplify: whether to expand products and collect factors where that makes formulas shorter.
         normalizer: `(mean, std)` of the inputs, if the network was trained with `(x - mean) / std`; the formulas then
             take x itself.
@@ -57,9 +57,9 @@ def symbolic_formula(
         TypeError, ValueError: some edges are splines, sizes don't fit, or an option is out of range.
     """
 
-    from kan_fast.symbolic.constants import recognised, rounded
-    from kan_fast.symbolic.normal import Combination
-    from kan_fast.symbolic.simplify import shortest
+    from kan_fast.symbolic.expressions.constants import recognised, rounded
+    from kan_fast.symbolic.expressions.normal import Combination
+    from kan_fast.symbolic.expressions.simplify import shortest
 
     tolerance = _RECOGNISED if constants is True else real("constants", constants or 0)
     places = None if digits is None else integer("digits", digits)
@@ -112,7 +112,7 @@ def spline_edges(model: KAN) -> list[tuple[int, int, int]]:
 
 def _layer(layer: KANLinear, inputs: Sequence[Combination]) -> list[Combination]:
     """The outputs of a layer: for each, its bias and its edges."""
-    from kan_fast.symbolic.normal import Combination, applied, total
+    from kan_fast.symbolic.expressions.normal import Combination, applied, total
 
     biases = [0.0] * layer.out_features if layer.bias is None else layer.bias.tolist()
     parts = [[Combination(bias)] for bias in biases]
@@ -123,7 +123,7 @@ def _layer(layer: KANLinear, inputs: Sequence[Combination]) -> list[Combination]
 
 def _nodes(nodes: Nodes, subnodes: Sequence[Combination]) -> list[Combination]:
     """The nodes of a level: sums as they are, and products."""
-    from kan_fast.symbolic.normal import product
+    from kan_fast.symbolic.expressions.normal import product
 
     factors = groupby(range(nodes.sums, len(subnodes)), key=lambda subnode: nodes.owner[subnode])
     return [*subnodes[: nodes.sums], *(product(subnodes[n] for n in numbers) for _, numbers in factors)]

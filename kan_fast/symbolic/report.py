@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from kan_fast import flow
-from kan_fast.curves import edge_values
+from kan_fast._support.text_table import table
+from kan_fast.analysis.edges import edge_values
+from kan_fast.nn import recording
 from kan_fast.symbolic.formula import scales, spline_edges, symbolic_formula
-from kan_fast.symbolic.table import table
 
 if TYPE_CHECKING:
     import sympy
 
-    from kan_fast.linear import KANLinear
-    from kan_fast.network import KAN
+    from kan_fast.nn.linear import KANLinear
+    from kan_fast.nn.network import KAN
 
 _SHOWN = 10  # edges that are printed
 
@@ -151,12 +151,12 @@ def formula_report(model: KAN, test_input: Tensor, test_label: Tensor, **options
         raise ValueError("formula_report needs finite labels, got NaN or infinity; clean the data first")
     splines, formulas = spline_edges(model), None
     if not splines:
-        from kan_fast.symbolic.code import numpy_function
+        from kan_fast.symbolic.expressions.source import numpy_function
 
         formulas, symbols = symbolic_formula(model, **options)
         values = torch.from_numpy(numpy_function(formulas, symbols)(x.cpu().numpy())).to(x.device)
     start = _scaled("normalizer", options, x, back=False).to(like.dtype)
-    output, inputs = flow.record(model, model.layers, start)
+    output, inputs = recording.record(model, model.layers, start)
     prediction = _scaled("output_normalizer", options, output.double(), back=True)
     outputs = [
         Output(_accuracy(prediction[:, k], label[:, k]))

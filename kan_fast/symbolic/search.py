@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from kan_fast import attribution, flow
-from kan_fast.curves import edge_values
-from kan_fast.functions import Function, find
+from kan_fast.analysis import attribution
+from kan_fast.analysis.edges import edge_values
+from kan_fast.nn import recording
+from kan_fast.nn.functions import Function, find
 from kan_fast.optim import LevenbergMarquardt
-from kan_fast.symbolic.fitting import fit_functions, held_out
-from kan_fast.symbolic.snapping import costs
+from kan_fast.symbolic.curves.single import fit_functions, held_out
+from kan_fast.symbolic.suggest import costs
 
 if TYPE_CHECKING:
-    from kan_fast.network import KAN
+    from kan_fast.nn.network import KAN
 
 CHOICES = 8  # functions that an edge may have in a combination
 GAP = 12.0  # at most this much costlier than its best one, in bits
@@ -217,4 +218,4 @@ def _symbolic(model: KAN) -> list[tuple[Edge, Function]]:
 @torch.no_grad()
 def _inputs(model: KAN, data: Data, number: int) -> Tensor:
     """What reaches a layer."""
-    return flow.record(model, model.layers, data.x)[1][number]
+    return recording.record(model, model.layers, data.x)[1][number]

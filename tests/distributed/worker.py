@@ -26,8 +26,10 @@ from torch.distributed.tensor.debug import CommDebugMode
 from torch.distributed.tensor.parallel import parallelize_module
 from torch.nn.parallel import DistributedDataParallel
 
-from kan_fast import KAN, KANLinear, _native, processes
+from kan_fast import KAN, KANLinear
+from kan_fast._support import collectives
 from kan_fast.distributed import ColwiseKAN, RowwiseKAN
+from kan_fast.ops import native
 
 TIME_LIMIT = 600  # seconds until a process that hangs says where and ends; a busy machine needs some 100
 STEPS, GRID_STEP = 50, 10
@@ -139,7 +141,7 @@ def order_statistics() -> dict[str, Any]:
     results = {}
     for dtype in (torch.float32, torch.float64):
         x = awkward(dtype)
-        results[str(dtype)] = processes.order_statistics(part(x), torch.arange(len(x)), dist.group.WORLD)
+        results[str(dtype)] = collectives.order_statistics(part(x), torch.arange(len(x)), dist.group.WORLD)
     return results
 
 
@@ -255,7 +257,7 @@ if __name__ == "__main__":
     faulthandler.dump_traceback_later(TIME_LIMIT, exit=True)
     torch.set_num_threads(1)
     dist.init_process_group("gloo", timeout=timedelta(seconds=TIME_LIMIT // 2))
-    with _native.use_isa(isa) if isa else nullcontext():
+    with native.use_isa(isa) if isa else nullcontext():
         for check in checks:
             result = globals()[check]()
             if dist.get_rank() == 0:

@@ -11,7 +11,8 @@ import torch
 import values
 from torch import Tensor
 
-from kan_fast import KAN, KANLinear, functional, grids
+from kan_fast import KAN, KANLinear, functional
+from kan_fast.nn import grids
 
 
 def maybe(choose: random.Random, right: Any, *wrong: Any, share: float = 0.06) -> Any:

@@ -11,12 +11,12 @@ import values
 from torch import Tensor
 
 import kan_fast  # noqa: F401  # defines the operators
-from kan_fast import _native, reference
-from kan_fast.reference import Spec
+from kan_fast.ops import native, reference
+from kan_fast.ops.reference import Spec
 
 NAMES = ("forward", "grad_input", "grad_coef", "backward", "edge_magnitude", "edge_magnitude_backward")
 NEEDS = {"grad_coef": 2, "backward": 4}
-ISAS = [*_native.isas(), None]
+ISAS = [*native.isas(), None]
 
 
 def call(choose: random.Random) -> str:
@@ -40,7 +40,7 @@ def run(operator: str, given: dict[str, Any], isa: str | None = None) -> tuple[T
     if isa is None:
         results = function(*given.values())
     else:
-        with _native.use_isa(isa):
+        with native.use_isa(isa):
             results = function(*given.values())
     return (results,) if isinstance(results, Tensor) else tuple(results)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from kan_fast import KANLinear, __version__
-from kan_fast.network import KAN
+from kan_fast.nn.network import KAN
 
 CASES = {
     "network": (KAN, {"width": [2, 3, 1], "grid": 4, "k": 3}),

@@ -8,9 +8,9 @@ else:
     import pytest
     import triton_interpreter  # noqa: F401  (before the kernels)
 
-    import kan_fast._triton
-    from kan_fast import dispatch, ops, reference
-    from kan_fast._triton import plan, rows
+    import kan_fast.ops.triton
+    from kan_fast.ops import dispatch, operators, reference
+    from kan_fast.ops.triton import plan, rows
 
     SAMPLES = rows.SAMPLES
     TILES = dict(plan.TILES)
@@ -20,10 +20,10 @@ else:
         """The backend "triton" exists, on the CPU, with tiles so small that a few numbers need many of them."""
 
         def module(name: str):
-            return kan_fast._triton if name == "triton" else reference
+            return kan_fast.ops.triton if name == "triton" else reference
 
         monkeypatch.setattr(dispatch, "module", module)
-        monkeypatch.setattr(ops, "module", module)
+        monkeypatch.setattr(operators, "module", module)
         monkeypatch.setattr(rows, "SAMPLES", 16)
         for units in TILES:
             monkeypatch.setitem(plan.TILES, units, plan.Tile(16, 16))

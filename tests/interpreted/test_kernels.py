@@ -7,9 +7,9 @@ import test_parity as parity
 import torch
 from problems import Problem, assert_as_accurate, make_problem
 
-from kan_fast import autograd, dense, dispatch, reference
-from kan_fast._triton import plan, table
-from kan_fast.reference import Spec
+from kan_fast.ops import autograd, dense, dispatch, reference
+from kan_fast.ops.reference import Spec
+from kan_fast.ops.triton import plan, table
 
 
 def contractions(p: Problem, order: int, names: tuple[str, ...] = ("forward", "grad_input", "grad_coef")) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from problems import make_problem
 
-from kan_fast import dispatch, reference
+from kan_fast.ops import dispatch, reference
 
 
 @pytest.mark.parametrize("extrapolation", ["zero", "linear", "clamp"])

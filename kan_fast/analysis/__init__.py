@@ -1,0 +1,1 @@
+"""What a network has learnt: curves of edges, scores, and smaller networks."""

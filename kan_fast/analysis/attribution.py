@@ -1,0 +1,160 @@
+"""How much of the output each edge, node and input explains: scores propagated back through the network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from kan_fast._support.checks import integer
+from kan_fast.nn import recording
+from kan_fast.ops import reference
+
+if TYPE_CHECKING:
+    from kan_fast.nn.linear import KANLinear
+    from kan_fast.nn.network import KAN
+    from kan_fast.nn.nodes import Nodes
+
+_CHUNK = 1 << 22  # numbers of float64 in a temporary
+
+
+class Attribution(NamedTuple):
+    """Scores, non-negative; level 0 is that of the inputs, and layer l leads from level l to level l + 1."""
+
+    nodes: list[Tensor]  # of every level, (width_in[l],)
+    subnodes: list[Tensor]  # of the outputs of every layer, (width_out[l + 1],)
+    edges: list[Tensor]  # of every layer, (out, in)
+
+    @property
+    def feature(self) -> Tensor:
+        """Scores of the inputs, `(width_in[0],)`."""
+        return self.nodes[0]
+
+
+def edge_deviation(layer: KANLinear, x: Tensor) -> Tensor:
+    """Standard deviation of the activation of every edge over the samples; differentiable.
+
+    Args:
+        layer: out * in edges.
+        x: what reaches it, `(..., in)`, at least two samples.
+
+    Returns:
+        `(out, in)` in the dtype of the layer; deviations below 1e-15 count as that, which keeps gradients finite.
+    """
+    if layer.symbolic is None:
+        return spline_deviation(layer, x)
+    terms = layer.symbolic.terms(x.reshape(-1, x.shape[-1]).double())
+    symbolic = layer.symbolic.place(terms.var(1).clamp_min(1e-30).sqrt()).to(layer.spline_weight.dtype)
+    return torch.where(layer.symbolic.where, symbolic, spline_deviation(layer, x)) if layer.has_splines() else symbolic
+
+
+def spline_deviation(layer: KANLinear, x: Tensor) -> Tensor:
+    """`edge_deviation`, but 0 (1e-15) for symbolic edges.
+
+    It is a quadratic form in the weights of the edge with the covariance of the splines, so that memory is
+    O(in * (G + k)^2) whatever `out` is. Computed in float64: the covariance of a spline that is a constant cancels.
+    """
+    x = x.reshape(-1, x.shape[-1]).double()
+    grid = layer.grid.double()
+    spline_weight, base_weight = layer.edge_weights()
+    weight = spline_weight if base_weight is None else torch.cat([spline_weight, base_weight[..., None]], -1)
+
+    def rows(part: Tensor) -> Tensor:  # (in, samples, r)
+        splines = reference.basis(part, grid, layer.spline_order, 0, layer.extrapolation)
+        if base_weight is not None:
+            splines = torch.cat([splines, reference.base_function(part, layer.base)[..., None]], -1)
+        return splines.transpose(0, 1)
+
+    first, *others = x.split(max(1, _CHUNK // max(1, x.shape[1] * weight.shape[2])))
+    part = rows(first)
+    origin = part.detach().mean(1, keepdim=True)  # near the mean, so that little cancels below
+    total, products = (part - origin).sum(1), (part - origin).mT @ (part - origin)
+    for chunk in others:
+        part = rows(chunk) - origin
+        total, products = total + part.sum(1), products + part.mT @ part
+    covariance = (products - total[:, :, None] * total[:, None] / len(x)) / (len(x) - 1)
+    by_input = weight.double().transpose(0, 1)  # (in, out, r)
+    variance = ((by_input @ covariance) * by_input).sum(2).T
+    return variance.clamp_min(1e-30).sqrt().to(weight.dtype)
+
+
+def edge_shares(layer: KANLinear, x: Tensor) -> Tensor:
+    """`E / N`, `(out, in)`: deviations of the edges in units of the deviation of the subnode that they lead to.
+
+    N has no gradient, as in pykan, and counts as at least 1e-4 of the largest in the layer, so that constant subnodes
+    have no shares to give. (pykan adds 1e-4 to N, which depends on the units of the output.)
+    """
+    deviation = edge_deviation(layer, x)
+    with torch.no_grad():
+        subnode = layer(x).reshape(-1, len(deviation)).double().std(0).to(deviation.dtype)
+        subnode = subnode.clamp_min((1e-4 * subnode.max()).clamp_min(1e-9))
+    return deviation / subnode[:, None]
+
+
+def propagate(nodes: Sequence[Nodes], shares: Sequence[Tensor], score: Tensor) -> Attribution:
+    """Carry scores `(..., n)` of the nodes of the last of these levels back to the first (see `attribute`).
+
+    Leading dimensions, if any, are those of all results.
+    """
+    result = Attribution([score], [], [])
+    for level, share in zip(reversed(nodes), reversed(shares), strict=True):
+        subnode = score[..., level.owner]
+        edge = subnode[..., None] * share
+        score = edge.sum(-2)
+        result.nodes.insert(0, score)
+        result.subnodes.insert(0, subnode)
+        result.edges.insert(0, edge)
+    return result
+
+
+@torch.no_grad()
+def attribute(
+    model: KAN,
+    l: int | None = None,  # noqa: E741  # pykan's name
+    i: int | None = None,
+    out_score: Tensor | None = None,
+    *,
+    x: Tensor | None = None,
+) -> Attribution:
+    """Scores of the edges, nodes and inputs of a network (KAN 2.0, arXiv 2408.10205, section 4.1).
+
+    A subnode has the score A of its node. The edge that brings a standard deviation E over the samples to a subnode of
+    deviation N gets `B = A E / N` of it, and a node the sum of B over the edges that leave it. Scores are linear in
+    those that one starts from.
+
+    Args:
+        model: the network; `model.attribute(...)` gives it.
+        l: level to start from, 1 to the number of layers; None for the last, the output.
+        i: node of that level that alone starts with a score; None for all.
+        out_score: scores `(width_in[l],)` to start from; None for 1 each. (pykan averages over the outputs: 1 / n each;
+            and below the output it starts from the scores that nodes have.)
+        x: samples `(..., width_in[0])`, finite, at least two; None for the inputs that `fit` trained on last.
+
+    Returns:
+        Scores of levels 0 to l. `.feature` are those of the inputs.
+
+    Raises:
+        ValueError: there are no samples, fewer than two, or not finite ones; or l, i or out_score don't fit.
+    """
+    depth = len(model.layers)
+    level = depth if l is None else integer("l", l, 1)
+    if level > depth:
+        raise ValueError(f"l must be a level from 1 to {depth}, got {l}")
+    count = model.width_in[level]
+    like = model.layers[0].spline_weight
+    score = like.new_ones(count) if out_score is None else torch.as_tensor(out_score).to(like)
+    if score.shape != (count,):
+        raise ValueError(f"out_score must have the shape ({count},) of the nodes of level {level}, got {score.shape}")
+    if i is not None:
+        if not 0 <= integer("i", i) < count:
+            raise ValueError(f"i must be a node of level {level}, 0 to {count - 1}, got {i}")
+        score = score * torch.eye(count, dtype=like.dtype, device=like.device)[i]
+    samples = recording.samples(model, x, "attribute")
+    inputs = recording.record(model, model.layers, samples)[1][:level]
+    for number, reached in enumerate(inputs):
+        if not reached.isfinite().all():
+            raise recording.NotFinite(f"scores need finite samples; NaN or infinity reaches layer {number}")
+    shares = [edge_shares(layer, reached) for layer, reached in zip(model.layers[:level], inputs, strict=True)]
+    return propagate(model.nodes[:level], shares, score)

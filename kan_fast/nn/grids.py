@@ -1,0 +1,248 @@
+"""Knots and what is done with them: uniform grids, grids from samples, finer grids, moving curves to another grid."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kan_fast._support import collectives
+from kan_fast._support.checks import real
+from kan_fast.ops.reference import basis
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+Range = tuple[float, float] | tuple[tuple[float, float], ...]
+
+
+def checked_range(given: Range, in_features: int) -> Range:
+    """A pair of floats, or one for every feature.
+
+    Raises:
+        ValueError: these are not pairs of finite numbers with start < end.
+    """
+    try:
+        array = np.asarray(given, dtype=float)
+    except (TypeError, ValueError):  # text, lists of unequal lengths
+        array = np.empty(0)
+    if array.shape not in ((2,), (in_features, 2)) or not (
+        np.isfinite(array).all() and (array[..., 0] < array[..., 1]).all()
+    ):
+        raise ValueError(
+            f"grid_range must be (start, end) with finite start < end, got {given}; a list of such pairs has one for "
+            f"each of the {in_features} features"
+        )
+    return tuple(array.tolist()) if array.ndim == 1 else tuple(map(tuple, array.tolist()))
+
+
+def check_distinct(grid_range: Range, grid_size: int, degree: int, dtype: torch.dtype) -> None:
+    """Raise ValueError for uniform knots whose spans the dtype can't tell apart, or can't compute with."""
+    start, end = np.reshape(grid_range, (-1, 2)).T
+    with np.errstate(over="ignore", invalid="ignore"):
+        step = (end - start) / grid_size
+        reach = np.maximum(abs(start), abs(end)) + degree * step
+    least, most = _limits(dtype)
+    if not ((step >= least) & (reach <= most)).all():
+        raise ValueError(
+            f"splines of {dtype} need knots within {most:.3g} of 0 and at least {least:.3g} apart, those of grid_size "
+            f"{grid_size} on {grid_range} reach {reach.max():.3g} in steps of {step.min():.3g}; scale the data or take "
+            "a wider dtype"
+        )
+    if (step <= torch.finfo(dtype).eps * reach).any():
+        raise ValueError(
+            f"{dtype} can't tell apart the knots of grid_size {grid_size} on {grid_range}; "
+            "use fewer spans, a wider range, shifted data or a wider dtype"
+        )
+
+
+def check_knots(grid: Tensor) -> None:
+    """Raise ValueError unless the knots `(in, knots)` of every input are finite and increase, by spans of fair length.
+
+    That is one whose reciprocal has all its digits.
+    """
+    least, most = _limits(grid.dtype)
+    right = (grid.abs() <= most).all(1) & (grid.diff(dim=1) >= least).all(1)
+    if not right.all():
+        row = int((~right).nonzero()[0])
+        raise ValueError(
+            f"the knots of an input must increase strictly, within {most:.3g} of 0 and at least {least:.3g} apart in "
+            f"{grid.dtype}; those of input {row} are {reprlib.repr(grid[row].tolist())}"
+        )
+
+
+def _limits(dtype: torch.dtype) -> tuple[float, float]:
+    """The least distance of knots, and the greatest from 0: no number between has a reciprocal with fewer digits."""
+    least = torch.finfo(dtype).tiny
+    return least, 0.5 / least
+
+
+def uniform_grid(
+    in_features: int, grid_size: int, degree: int, grid_range: Sequence[float] | Sequence[Sequence[float]]
+) -> Tensor:
+    """Equally spaced knots `(in, G + 2k + 1)` in float64; k of them on either side of `grid_range`.
+
+    That is `(start, end)`, or such a pair for every feature.
+    """
+    start, end = torch.tensor(grid_range, dtype=torch.float64).expand(in_features, 2)[..., None].unbind(1)
+    steps = torch.arange(-degree, grid_size + degree + 1, dtype=torch.float64)
+    return start + (end - start) * (steps / grid_size)
+
+
+def extend(inner: Tensor, degree: int) -> Tensor:
+    """Add k knots on either side of `inner` `(in, G + 1)`, spaced by the mean width of its spans."""
+    step = (inner[:, -1:] - inner[:, :1]) / (inner.shape[1] - 1)
+    beyond = step * torch.arange(1, degree + 1, dtype=inner.dtype, device=inner.device)
+    return torch.cat([inner[:, :1] - beyond.flip(1), inner, inner[:, -1:] + beyond], 1)
+
+
+def grid_from_samples(
+    x: Tensor,
+    grid: Tensor,
+    degree: int,
+    *,
+    eps: float = 0.02,
+    margin: float = 0.0,
+    trim: float = 0.0,
+    group: ProcessGroup | None = None,
+) -> Tensor:
+    """Knots that follow the samples: `eps * uniform + (1 - eps) * quantiles` of each column.
+
+    Args:
+        x: samples `(n, in)`, finite.
+        grid: present knots `(in, G + 2k + 1)`; gives G, the dtype, and the result for a column that is constant.
+        degree: k.
+        eps: share of the uniform grid, 0 to 1; 1 gives equally spaced knots over the range of the samples.
+        margin: added on either side of the range, in units of its length.
+        trim: share of the samples at either end that the range leaves out, 0 to below 0.5; none of a column that would
+            be constant without them.
+        group: processes whose samples count together; None for this one alone.
+
+    Returns:
+        `(in, G + 2k + 1)`, strictly increasing; the same in every process.
+
+    Raises:
+        ValueError: eps, margin or trim out of range, or samples too large for the dtype of the grid.
+    """
+    eps, margin, trim = real("eps", eps), real("margin", margin), real("trim", trim)
+    if eps > 1:
+        raise ValueError(f"eps must be between 0 (quantiles) and 1 (uniform), got {eps}")
+    if trim >= 0.5:
+        raise ValueError(f"trim must be below 0.5, a share of the samples at either end, got {trim}")
+    size = grid.shape[1] - 2 * degree - 1
+    share = torch.linspace(0, 1, size + 1, dtype=torch.float64, device=x.device)
+    quantiles = _quantiles(x.detach(), trim + (1 - 2 * trim) * share, group).T  # (in, G + 1)
+    constant = quantiles[:, :1] == quantiles[:, -1:]
+    if trim and constant.any():
+        quantiles = torch.where(constant, _quantiles(x.detach(), share, group).T, quantiles)
+    start, end = quantiles[:, :1], quantiles[:, -1:]
+    length = end - start
+    uniform = start - margin * length + (1 + 2 * margin) * length * share
+    inner = eps * uniform + (1 - eps) * (quantiles * (1 + 2 * margin) - 2 * margin * (start + end) / 2)
+    # spans no shorter than rounding allows, whatever eps is
+    number = torch.finfo(grid.dtype)
+    least = (64 * number.eps * inner.abs().amax(1, keepdim=True)).clamp(min=number.tiny / number.eps)
+    floor = torch.maximum(1e-6 * length / size, least)
+    inner = inner + floor * size * share - floor * size / 2
+    new = extend(inner, degree).to(grid.dtype)
+    if not (new.abs() <= _limits(grid.dtype)[1]).all():
+        raise ValueError(
+            f"samples reach {x.abs().max().item():.3g}: knots around them overflow {grid.dtype}; scale the data"
+        )
+    return torch.where(length > 0, new, grid)
+
+
+def _quantiles(x: Tensor, share: Tensor, group: ProcessGroup | None) -> Tensor:
+    """Linear quantiles of the columns, `(len(share), in)` in float64; any number of samples."""
+    count = collectives.total(torch.tensor(len(x), device=x.device), group)
+    position = share * (count - 1)
+    ranks = torch.cat([position.floor(), position.ceil()]).long()
+    x = x if x.dtype.itemsize >= 4 else x.float()
+    lower, upper = collectives.order_statistics(x, ranks, group).to(share.dtype).chunk(2)
+    return lower + (position - position.floor())[:, None] * (upper - lower)
+
+
+def refine(grid: Tensor, degree: int, size: int) -> tuple[Tensor, Tensor]:
+    """Knots with `size` spans instead of G, and the matrix that carries coefficients to them.
+
+    The new spans are as long as the old ones around them suggest: their ends lie at equal steps between the numbers of
+    the old knots. The k knots on either side stay, so if `size` is a multiple of G, all old knots are among the new
+    ones and every curve stays what it is on the whole line, where it fades out too. The matrix is knot insertion then
+    (Cohen, Lyche and Riesenfeld, Computer Graphics and Image Processing 14, 1980), and projection (`transfer`) else.
+
+    Args:
+        grid: knots `(in, G + 2k + 1)`.
+        degree: k.
+        size: number of new spans, at least 1.
+
+    Returns:
+        Knots `(in, size + 2k + 1)` and matrix `(in, size + k, G + k)` in float64.
+
+    Raises:
+        ValueError: the dtype of the grid can't tell the new knots apart.
+    """
+    number = grid.shape[1] - 2 * degree - 1
+    inner = grid[:, degree : degree + number + 1].to(torch.float64)
+    place = torch.arange(size + 1, device=grid.device) * number
+    left = (place // size).clamp(max=number - 1)
+    share = (place - left * size).to(torch.float64) / size
+    finer = torch.lerp(inner[:, left], inner[:, left + 1], share.expand(len(grid), -1)).to(grid.dtype)
+    new = torch.cat([grid[:, :degree], finer, grid[:, degree + number + 1 :]], 1)
+    if not (new.diff(dim=1) >= _limits(grid.dtype)[0]).all():
+        raise ValueError(f"{grid.dtype} can't tell apart the knots of {size} spans; use fewer, or a wider dtype")
+    if size % number:
+        return new, transfer(grid, new, degree, "zero", everywhere=True)
+    return new, _insertion(grid.to(torch.float64), new.to(torch.float64), degree)
+
+
+def _insertion(old: Tensor, new: Tensor, degree: int) -> Tensor:
+    """Oslo algorithm: `(in, G_new + k, G_old + k)` for knots `new` that hold all of `old`; rows are convex weights.
+
+    The recursion of the B-splines on the old knots, with the p-th knot after the first instead of x at level p.
+    """
+    rows = new.shape[1] - degree - 1
+    first = new[:, :rows, None]
+    values = ((old[:, None, :-1] <= first) & (first < old[:, None, 1:])).to(old.dtype)
+    for p in range(1, degree + 1):
+        knot = new[:, p : p + rows, None]
+        scaled = values / (old[:, p:] - old[:, :-p])[:, None]
+        left, right = scaled[..., :-1], scaled[..., 1:]
+        values = (knot - old[:, None, : -p - 1]) * left + (old[:, None, p + 1 :] - knot) * right
+    return values
+
+
+def transfer(old: Tensor, new: Tensor, degree: int, extrapolation: str, *, everywhere: bool = False) -> Tensor:
+    """Matrix `(in, G_new + k, G_old + k)` that carries the coefficients on the knots `old` to the knots `new`.
+
+    The new curve is the L2 projection of the old one over the range of the new grid, or over all its knots. Products
+    of splines are polynomials between the knots of either grid, so Gauss-Legendre nodes there integrate them exactly:
+    the design is fixed, no sample can leave a span empty, and a curve that the new grid can represent is reproduced.
+    The projection is bounded in the maximum norm for any knots (Shadrin, Acta Mathematica 187, 2001). Computed in
+    float64.
+
+    Args:
+        old: knots `(in, G_old + 2k + 1)`.
+        new: knots `(in, G_new + 2k + 1)`.
+        degree: k of both.
+        extrapolation: how the old curve goes on outside of its grid range.
+        everywhere: project over all knots, so that the curve also fades out as the old one.
+    """
+    old, new = old.to(torch.float64), new.to(torch.float64)
+    beyond = 0 if everywhere else degree
+    start, end = new[:, beyond : beyond + 1], new[:, -1 - beyond :][:, :1]
+    breaks = torch.cat([old, new], 1).clamp(start, end).sort(1).values
+    node, weight = (torch.as_tensor(a, device=old.device) for a in np.polynomial.legendre.leggauss(degree + 1))
+    left, width = breaks[:, :-1, None], breaks.diff(dim=1)[..., None]
+    points = (left + width * (node + 1) / 2).flatten(1)  # (i, p)
+    weights = (width * weight / 2).flatten(1)
+    rows_new = basis(points.T, new, degree).transpose(0, 1)  # (i, p, r)
+    rows_old = basis(points.T, old, degree, 0, extrapolation).transpose(0, 1)
+    weighted = (rows_new * weights[..., None]).mT  # (i, r, p)
+    gram, cross = weighted @ rows_new, weighted @ rows_old
+    scale = gram.diagonal(dim1=1, dim2=2).rsqrt()[..., None]  # the scaled Gram matrix is well conditioned for any knots
+    factor = torch.linalg.cholesky(gram * scale * scale.mT)
+    return scale * torch.cholesky_solve(scale * cross, factor)

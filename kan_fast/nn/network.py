@@ -1,0 +1,302 @@
+"""KAN: a stack of KANLinear layers with pykan's way of calling it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from kan_fast import plots
+from kan_fast._support import collectives
+from kan_fast._support.checks import integer, listed, real
+from kan_fast.analysis import attribution, pruning
+from kan_fast.functional import Base
+from kan_fast.nn import recording, storage
+from kan_fast.nn.linear import KANLinear
+from kan_fast.nn.nodes import Nodes, levels
+from kan_fast.pykan import tolerant
+from kan_fast.symbolic import discovery, formula, report, suggest
+from kan_fast.training import fit as fitting
+from kan_fast.training import multistart
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+
+class KAN(nn.Module):
+    """A Kolmogorov-Arnold network (arXiv 2404.19756), built and trained as in pykan.
+
+    Args:
+        width: number of nodes in every level, inputs first: `[2, 5, 1]`; a pair counts sums and products (KAN 2.0,
+            arXiv 2408.10205): `[2, [5, 2], 1]` has 5 sum nodes and 2 multiplication nodes.
+        grid: number of spans G of every grid.
+        k: degree of the splines, 0 to 5.
+        mult_arity: number of factors, at least 2, of every product; or a list with an entry for every level, inputs
+            included: such a number, or a list with one for each product of the level.
+        seed: makes the initial parameters reproducible and leaves the global random generator as it was. They are
+            drawn on the CPU, so every device gets the same. None draws from the global generator, as nn.Linear does.
+        bias: whether every layer has a learnable bias.
+        base: base function of every edge: "silu", "identity", "zero" or a callable that acts on each element.
+        base_fun: pykan's name of `base`; used if given.
+        extrapolation: what splines do outside of the grid: "zero", "linear" or "clamp"; see `KANLinear`.
+        grid_range: interval `(start, end)` that the grids cover at first. Or such a pair for every input of the
+            network; the grids of the other layers then cover [-1, 1].
+        grid_eps: share of the uniform grid in `update_grid`, 0 to 1.
+        noise_scale: pykan's initial splines: weights are uniform within half of `noise_scale / grid` around 0. None for
+            those of `KANLinear.reset_parameters`.
+        sp_trainable: False freezes the biases, so that training moves curves where there are data alone. (pykan's name,
+            for scales of the splines, which there are none of here.)
+        sb_trainable: False freezes the base weights. (pykan's name.)
+        backend: force a backend; None chooses.
+        device: device of the parameters.
+        dtype: dtype of the parameters.
+
+    Attributes:
+        layers: nn.ModuleList of KANLinear. The outputs of a layer are subnodes: sums, and factors of products.
+        nodes: nn.ModuleList of `kan_fast.nn.nodes.Nodes`, which make nodes of the outputs of each layer.
+        input_id: the columns that are left of those of the network that `prune_input` started from.
+        last_inputs: the samples that `fit` trained on last, by reference; for `attribute` and `prune`.
+
+    Raises:
+        TypeError, ValueError: a width or option is not allowed; the message says what is.
+    """
+
+    layers: Sequence[KANLinear]
+    nodes: Sequence[Nodes]
+
+    @tolerant
+    def __init__(
+        self,
+        width: Sequence[int | Sequence[int]],
+        grid: int = 5,
+        k: int = 3,
+        *,
+        mult_arity: int | Sequence[int | Sequence[int]] = 2,
+        seed: int | None = None,
+        bias: bool = True,
+        base: Base = "silu",
+        base_fun: Base | None = None,
+        extrapolation: str = "zero",
+        grid_range: Sequence[float] | Sequence[Sequence[float]] = (-1, 1),
+        grid_eps: float = 0.02,
+        noise_scale: float | None = None,
+        sp_trainable: bool = True,
+        sb_trainable: bool = True,
+        backend: str | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        (inputs, _), *rest = levels(width, mult_arity)
+        self.input_id = list(range(inputs))
+        self.last_inputs = recording.Samples()
+        self.nodes = nn.ModuleList(Nodes(*level) for level in rest)  # type: ignore[assignment]  # as for layers below
+        self.grid, self.k = integer("grid", grid, 1), integer("k", k, 0)
+        seed = None if seed is None else integer("seed", seed)
+        ranges: list[Any] = [tuple(listed("grid_range", grid_range))] * (len(self.nodes) + 1)
+        if ranges[0] and not isinstance(ranges[0][0], (int, float)):
+            ranges[1:] = [(-1, 1)] * len(ranges[1:])
+        final = torch.get_default_device() if device is None else torch.device(device)
+        start = "cpu" if seed is not None and final.type != "meta" else final
+        with torch.random.fork_rng(devices=[]) if seed is not None else nullcontext():
+            if seed is not None:
+                torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed other devices as well
+            self.layers = nn.ModuleList(  # type: ignore[assignment]  # it has no type for its items
+                KANLinear(
+                    n_in,
+                    n_out,
+                    bias,
+                    grid_size=self.grid,
+                    spline_order=self.k,
+                    grid_range=range_,
+                    base=base if base_fun is None else base_fun,
+                    extrapolation=extrapolation,
+                    grid_eps=grid_eps,
+                    backend=backend,
+                    device=start,
+                    dtype=dtype,
+                )
+                for n_in, n_out, range_ in zip(
+                    [inputs, *(nodes.width for nodes in self.nodes[:-1])],
+                    [len(nodes.owner) for nodes in self.nodes],
+                    ranges[:-1],
+                    strict=True,
+                )
+            )
+            if noise_scale is not None:
+                bound = real("noise_scale", noise_scale) / (2 * self.grid)
+                for layer in self.layers:
+                    nn.init.uniform_(layer.spline_weight, -bound, bound)
+        for layer in self.layers:
+            for p, trainable in ((layer.bias, sp_trainable), (layer.base_weight, sb_trainable)):
+                if p is not None:
+                    p.requires_grad_(trainable)
+        self.to(final)
+
+    def forward(self, x: Tensor, *, singularity_avoiding: bool = False, y_th: float = 10.0) -> Tensor:
+        """`(..., width_in[0])` to `(..., width_in[-1])`; a floating point x is cast to the dtype of the parameters.
+
+        `singularity_avoiding` and `y_th` are pykan's. They concern poles of symbolic edges, and splines have none.
+
+        Raises:
+            TypeError: x is not a tensor, or not floating point; or singularities of symbolic edges are to be avoided.
+            ValueError: x has another number of columns than the network has inputs.
+        """
+        if singularity_avoiding and any(layer.symbolic is not None for layer in self.layers):
+            raise TypeError(
+                "forward has no singularity_avoiding for symbolic edges, which are what the formula says, also near "
+                "poles: leave it out; formula_report counts samples without a value. See docs/pykan.md"
+            )
+        x = self._cast(x)
+        for layer, nodes in zip(self.layers, self.nodes, strict=True):
+            x = nodes(layer(x))
+        return x
+
+    @property
+    def width(self) -> list[int | list[int]]:
+        """Number of nodes in every level as the constructor takes it: n, or [sums, products] where there are any."""
+        return [self.layers[0].in_features, *([n.sums, len(n.arities)] if n.arities else n.sums for n in self.nodes)]
+
+    @property
+    def width_in(self) -> list[int]:
+        """Number of nodes in every level, inputs first; pykan's name."""
+        return [self.layers[0].in_features, *(nodes.width for nodes in self.nodes)]
+
+    @property
+    def width_out(self) -> list[int]:
+        """Number of subnodes in every level, inputs first; pykan's name. A product has `mult_arity` of them."""
+        return [self.layers[0].in_features, *(len(nodes.owner) for nodes in self.nodes)]
+
+    @property
+    def mult_arity(self) -> list[list[int]]:
+        """Number of factors of every product in every level, inputs first."""
+        return [[], *(list(nodes.arities) for nodes in self.nodes)]
+
+    def activations(self, x: Tensor) -> list[Tensor]:
+        """What flows through the network: the input of every layer, `(..., width_in[l])`, and last the output."""
+        output, inputs = recording.record(self, self.layers, x)
+        return [*inputs, output]
+
+    @torch.no_grad()
+    def update_grid(
+        self,
+        x: Tensor,
+        *,
+        eps: float | None = None,
+        margin: float = 0.0,
+        trim: float = 0.0,
+        group: ProcessGroup | None = None,
+        layers: Collection[KANLinear] | None = None,
+    ) -> None:
+        """Move the knots of every layer to where its samples are; the function on their range is preserved.
+
+        Each layer gets the samples that reached it before the layers ahead of it were changed. After an error all
+        layers are as they were.
+
+        Args:
+            x: input samples `(..., width_in[0])`, finite.
+            eps: share of the uniform grid, 0 to 1; None takes `grid_eps`.
+            margin: added on either side of the samples' range, in units of its length.
+            trim: share of the samples at either end that the range leaves out; see `KANLinear.update_grid`.
+            group: processes whose samples count together; see `KANLinear.update_grid`.
+            layers: those of the network's layers to change; None for all.
+
+        Raises:
+            flow.NotFinite: a ValueError: samples, or what becomes of them in a layer, are NaN or infinite.
+            ValueError: see `KANLinear.update_grid`.
+        """
+        chosen = list(self.layers) if layers is None else list(layers)
+        reached = dict(zip(self.layers, recording.record(self, self.layers, x)[1], strict=True))
+        collectives.reshard(self)
+        recording.check_finite(self.layers, list(reached.values()), group)
+        tensors = [collectives.local(t) for layer in chosen for t in (layer.grid, layer.spline_weight)]
+        before = [t.clone() for t in tensors]
+        try:
+            for layer in chosen:
+                layer.update_grid(reached[layer], eps=eps, margin=margin, trim=trim, group=group)
+        except BaseException:
+            for t, old in zip(tensors, before, strict=True):
+                t.copy_(old)
+            raise
+
+    def update_grid_from_samples(self, x: Tensor) -> None:
+        """`update_grid(x)` and `get_act(x)`; pykan's name."""
+        self.update_grid(x)
+        self.get_act(x)
+
+    def get_act(self, x: Tensor | Mapping[str, Tensor]) -> None:
+        """Take these as `last_inputs`, as `fit` does; for loops of one's own. pykan's name.
+
+        Args:
+            x: samples `(..., width_in[0])`, or a dataset, whose "train_input" counts.
+        """
+        given = x["train_input"] if isinstance(x, Mapping) else x
+        self.last_inputs = recording.Samples(recording.samples(self, given, "get_act"))
+
+    def refine(self, new_grid: int) -> KAN:
+        """A new network on grids of `new_grid` spans with the same function; it shares no memory with this one.
+
+        See `KANLinear.refine`; pykan's name and meaning.
+        """
+        new = copy.deepcopy(self)
+        new.refine_(new_grid)
+        return new
+
+    def refine_(self, new_grid: int) -> None:
+        """`refine` in place, as `fit(grids=...)` does it. See `KANLinear.refine_`."""
+        for layer in self.layers:
+            layer.refine_(new_grid)
+        self.grid = new_grid
+
+    def coverage(self, x: Tensor) -> list[Tensor]:
+        """For every layer the fraction of samples outside of its grid range, for each feature `(width[l],)`.
+
+        Args:
+            x: input samples `(..., width[0])`.
+        """
+        with torch.no_grad():
+            inputs = recording.record(self, self.layers, x)[1]
+        return [layer.coverage(samples) for layer, samples in zip(self.layers, inputs, strict=True)]
+
+    fit = tolerant(fitting.interruptible(fitting.fit))
+    saveckpt = storage.save
+    loadckpt = classmethod(storage.load)
+    multistart = multistart.multistart
+    attribute = tolerant(attribution.attribute)
+    plot = tolerant(plots.plot)
+    plot_edge = plots.plot_edge
+    prune = pruning.prune
+    prune_node = tolerant(pruning.prune_node)
+    prune_edge = tolerant(pruning.prune_edge)
+    prune_input = tolerant(pruning.prune_input)
+    remove_edge = tolerant(pruning.remove_edge)
+    remove_node = tolerant(pruning.remove_node)
+    suggest_symbolic = tolerant(suggest.suggest_symbolic)
+    fix_symbolic = tolerant(suggest.fix_symbolic)
+    unfix_symbolic = tolerant(suggest.unfix_symbolic)
+    unfix_symbolic_all = tolerant(suggest.unfix_symbolic_all)
+    auto_symbolic = tolerant(suggest.auto_symbolic)
+    discover = classmethod(discovery.discover)
+    symbolic_formula = formula.symbolic_formula
+    formula_report = report.formula_report
+
+    def train(self, mode: bool | fitting.Dataset = True, *args: Any, **options: Any) -> Any:
+        """`train(True)` and `train(False)` set the mode, as in nn.Module; `train(dataset, ...)` is `fit(dataset, ...)`.
+
+        The latter is the spelling of pykan's first version.
+        """
+        if isinstance(mode, bool):
+            return super().train(mode, *args, **options)
+        return self.fit(mode, *args, **options)
+
+    def extra_repr(self) -> str:
+        """The sizes, as the constructor takes them."""
+        return f"width={self.width}, grid={self.grid}, k={self.k}"
+
+    def _cast(self, x: Tensor) -> Tensor:
+        floating = isinstance(x, Tensor) and x.is_floating_point()  # the layers say what is wrong with other things
+        return x.to(self.layers[0].spline_weight.dtype) if floating else x

@@ -1,0 +1,300 @@
+"""Networks in files: `KAN.saveckpt` and `KAN.loadckpt`. A file holds tensors and plain values, and runs no code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from kan_fast._support import files
+from kan_fast._support.files import Path
+from kan_fast._support.saved import Saved, check_held
+from kan_fast.nn import grids
+from kan_fast.nn.linear import DTYPES, KANLinear
+from kan_fast.ops.arguments import BASES, EXTRAPOLATIONS, MAX_DEGREE, grid_dtype
+
+if TYPE_CHECKING:
+    from kan_fast.nn.network import KAN
+
+FORMAT = 2
+_DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES}
+
+
+class _Sizes(NamedTuple):
+    """What fixes the shapes of a layer's tensors."""
+
+    inputs: int
+    outputs: int
+    grid_size: int
+    degree: int
+    bias: bool
+    base_weight: bool
+    dtype: torch.dtype
+
+
+class _Network(NamedTuple):
+    """A description that was checked."""
+
+    width: list[int | list[int]]
+    mult_arity: list[list[int]]
+    layers: list[dict[str, Any]]  # options of KANLinear
+    frozen: list[str]  # names of parameters
+    input_id: list[int]
+    state: dict[str, Tensor]
+
+
+def describe(model: KAN) -> dict[str, Any]:
+    """A network as plain values and tensors, from which `rebuild` makes it anew.
+
+    That is all of it but device, backend, hooks and `last_inputs`.
+
+    Raises:
+        TypeError: a base function is a callable, or a layer is no KANLinear; they have no such form.
+        ValueError: parameters are shared, sharded or computed from others, or not what a layer allows.
+    """
+    for layer in model.layers:
+        if isinstance(layer, KANLinear):
+            layer.check_plain("saveckpt")
+        if type(layer) is not KANLinear:
+            raise TypeError(f"can't save a {type(layer).__name__} among the layers; a file keeps KANLinear layers")
+        if callable(layer.base):
+            raise TypeError(
+                f"can't save the callable base function {layer.base!r}; save model.state_dict() and build the network "
+                "with it before loading"
+            )
+    saved = {
+        "format": FORMAT,
+        "width": model.width,
+        "mult_arity": model.mult_arity,
+        "layers": [_options(layer) for layer in model.layers],
+        "frozen": [name for name, parameter in model.named_parameters() if not parameter.requires_grad],
+        "input_id": list(model.input_id),
+        "state": {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()},
+    }
+    saved = files.plain(saved, "the network")
+    try:
+        _checked(saved)
+    except ValueError as error:
+        raise ValueError(f"can't save a network that could not be loaded again: {error}") from error
+    return saved
+
+
+def rebuild(cls: type[KAN], saved: dict[str, Any], device: torch.device | str | None = None) -> KAN:
+    """The network that `describe` described, in this version or an earlier one.
+
+    Raises:
+        ValueError: it is no such description; the message says what is wrong.
+    """
+    network = _checked(saved)
+    model = cls(network.width, 1, 0, mult_arity=network.mult_arity, seed=0, device="cpu")  # layers follow
+    model.layers = nn.ModuleList(  # type: ignore[assignment]  # it has no type for its items
+        _layer(options, old) for options, old in zip(network.layers, model.layers, strict=True)
+    )
+    first = model.layers[0]
+    model.grid, model.k, model.input_id = first.grid_size, first.spline_order, network.input_id
+    try:
+        model.load_state_dict(network.state)
+    except RuntimeError as error:
+        raise ValueError(str(error)) from error
+    for name in network.frozen:
+        model.get_parameter(name).requires_grad_(False)
+    return model.to(torch.get_default_device() if device is None else device)
+
+
+def save(model: KAN, path: Path) -> None:
+    """Write the network to a file: sizes, options of every layer, parameters, grids, masks and symbolic edges.
+
+    The file is replaced as a whole: a crash, a full disk or Ctrl-C while writing leaves it as it was, and others never
+    read a part of it. Symbolic edges are kept by the names of their functions. Device and backend are not kept. (pykan
+    writes several files that begin with the path.)
+
+    Args:
+        model: the network; `model.saveckpt(path)` writes it.
+        path: of the file.
+
+    Raises:
+        TypeError, ValueError: the network has what a file can't keep; see `describe`.
+        OSError: the file can't be written.
+    """
+    files.save(path, describe(model))
+
+
+def load(cls: type[KAN], path: Path, device: torch.device | str | None = None) -> KAN:
+    """The network that `saveckpt` wrote: `KAN.loadckpt(path)`.
+
+    Functions of one's own have to be added to the library before (`kan_fast.nn.functions.add_symbolic`).
+
+    Args:
+        cls: the class; `KAN.loadckpt(path)` gives it.
+        path: of the file.
+        device: device of the parameters; None for the default.
+
+    Raises:
+        ValueError: the file is not one of `saveckpt`, damaged, or of a later version of this package.
+        OSError: it can't be opened.
+    """
+    return files.load(path, "a file of saveckpt", lambda saved: rebuild(cls, saved, device))
+
+
+def _check_tensors(state: Saved, prefix: str, sizes: _Sizes) -> None:
+    """Refuse a state dict whose tensors are not those of a layer of these sizes.
+
+    Raises:
+        ValueError: one is missing, or has another shape or dtype; or knots are not finite or do not increase.
+    """
+    rows = sizes.grid_size + sizes.degree
+    shapes: dict[str, tuple[int, ...]] = {"spline_weight": (sizes.outputs, sizes.inputs, rows)}
+    if sizes.base_weight:
+        shapes["base_weight"] = (sizes.outputs, sizes.inputs)
+    if sizes.bias:
+        shapes["bias"] = (sizes.outputs,)
+    for name, shape in shapes.items():
+        state[prefix + name].tensor(sizes.dtype, shape)
+    knots = state[f"{prefix}grid"].tensor(grid_dtype(sizes.dtype), (sizes.inputs, rows + sizes.degree + 1))
+    try:
+        grids.check_knots(knots)
+    except ValueError as error:
+        raise ValueError(f"{state.place}.{prefix}grid: {error}") from None
+    mask = state.get(f"{prefix}mask")
+    if mask is not None:
+        mask.tensor(torch.bool, (sizes.outputs, sizes.inputs))
+    symbolic = state.get(f"{prefix}symbolic.edges")
+    if symbolic is not None:
+        count = len(symbolic.tensor(torch.int64, (None, 2)))
+        state[f"{prefix}symbolic.affine"].tensor(sizes.dtype, (count, 4))
+        state[f"{prefix}symbolic._extra_state"].tensor(torch.uint8, (None,))
+
+
+def _options(layer: KANLinear) -> dict[str, Any]:
+    return {
+        "bias": layer.bias is not None,
+        "grid_size": layer.grid_size,
+        "spline_order": layer.spline_order,
+        "grid_range": layer.grid_range,
+        "base": layer.base,
+        "extrapolation": layer.extrapolation,
+        "grid_eps": layer.grid_eps,
+        "dtype": str(layer.spline_weight.dtype).removeprefix("torch."),
+    }
+
+
+def _layer(options: dict[str, Any], like: KANLinear) -> KANLinear:
+    """A layer with these options and the sizes of another; its tensors hold no numbers yet."""
+    options = dict(options)
+    grid_range = options.pop("grid_range")  # which may be too narrow for the dtype that the layer has by now
+    layer = KANLinear(like.in_features, like.out_features, **options, device="meta").to_empty(device="cpu")
+    layer.grid_range = grid_range
+    return layer
+
+
+def _checked(data: Any) -> _Network:
+    """A description as it should be, with the sizes that its tensors have; nothing has been built of it yet."""
+    saved = Saved(data, "the network")
+    version = saved["format"].integer()
+    if version == 1:
+        saved = Saved(_of_format_1(saved), "the network")
+    elif version != FORMAT:
+        raise ValueError(f"the network has the format {version!r}, this version of kan_fast reads 1 to {FORMAT}")
+    levels = [_level(*entry) for entry in zip(saved["width"].items(), saved["mult_arity"].items(), strict=False)]
+    if not len(levels) == len(saved["width"].items()) == len(saved["mult_arity"].items()) >= 2 or levels[0][1]:
+        raise saved["width"].wrong("sizes of at least two levels, the first without products, as mult_arity has")
+    state = saved["state"]
+    layers = []
+    for number, options in enumerate(saved["layers"].items(len(levels) - 1)):
+        inputs = levels[number][0] + len(levels[number][1])
+        outputs = levels[number + 1][0] + sum(levels[number + 1][1])
+        if min(inputs, outputs) < 1:
+            raise saved["width"].wrong("sizes of at least 1")
+        layers.append(_layer_options(options, inputs))
+        _check_tensors(state, f"layers.{number}.", _sizes(inputs, outputs, layers[-1]))
+    tensors = {name: entry.any_tensor() for name, entry in state.record().items()}
+    check_held(list(tensors.values()), state.place)
+    frozen = [name.one_of(list(tensors)) for name in saved["frozen"].items()]
+    return _Network(
+        saved["width"].value,
+        saved["mult_arity"].value,
+        layers,
+        [name for name in frozen if tensors[name].is_floating_point()],
+        [column.integer() for column in saved["input_id"].items(levels[0][0])],
+        tensors,
+    )
+
+
+def _level(width: Saved, arities: Saved) -> tuple[int, list[int]]:
+    """Number of sums, and of factors of each product."""
+    factors = [arity.integer(2) for arity in arities.items()]
+    if type(width.value) is int:
+        arities.items(0)
+        return width.integer(), factors
+    sums, products = width.items(2)
+    arities.items(products.integer())
+    return sums.integer(), factors
+
+
+def _layer_options(saved: Saved, inputs: int) -> dict[str, Any]:
+    degree, grid_eps = saved["spline_order"], saved["grid_eps"]
+    if degree.integer() > MAX_DEGREE:
+        raise degree.wrong(f"0 to {MAX_DEGREE}")
+    if not 0 <= grid_eps.real() <= 1:
+        raise grid_eps.wrong("0 to 1")
+    return {
+        "bias": saved["bias"].truth(),
+        "grid_size": saved["grid_size"].integer(1),
+        "spline_order": degree.value,
+        "grid_range": _range(saved["grid_range"], inputs),
+        "base": saved["base"].one_of(BASES),
+        "extrapolation": saved["extrapolation"].one_of(EXTRAPOLATIONS),
+        "grid_eps": grid_eps.value,
+        "dtype": _DTYPES[saved["dtype"].one_of(list(_DTYPES))],
+    }
+
+
+def _range(saved: Saved, inputs: int) -> grids.Range:
+    several = saved.items() and isinstance(saved.items()[0].value, list | tuple)
+    pairs = saved.items(inputs) if several else [saved]
+    for pair in pairs:
+        start, end = (number.real() for number in pair.items(2))
+        if not start < end:
+            raise pair.wrong("(start, end) with start < end")
+    return grids.checked_range(saved.value, inputs)
+
+
+def _sizes(inputs: int, outputs: int, options: Mapping[str, Any]) -> _Sizes:
+    return _Sizes(
+        inputs,
+        outputs,
+        options["grid_size"],
+        options["spline_order"],
+        options["bias"],
+        options["base"] != "zero",
+        options["dtype"],
+    )
+
+
+def _of_format_1(saved: Saved) -> dict[str, Any]:
+    """What format 2 says about a network of format 1, which had options of the first layer alone.
+
+    What tells the layers apart stands in the sizes of their tensors, and in what torch keeps beside a state dict.
+    """
+    degree, metadata = saved["k"].integer(), Saved(getattr(saved["state"].value, "_metadata", {}), "metadata")
+
+    def options(number: int) -> dict[str, Any]:
+        prefix = f"layers.{number}"
+        own = metadata.get(prefix)
+        weight = saved["state"][f"{prefix}.spline_weight"].any_tensor()
+        shared = {name: saved[name].value for name in ("base", "extrapolation")}
+        return {
+            **shared,
+            **({} if own is None else {name: own[name].value for name in shared if own.get(name) is not None}),
+            "bias": f"{prefix}.bias" in saved["state"].record(),
+            "grid_size": weight.shape[-1] - degree,
+            "spline_order": degree,
+            "grid_range": (-1.0, 1.0),
+            "grid_eps": saved["grid_eps"].value,
+            "dtype": saved["dtype"].value,
+        }
+
+    kept = {name: saved[name].value for name in ("width", "mult_arity", "input_id", "state")}
+    return {"layers": [options(n) for n in range(len(saved["width"].items()) - 1)], "frozen": [], **kept}

@@ -1,0 +1,221 @@
+"""The symbolic edges of a layer: functions of the library with trainable affine parameters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kan_fast.nn.functions import Function, find
+from kan_fast.ops.per_sample import spread
+
+
+class SymbolicEdges(nn.Module):
+    """Edges `phi(x) = c f(a x + b) + d`; the module sums them into the outputs of a layer.
+
+    Edges with one function are evaluated together, and are neighbours here: the order is that of their functions, then
+    of `edges`.
+
+    Args:
+        shape: sizes `(out, in)` of the layer.
+        edges: pairs `(output, input)`, each at most once.
+        functions: their names in the library.
+        affine: their parameters (a, b, c, d), `(n, 4)`.
+
+    Attributes:
+        affine: Parameter `(n, 4)`.
+        edges: buffer `(n, 2)` of pairs (output, input).
+        where: which edges of the layer these are, bool `(out, in)`.
+        names: the functions, n names.
+
+    Raises:
+        ValueError: a function is not in the library, an edge not in the layer or there twice, or sizes differ.
+    """
+
+    edges: Tensor
+    where: Tensor
+
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        edges: Sequence[tuple[int, int]],
+        functions: Sequence[str | Function],
+        affine: Tensor,
+    ) -> None:
+        super().__init__()
+        names = [_name(function) for function in functions]
+        if not len(edges) == len(names) == len(affine) or affine.shape[1:] != (4,):
+            raise ValueError(
+                f"each edge has a function and 4 affine parameters, got {len(edges)} edges, {len(names)} functions "
+                f"and affine parameters {tuple(affine.shape)}"
+            )
+        if len(set(edges)) < len(edges):
+            raise ValueError("each edge has one function, got some edge twice")
+        for edge in edges:
+            if not (0 <= edge[0] < shape[0] and 0 <= edge[1] < shape[1]):
+                raise ValueError(f"(output, input) must be below {shape}, the sizes of the layer, got {edge}")
+        order = sorted(range(len(edges)), key=lambda n: (names[n], edges[n]))
+        self.shape = shape
+        self.names = [names[n] for n in order]
+        self.affine = nn.Parameter(affine.detach()[order].clone())
+        pairs = torch.tensor([edges[n] for n in order], dtype=torch.long, device=affine.device)
+        self.register_buffer("edges", pairs.reshape(-1, 2))
+        self.register_buffer("where", self.place(torch.ones_like(self.edges[:, 0])) > 0, persistent=False)
+        # For `leaves_some`: mask, its version, answer.
+        self._seen: tuple[Tensor | None, int | None, bool] = (None, 0, True)
+        self._group()
+
+    @staticmethod
+    def blank(shape: tuple[int, int], edges: Tensor, names: Tensor, like: Tensor) -> SymbolicEdges:
+        """Edges to load a state into that has these `edges` and extra state, with parameters like `like`."""
+        if edges.dtype != torch.long or edges.shape[1:] != (2,) or len(edges) > shape[0] * shape[1]:
+            raise ValueError(f"edges must be an int64 tensor (n, 2), got {edges.dtype} {tuple(edges.shape)}")
+        pairs = [(output, input_) for output, input_ in edges.tolist()]
+        device = edges.device if like.is_meta else like.device  # `where` isn't in the state: it must be numbers
+        return SymbolicEdges(shape, pairs, saved_names(names), like.new_zeros(len(pairs), 4, device=device))
+
+    def are(self, edges: Tensor, names: Tensor) -> bool:
+        """Whether a state that has these `edges` and extra state is of these edges and functions."""
+        here = not self.where.is_meta and edges.shape == self.edges.shape and edges.tolist() == self.edges.tolist()
+        return here and saved_names(names) == self.names
+
+    def leaves_some(self, mask: Tensor | None) -> bool:
+        """Whether some edge of the layer is not among these and has True in the mask `(out, in)`; None is all True.
+
+        True where that can't be known: in traces and transforms of a mask that was not seen before.
+        """
+        if mask is None:
+            return len(self.names) < self.shape[0] * self.shape[1]
+        seen, version, known = self._seen
+        if torch.compiler.is_compiling() or mask.is_meta or torch._C._are_functorch_transforms_active():
+            return known or mask is not seen
+        now = None if mask.is_inference() else mask._version  # inference tensors don't count their changes
+        if mask is not seen or now is None or version != now:
+            known = bool((mask & ~self.where).any())
+            self._seen = mask, now, known
+        return known
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(batch, in)` to `(batch, out)`; 16-bit numbers are computed in float32."""
+        terms = self.terms(x)
+        total = terms.new_zeros(self.shape[0], x.shape[0])
+        return total.index_add(0, self.edges[:, 0], terms).T.to(x.dtype)
+
+    def terms(self, x: Tensor) -> Tensor:
+        """The value of every edge, `(n, batch)` for x `(batch, in)`."""
+        x = x.T.contiguous().index_select(0, self.edges[:, 1])  # rows are copied faster than columns
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        a, b, c, d = spread(self.affine.to(x.dtype), x.shape[1]).unbind(1)
+        parts = torch.addcmul(b, a, x).split(self._counts)
+        return torch.addcmul(
+            d, c, torch.cat([f.evaluate(part) for f, part in zip(self._functions, parts, strict=True)])
+        )
+
+    def place(self, values: Tensor) -> Tensor:
+        """Numbers of the edges `(n,)` as a matrix `(out, in)` that is 0 elsewhere."""
+        matrix = values.new_zeros(self.shape[0] * self.shape[1])
+        return matrix.index_add(0, self.edges[:, 0] * self.shape[1] + self.edges[:, 1], values).view(self.shape)
+
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        """`edges` as a list."""
+        return [(output, input_) for output, input_ in self.edges.tolist()]
+
+    def items(self) -> list[tuple[tuple[int, int], Function, list[float]]]:
+        """Edge (output, input), function and [a, b, c, d] of each."""
+        functions = [f for f, count in zip(self._functions, self._counts, strict=True) for _ in range(count)]
+        return list(zip(self.pairs, functions, self.affine.detach().tolist(), strict=True))
+
+    def without(self, edges: Sequence[tuple[int, int]]) -> SymbolicEdges:
+        """The others alone."""
+        gone = set(edges)
+        return self._take(self.shape, [(n, edge) for n, edge in enumerate(self.pairs) if edge not in gone])
+
+    def joined(self, other: SymbolicEdges) -> SymbolicEdges:
+        """These and others of the same layer."""
+        pairs, names = [*self.pairs, *other.pairs], [*self.names, *other.names]
+        return self._like(SymbolicEdges(self.shape, pairs, names, torch.cat([self.affine, other.affine])))
+
+    def cut(self, outputs: Sequence[int], inputs: Sequence[int], edges: Tensor | None = None) -> SymbolicEdges:
+        """Those of a layer with these outputs and inputs alone, and `edges` of them, bool `(out, in)`."""
+        output, input_ = ({old: new for new, old in enumerate(ids)} for ids in (outputs, inputs))
+        kept = [(n, (output[o], input_[i])) for n, (o, i) in enumerate(self.pairs) if o in output and i in input_]
+        kept = [(n, edge) for n, edge in kept if edges is None or edges[edge]]
+        return self._take((len(outputs), len(inputs)), kept)
+
+    def _take(self, shape: tuple[int, int], kept: Sequence[tuple[int, tuple[int, int]]]) -> SymbolicEdges:
+        """The edges of these numbers, as these edges of a layer of sizes `shape`."""
+        numbers, pairs = [n for n, _ in kept], [edge for _, edge in kept]
+        return self._like(SymbolicEdges(shape, pairs, [self.names[n] for n in numbers], self.affine[numbers]))
+
+    def _like(self, other: SymbolicEdges) -> SymbolicEdges:
+        other.affine.requires_grad_(self.affine.requires_grad)
+        return other
+
+    def extra_repr(self) -> str:
+        """How many edges have which function."""
+        return ", ".join(f"{f.name} x {n}" for f, n in zip(self._functions, self._counts, strict=True))
+
+    def get_extra_state(self) -> Tensor:
+        """Names and values of the functions as bytes, since formats such as safetensors hold tensors alone."""
+        text = json.dumps({"names": self.names, "values": {f.name: _values(f) for f in self._functions}})
+        return torch.tensor(list(text.encode()), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Check that the functions of a state are those that are here; `KANLinear` makes the edges of a state."""
+        if saved_names(state) != self.names:
+            raise ValueError(f"the state is of edges with the functions {saved_names(state)}, these have {self.names}")
+
+    def _group(self) -> None:
+        groups = [(find(name), len(list(run))) for name, run in groupby(self.names)]
+        self._functions, self._counts = [f for f, _ in groups], [count for _, count in groups]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Functions of the library are saved by name: many have no pickle."""
+        state = {key: value for key, value in self.__dict__.items() if key not in ("_functions", "_counts")}
+        return state | {"saved": self.get_extra_state()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        saved_names(state.pop("saved"))
+        super().__setstate__(state)
+        self._group()
+
+
+def saved_names(state: Tensor) -> list[str]:
+    """The names of functions in a saved state.
+
+    Raises:
+        ValueError: the library has no function of such a name, or one with other values.
+    """
+    if state.dtype != torch.uint8 or state.dim() != 1 or not state.is_contiguous():
+        raise ValueError(f"the names of functions must be bytes (n,), got {state.dtype} {tuple(state.shape)}")
+    try:
+        saved = json.loads(bytes(state.tolist()))
+        names, values = list(saved["names"]), dict(saved["values"])
+        known = {name: _values(find(name)) for name in {*names, *values}}
+        other = [name for name in values if not np.allclose(known[name], values[name], 1e-5, 1e-8, equal_nan=True)]
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"the names of functions in the state can't be read: {error}") from error
+    if other:
+        raise ValueError(
+            f"the function {other[0]!r} of the library is not the one that was saved; add that one with add_symbolic"
+        )
+    return names
+
+
+def _values(function: Function) -> list[float]:
+    """By which a function is recognised, whatever its name."""
+    with torch.no_grad():
+        return function.evaluate(torch.tensor([-0.7, 0.4, 1.3], dtype=torch.float64)).tolist()
+
+
+def _name(function: str | Function) -> str:
+    known = find(function.name if isinstance(function, Function) else function)
+    if known is not function and isinstance(function, Function):
+        raise ValueError(f"{function.name!r} is another function in the library; add this one with add_symbolic")
+    return known.name

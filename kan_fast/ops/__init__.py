@@ -1,0 +1,1 @@
+"""The contractions of a layer: reference, backends, dispatch, operators and their derivatives."""

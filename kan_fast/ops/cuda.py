@@ -1,0 +1,270 @@
+"""The cuda backend: launches the compiled kernels of csrc/cuda on torch's current stream.
+
+Implements the backend contract of docs/architecture.md. The contractions have two forms: matrix products of all rows
+(`dense`), and kernels that evaluate only the k + 1 rows that are not 0, for large grids. The kernels are a plain shared
+library behind the C interface of csrc/cuda/problem.h, with the CUDA runtime inside: it loads on any machine, and
+`unavailable_reason` says what is missing there. Nothing here waits for the device, so every function can be captured in
+a CUDA graph.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kan_fast.ops import dense
+from kan_fast.ops.reference import Spec, edge_shape
+
+_TENSORS = "x v g spline_weight base_weight bias grid y gx gs ge low"
+_OPERATIONS = [
+    "forward",
+    "grad_input",
+    "grad_coef",
+    "edge_magnitude",
+    "edge_grad_input",
+    "edge_grad_coef",
+    "rows",
+    "contract",
+]
+DTYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
+_BASES = {"silu": 0, "identity": 1, "zero": 2}
+_EXTRAPOLATIONS = {"zero": 0, "linear": 1, "clamp": 2}
+
+# Rows that a matrix product takes in the time that the local form needs for one, measured on an H100 (docs/gpu.md).
+ROWS_PER_ROW = {"half": 110, "tf32": 60, "ieee": 7, "float64": 20}
+
+
+class _Problem(ctypes.Structure):
+    """Mirror of kan_cuda::Problem."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in [*_TENSORS.split(), "table", "workspace", "stream"]),
+        *((name, ctypes.c_int64) for name in ("batch", "inputs", "outputs", "knots", "first", "count")),
+        *((name, ctypes.c_int32) for name in ("dtype", "degree", "order", "base", "extrapolation", "device")),
+    )
+
+
+def load(path: Path) -> ctypes.CDLL:
+    """Load a library with the interface of csrc/cuda/problem.h.
+
+    Raises:
+        OSError: the file is missing or not a library for this machine.
+    """
+    library = ctypes.CDLL(str(path))
+    library.kan_cuda_workspace.argtypes = [ctypes.c_int32, ctypes.POINTER(_Problem)]
+    library.kan_cuda_launch.argtypes = [ctypes.c_int32, ctypes.POINTER(_Problem)]
+    library.kan_cuda_workspace.restype = ctypes.c_int64
+    library.kan_cuda_error_name.restype = library.kan_cuda_error_text.restype = ctypes.c_char_p
+    return library
+
+
+@cache
+def _library() -> ctypes.CDLL | str:
+    """The kernels, or why there are none."""
+    for suffix in EXTENSION_SUFFIXES:
+        path = Path(__file__).with_name("_cuda_kernels" + suffix)
+        if path.exists():
+            try:
+                return load(path)
+            except OSError as error:
+                return f"the compiled kernels can't be loaded ({error})"
+    note = Path(__file__).with_name("_cuda_kernels.missing")  # setup.py leaves it where it can't build
+    why = note.read_text(encoding="utf-8") if note.exists() else "they are compiled where nvcc is found"
+    return f"this installation has no CUDA kernels; {why}"
+
+
+@cache
+def unavailable_reason() -> str | None:
+    """Why the kernels can't be used; None if they can."""
+    library = _library()
+    if isinstance(library, str):
+        return library
+    devices = library.kan_cuda_devices()
+    if devices <= 0:
+        return "no CUDA device" if devices == 0 else f"no CUDA device ({_error(library, -devices)})"
+    if not torch.cuda.is_available():
+        return f"torch {torch.__version__} does not see the CUDA device"
+    return None
+
+
+class Basis(dense.Basis):
+    """Rows by the kernels of csrc/cuda/rows.cuh."""
+
+    def __init__(self, grid: Tensor, order: int, spec: Spec) -> None:
+        super().__init__(grid, order, spec)
+        self._of = grid, order, spec
+        self._table: Tensor | None = None
+
+    def write(
+        self, x: Tensor, v: Tensor | None, inputs: range, high: Tensor | None, low: Tensor | None, base: Tensor | None
+    ) -> None:
+        self._call("rows", x, inputs, v=v, gs=high, low=low, ge=base)
+
+    def contract(self, x: Tensor, splines: Tensor | None, base: Tensor | None, gx: Tensor) -> None:
+        self._call("contract", x, spline_weight=splines, base_weight=base, gx=gx)
+
+    def _call(self, operation: str, x: Tensor, inputs: range = range(0), **tensors: Tensor | None) -> None:
+        """The first operation makes the tables, for the others too."""
+        grid, order, spec = self._of
+        tensors["table"] = self._table
+        workspace = _run(operation, x, grid, order, spec, inputs, **tensors)
+        self._table = workspace if self._table is None else self._table
+
+
+def _dense(x: Tensor, grid: Tensor, spec: Spec) -> bool:
+    """Whether products of all rows take less time than the k + 2 rows of the local form."""
+    return grid.shape[1] - spec.degree <= ROWS_PER_ROW[dense.arithmetic(x.dtype)] * (spec.degree + 2)
+
+
+def forward(
+    x: Tensor,
+    v: Tensor | None,
+    spline_weight: Tensor | None,
+    base_weight: Tensor | None,
+    bias: Tensor | None,
+    grid: Tensor,
+    order: int,
+    spec: Spec,
+) -> Tensor:
+    if _dense(x, grid, spec):
+        return dense.forward(Basis(grid, order, spec), x, v, spline_weight, base_weight, bias)
+    y = x.new_empty(len(x), edge_shape(spline_weight, base_weight)[0])
+    _run("forward", x, grid, order, spec, v=v, spline_weight=spline_weight, base_weight=base_weight, bias=bias, y=y)
+    return y
+
+
+def grad_input(
+    x: Tensor,
+    g: Tensor,
+    spline_weight: Tensor | None,
+    base_weight: Tensor | None,
+    grid: Tensor,
+    order: int,
+    spec: Spec,
+) -> Tensor:
+    if _dense(x, grid, spec):
+        return dense.grad_input(Basis(grid, order, spec), x, g, spline_weight, base_weight)
+    gx = x.new_empty(x.shape)
+    _run("grad_input", x, grid, order, spec, g=g, spline_weight=spline_weight, base_weight=base_weight, gx=gx)
+    return gx
+
+
+def grad_coef(
+    x: Tensor,
+    v: Tensor | None,
+    g: Tensor,
+    grid: Tensor,
+    order: int,
+    spec: Spec,
+    needs: tuple[bool, bool] = (True, True),
+) -> tuple[Tensor, Tensor]:
+    if _dense(x, grid, spec):
+        return dense.grad_coef(Basis(grid, order, spec), x, v, g, needs)
+    edges = (g.shape[1], x.shape[1])
+    gs = x.new_empty(*edges, grid.shape[1] - spec.degree - 1) if needs[0] else None
+    gb = x.new_empty(edges) if needs[1] else None
+    if any(needs):
+        _run("grad_coef", x, grid, order, spec, v=v, g=g, gs=gs, ge=gb)
+    return _or_empty(gs, x), _or_empty(gb, x)
+
+
+def backward(
+    x: Tensor,
+    v: Tensor | None,
+    g: Tensor,
+    spline_weight: Tensor | None,
+    base_weight: Tensor | None,
+    grid: Tensor,
+    order: int,
+    spec: Spec,
+    needs: tuple[bool, bool, bool, bool] = (True, True, True, True),
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    g = g.contiguous()
+    gx = grad_input(x, g, spline_weight, base_weight, grid, order + 1, spec) if needs[0] else x.new_empty(0)
+    gs, gb = grad_coef(x, v, g, grid, order, spec, (needs[1], needs[2]))
+    gbias = g.sum(0) if needs[3] else x.new_empty(0)
+    return gx, gs, gb, gbias
+
+
+def edge_magnitude(
+    x: Tensor, spline_weight: Tensor | None, base_weight: Tensor | None, grid: Tensor, spec: Spec
+) -> Tensor:
+    m = x.new_empty(edge_shape(spline_weight, base_weight))
+    _run("edge_magnitude", x, grid, 0, spec, spline_weight=spline_weight, base_weight=base_weight, ge=m)
+    return m
+
+
+def edge_magnitude_backward(
+    x: Tensor, gm: Tensor, spline_weight: Tensor | None, base_weight: Tensor | None, grid: Tensor, spec: Spec
+) -> tuple[Tensor, Tensor, Tensor]:
+    gx, gs, gb = (None if t is None else t.new_empty(t.shape) for t in (x, spline_weight, base_weight))
+    weights: dict[str, Any] = {"spline_weight": spline_weight, "base_weight": base_weight}
+    _run("edge_grad_input", x, grid, 0, spec, g=gm, gx=gx, **weights)
+    _run("edge_grad_coef", x, grid, 0, spec, g=gm, gs=gs, ge=gb, **weights)
+    return _or_empty(gx, x), _or_empty(gs, x), _or_empty(gb, x)
+
+
+def _run(
+    operation: str, x: Tensor, grid: Tensor, order: int, spec: Spec, inputs: range = range(0), **tensors: Tensor | None
+) -> Tensor:
+    """Queue one operation; results are among `tensors`, contiguous, as the fields of `Problem` name them.
+
+    Returns the workspace.
+    """
+    library = _library()
+    if isinstance(library, str):
+        raise RuntimeError(library)
+    # copies live until the launch; the allocator then gives their memory to later work on the same stream
+    held = {name: t.contiguous() for name, t in {"x": x, "grid": grid, **tensors}.items() if t is not None}
+    device, stream = _device_and_stream(x.device)
+    problem = _Problem(
+        **{name: t.data_ptr() for name, t in held.items()},
+        device=device,
+        stream=stream,
+        batch=x.shape[0],
+        inputs=x.shape[1],
+        outputs=_outputs(**held),
+        knots=grid.shape[1],
+        first=inputs.start,
+        count=len(inputs),
+        dtype=DTYPES[x.dtype],
+        degree=spec.degree,
+        order=order,
+        base=_BASES[spec.base],  # type: ignore[index]  # callables are computed in functional.py
+        extrapolation=_EXTRAPOLATIONS[spec.extrapolation],
+    )
+    number = _OPERATIONS.index(operation)
+    workspace = torch.empty(library.kan_cuda_workspace(number, problem), dtype=torch.uint8, device=x.device)
+    problem.workspace = workspace.data_ptr()
+    error = library.kan_cuda_launch(number, problem)
+    if error:
+        raise RuntimeError(f"the CUDA kernels of {operation} could not be launched: {_error(library, error)}")
+    return workspace
+
+
+def _device_and_stream(device: torch.device) -> tuple[int, int]:
+    # torch.cuda.current_stream makes an object and takes as long as a launch
+    return device.index, torch._C._cuda_getCurrentRawStream(device.index)
+
+
+def _outputs(**tensors: Tensor) -> int:
+    """Of the operations that know outputs."""
+    for name, dimension in (("y", 1), ("spline_weight", 0), ("base_weight", 0), ("g", 1)):
+        if name in tensors:
+            return tensors[name].shape[dimension]
+    return 0
+
+
+def _or_empty(tensor: Tensor | None, x: Tensor) -> Tensor:
+    return x.new_empty(0) if tensor is None else tensor
+
+
+def _error(library: ctypes.CDLL, error: int) -> str:
+    name, text = library.kan_cuda_error_name(error), library.kan_cuda_error_text(error)
+    return f"{name.decode()}: {text.decode()}"

@@ -1,0 +1,181 @@
+"""The operators `torch.ops.kan_fast.*`: definitions, fakes and dispatch to a backend.
+
+The operators know nothing of autograd (autograd.py does). They check their arguments, whoever calls them; `run` goes
+past that where it can, for arguments that functional.py has checked. All tensors may have one leading dimension of
+groups, independent problems of one size (vmap makes them). Their arguments are those of the backend contract in
+docs/architecture.md, with `needs` before `Spec`, `Spec` written out, and the backend's name at the end.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from kan_fast.ops import arguments
+from kan_fast.ops.dispatch import module
+from kan_fast.ops.reference import Spec, edge_shape
+
+_DEFINED: dict[Any, tuple[str, int, int]] = {}  # the name, and how many arguments are tensors and come before Spec
+_PLAIN = {Tensor, torch.nn.Parameter}  # subclasses see every operator
+_KEYS = torch._C.DispatchKey
+_USUAL_KEYS = functools.reduce(
+    operator.or_,
+    (torch._C.DispatchKeySet(key).raw_repr() for key in (_KEYS.BackendSelect, _KEYS.ADInplaceOrView)),
+)
+_LIBRARY = torch.library.Library("kan_fast", "DEF")
+_WEIGHTS = "Tensor? spline_weight, Tensor? base_weight"
+_SPEC = "int degree, str base, str extrapolation, str backend"
+
+
+def _define(name: str, inputs: str, results: int, fake: Callable[..., Any]) -> Any:
+    """Define an operator that returns `results` tensors; `fake` gives their shapes without computing them."""
+
+    tensors, before_spec = inputs.count("Tensor"), inputs.count(",") + 1 - (" needs" in inputs)
+    names = [argument.split()[-1] for argument in f"{inputs}, {_SPEC}".split(",")]
+
+    def call(*args: Any) -> Any:
+        arguments.check(name, dict(zip(names, args, strict=True)))
+        if args[0].dim() == 3 and not args[0].shape[0]:
+            return fake(*args)
+        *rest, degree, base, extrapolation, backend = args
+        rest.insert(before_spec, Spec(degree, base, extrapolation))
+        return _run(backend, name, rest)
+
+    def checked_fake(*args: Any) -> Any:
+        arguments.check(name, dict(zip(names, args, strict=True)))
+        return fake(*args)
+
+    returned = ", ".join(["Tensor"] * results)
+    _LIBRARY.define(f"{name}({inputs}, {_SPEC}) -> ({returned})")
+    # Exported programs come this way with gradients enabled; from autograd.py they never are.
+    _LIBRARY.impl(name, torch.no_grad()(call), "CompositeExplicitAutograd")
+    torch.library.register_fake(f"kan_fast::{name}", checked_fake, lib=_LIBRARY)
+    packet = getattr(torch.ops.kan_fast, name)
+    defined = packet.default
+    register_flop_formula(packet)(functools.partial(_flops, name, names))
+    _DEFINED[defined] = name, tensors, before_spec
+    return defined
+
+
+def _flops(name: str, names: list[str], *values: Any, **_: Any) -> int:
+    """For torch's FlopCounterMode: multiply-adds of the local form, one per active row, edge and sample, times 2."""
+    given = dict(zip(names, values, strict=True))
+
+    def rows(spline: Any, base: Any) -> int:
+        return (given["degree"] + 1) * bool(spline) + bool(base)
+
+    weights = given.get("spline_weight"), given.get("base_weight")
+    needs = given.get("needs", ())
+    total = {
+        "grad_coef": lambda: rows(*needs),
+        "backward": lambda: needs[0] * rows(*weights) + rows(*needs[1:3]),
+        "edge_magnitude_backward": lambda: 3 * rows(*weights),
+    }.get(name, lambda: rows(*weights))()
+    out = given["g"][-1] if "g" in given else (weights[0] or weights[1] or ())[len(given["x"]) - 2]
+    return 2 * total * math.prod(given["x"]) * out
+
+
+def run(defined: Any, backend: str, *args: Any) -> Any:
+    """Call an operator, without the dispatcher of torch where that would only call the backend.
+
+    Arguments are those of the backend contract, in its order.
+    """
+    name, tensors, before_spec = _DEFINED[defined]
+    x = args[0]
+    if _unobserved(args[:tensors]) and (x.dim() == 2 or x.shape[0]):
+        return _run(backend, name, args)
+    return defined(*args[:before_spec], *args[before_spec + 1 :], *args[before_spec], backend)
+
+
+def _unobserved(tensors: tuple) -> bool:
+    """Whether nothing watches the dispatcher, which takes as long as the kernel of a small layer.
+
+    Modes, transforms (also the older vmap of `is_grads_batched`) and traces add keys to those it starts with.
+    """
+    if (
+        torch.compiler.is_compiling()
+        or torch._C._dispatch_tls_local_include_set().raw_repr() & ~_USUAL_KEYS
+        or torch.autograd._profiler_enabled()
+    ):
+        return False
+    for t in tensors:
+        # Meta tensors and lazy views don't have their numbers where data_ptr says.
+        if t is not None and (type(t) not in _PLAIN or t.is_meta or t.is_neg() or t._is_zerotensor()):
+            return False
+    return True
+
+
+def _run(backend: str, name: str, args: Sequence[Any]) -> Any:
+    """Call a backend's function, for each group if the tensors have a leading dimension of groups it doesn't take.
+
+    Autocast is settled in functional.py: inside, plain torch must not round once more.
+    """
+    x, implementation = args[0], module(backend)
+    if torch._C._is_any_autocast_enabled() and torch.is_autocast_enabled(x.device.type):
+        with torch.autocast(x.device.type, enabled=False):
+            return _run(backend, name, args)
+    function = getattr(implementation, name)
+    if x.dim() == 2 or getattr(implementation, "TAKES_GROUPS", False):
+        return function(*args)
+    results = [function(*(t[i] if isinstance(t, Tensor) else t for t in args)) for i in range(len(x))]
+    if isinstance(results[0], Tensor):
+        return torch.stack(results)
+    return tuple(torch.stack(parts) for parts in zip(*results, strict=True))
+
+
+def _fake_forward(x: Tensor, v: Any, spline_weight: Any, base_weight: Any, *_: Any) -> Tensor:
+    return x.new_empty(*x.shape[:-1], edge_shape(spline_weight, base_weight)[0])
+
+
+def _fake_grad_input(x: Tensor, *_: Any) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+def _fake_grad_coef(
+    x: Tensor, v: Any, g: Tensor, grid: Tensor, order: int, needs: list[bool], degree: int, *_: Any
+) -> tuple[Tensor, Tensor]:
+    groups, edges = x.shape[:-2], (g.shape[-1], x.shape[-1])
+    gs = x.new_empty(*groups, *((*edges, grid.shape[-1] - degree - 1) if needs[0] else (0,)))
+    return gs, x.new_empty(*groups, *(edges if needs[1] else (0,)))
+
+
+def _fake_backward(
+    x: Tensor, v: Any, g: Tensor, sw: Any, bw: Any, grid: Tensor, order: int, needs: list[bool], degree: int, *_: Any
+) -> tuple[Tensor, ...]:
+    gs, gb = _fake_grad_coef(x, None, g, grid, order, needs[1:3], degree)
+    groups = x.shape[:-2]
+    gx = x.new_empty(x.shape if needs[0] else (*groups, 0))
+    return gx, gs, gb, x.new_empty(*groups, g.shape[-1] if needs[3] else 0)
+
+
+def _fake_edge_magnitude(x: Tensor, spline_weight: Any, base_weight: Any, *_: Any) -> Tensor:
+    return x.new_empty(*x.shape[:-2], *edge_shape(spline_weight, base_weight))
+
+
+def _fake_edge_magnitude_backward(
+    x: Tensor, gm: Tensor, spline_weight: Any, base_weight: Any, *_: Any
+) -> tuple[Tensor, ...]:
+    return tuple(
+        x.new_empty(*x.shape[:-2], 0) if t is None else x.new_empty(t.shape) for t in (x, spline_weight, base_weight)
+    )
+
+
+forward = _define("forward", f"Tensor x, Tensor? v, {_WEIGHTS}, Tensor? bias, Tensor grid, int order", 1, _fake_forward)
+grad_input = _define("grad_input", f"Tensor x, Tensor g, {_WEIGHTS}, Tensor grid, int order", 1, _fake_grad_input)
+grad_coef = _define(
+    "grad_coef", "Tensor x, Tensor? v, Tensor g, Tensor grid, int order, bool[2] needs", 2, _fake_grad_coef
+)
+backward = _define(
+    "backward", f"Tensor x, Tensor? v, Tensor g, {_WEIGHTS}, Tensor grid, int order, bool[4] needs", 4, _fake_backward
+)
+edge_magnitude = _define("edge_magnitude", f"Tensor x, {_WEIGHTS}, Tensor grid", 1, _fake_edge_magnitude)
+edge_magnitude_backward = _define(
+    "edge_magnitude_backward", f"Tensor x, Tensor gm, {_WEIGHTS}, Tensor grid", 3, _fake_edge_magnitude_backward
+)

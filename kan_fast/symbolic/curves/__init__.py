@@ -1,0 +1,1 @@
+"""Functions for single curves, `y ~ c f(a x + b) + d`, their chains, sums and products."""

@@ -1,0 +1,1 @@
+"""Formulas in sympy: normal form, constants, shorter forms, source code."""

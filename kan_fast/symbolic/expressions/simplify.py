@@ -1,0 +1,77 @@
+"""Shorter forms of formulas: what expanding them leads to, checked by numbers."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import sympy
+
+from kan_fast.symbolic.expressions.source import numpy_function
+
+_CANCELLED = 1e-13  # coefficients that are smaller, relative to the largest, are what rounding leaves of 0
+_SAME = 1e-9  # relative difference of values
+_TERMS = 500  # of a sum, up to which products are expanded
+
+
+def shortest(expression: sympy.Expr) -> sympy.Expr:
+    """The shortest of an expression, its expanded form, and that with factors that terms share in front.
+
+    What would have more than 500 terms is not expanded. (sympy's own simplify knows more, but can take minutes for a
+    formula of ten operations.) Forms that don't have the values of the expression, to nine digits, at 100 random points
+    are left out.
+    """
+    if expanded_terms(expression) > _TERMS:
+        return expression
+    expanded = without_rounding(sympy.expand(expression))
+    forms = [
+        form.xreplace({sympy.Float(1.0): sympy.Integer(1), sympy.Float(-1.0): sympy.Integer(-1)})
+        for form in (expanded, sympy.factor_terms(expanded))
+    ]
+    symbols = sorted(expression.free_symbols, key=str)
+    expected = values(expression, symbols)
+    for form in sorted(forms, key=lambda form: form.count_ops()):
+        if form.count_ops() >= expression.count_ops():
+            break
+        if np.isfinite(expected).any() and np.allclose(values(form, symbols), expected, _SAME, _SAME, equal_nan=True):
+            return form
+    return expression
+
+
+def expanded_terms(expression: sympy.Expr) -> int:
+    """A bound for the terms of the longest sum in an expression that is expanded; all above 500 are 501."""
+    most = 1
+
+    def terms(part: sympy.Expr) -> int:
+        nonlocal most
+        counts = [terms(child) for child in part.args]
+        if part.is_Add:
+            count = sum(counts)
+        elif part.is_Mul:
+            count = math.prod(counts)
+        elif part.is_Pow and part.exp.is_Integer:
+            n = abs(int(part.exp))
+            count = math.comb(counts[0] + n - 1, n)
+        else:
+            count = 1
+        count = min(count, _TERMS + 1)
+        most = max(most, count)
+        return count
+
+    terms(expression)
+    return most
+
+
+def without_rounding(expression: sympy.Expr) -> sympy.Expr:
+    """A sum without the terms whose coefficients are nothing but rounding errors."""
+    parts = [part.as_coeff_Mul() for part in sympy.Add.make_args(expression)]
+    largest = max(abs(number) for number, _ in parts)
+    return sympy.Add(*(number * rest for number, rest in parts if abs(number) > _CANCELLED * largest))
+
+
+def values(expression: sympy.Expr, symbols: list[sympy.Symbol]) -> npt.NDArray:
+    """At 100 points, half of them with positive coordinates alone."""
+    points = np.random.default_rng(0).uniform(-2, 2, (100, len(symbols)))
+    points[::2] = abs(points[::2])
+    return numpy_function([expression], symbols)(points)

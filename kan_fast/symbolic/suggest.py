@@ -1,0 +1,309 @@
+"""Functions for edges: `KAN.suggest_symbolic`, `fix_symbolic`, `unfix_symbolic`, `auto_symbolic`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from kan_fast._support.checks import below, integer, real
+from kan_fast._support.text_table import table
+from kan_fast.analysis.edges import edge_values
+from kan_fast.nn import recording
+from kan_fast.nn.functions import Function, find, select
+from kan_fast.symbolic.curves.single import Fits, fit_functions, held_out
+
+if TYPE_CHECKING:
+    from kan_fast.nn.network import KAN
+
+SAMPLES = 1000  # at most, that curves are compared on
+CHUNK = 1 << 22  # numbers in a temporary
+MUCH = 1e3  # added to the cost of functions that explain much less than others
+FLOOR = 1e-13  # unexplained variance that counts as none
+
+Library = Iterable[str | Function] | None
+
+
+class Suggestion(NamedTuple):
+    """A function for an edge."""
+
+    edge: tuple[int, int, int]  # layer, input, output
+    name: str
+    r2: float  # on the samples that were fitted
+    r2_held_out: float  # on the others
+    complexity: float
+    affine: tuple[float, float, float, float]  # a, b, c, d of c f(a x + b) + d
+    cost: float  # see `costs`; the least is the best
+    fixed: bool = False  # whether the edge has become this
+
+
+class Suggestions(tuple[Suggestion, ...]):
+    """A table of functions for edges; print it to read it."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        header = ("edge", "function", "R2 fit", "R2 held out", "complexity", "a", "b", "c", "d")
+        rows = [
+            (str(s.edge), s.name, _r2(s.r2), _r2(s.r2_held_out), f"{s.complexity:g}", *(f"{v:.5g}" for v in s.affine))
+            for s in self
+        ]
+        stays = [any(s.fixed for s in self) and not s.fixed for s in self]
+        notes = ("  stays a spline" if note else "" for note in (False, *stays))
+        return "\n".join(line + note for line, note in zip(table([header, *rows], left=2), notes, strict=True))
+
+    __repr__ = __str__
+
+
+def _shown(suggestions: Suggestions, verbose: bool | int) -> Suggestions:
+    if verbose:
+        print(suggestions)
+    return suggestions
+
+
+def _r2(value: float) -> str:
+    """Rounded down, so that 1 is exact."""
+    if value == -math.inf:
+        return "undefined"
+    return f"{math.floor(value * 1e10) / 1e10:.10f}".rstrip("0").ljust(6, "0")
+
+
+def suggest_symbolic(
+    model: KAN,
+    l: int,  # noqa: E741  # pykan's name
+    i: int,
+    j: int,
+    lib: Library = None,
+    topk: int = 5,
+    *,
+    weight_simple: float = 0.5,
+    holdout: float = 0.2,
+    x: Tensor | None = None,
+    verbose: bool | int = False,
+) -> Suggestions:
+    """The functions that fit an edge best, `c f(a x + b) + d`; nothing is changed.
+
+    Args:
+        model: the network; `model.suggest_symbolic(...)` gives it.
+        l: layer of the edge, from 0.
+        i: node that it starts from.
+        j: subnode that it leads to.
+        lib: names of functions; None for the whole library, `kan_fast.nn.functions.LIBRARY`.
+        topk: number of functions, at least 1.
+        weight_simple: how much simplicity counts, from 0, not at all, to less than 1. With 0.5 a function has to halve
+            what is left unexplained, 1 - R2, for every unit of complexity that it costs. See `costs`.
+        holdout: share of the samples that is not fitted, and on which functions are compared, 0 to less than 1.
+        x: input samples `(..., width_in[0])`; None for the inputs that `fit` trained on last.
+        verbose: whether to print the table.
+
+    Returns:
+        A table, the best first. R2 is -inf where no a and b keep the arguments in the domain of the function.
+
+    Raises:
+        TypeError, ValueError: there is no such edge or function, or an option is out of range; or there are no
+            samples, too few, or not finite ones.
+    """
+    _check_edge(model, l, i, j)
+    count = integer("topk", topk, 1)
+    inputs = _inputs(model, x, "suggest_symbolic", l)
+    (found,) = _suggest(model, l, [(j, i)], inputs, select(lib), weight_simple, holdout)
+    return _shown(Suggestions(found[:count]), verbose)
+
+
+@torch.no_grad()
+def fix_symbolic(
+    model: KAN,
+    l: int,  # noqa: E741  # pykan's name
+    i: int,
+    j: int,
+    name: str | Function,
+    fit_params_bool: bool = True,
+    *,
+    affine: Sequence[float] | None = None,
+    holdout: float = 0.2,
+    x: Tensor | None = None,
+    verbose: bool | int = False,
+) -> Suggestion | None:
+    """Make an edge the function `c f(a x + b) + d`; `fit` then trains a, b, c, d with everything else.
+
+    Args:
+        model: the network; `model.fix_symbolic(...)` gives it.
+        l: layer of the edge, from 0.
+        i: node that it starts from.
+        j: subnode that it leads to.
+        name: the function; see `kan_fast.nn.functions`.
+        fit_params_bool: whether to fit a, b, c, d to the edge as it is; else they are 1, 0, 1, 0. (pykan's name.)
+        affine: a, b, c, d to take instead.
+        holdout: as in `suggest_symbolic`.
+        x: as in `suggest_symbolic`.
+        verbose: whether to print what is returned.
+
+    Returns:
+        How well the function fits the edge that was there; None without a fit.
+
+    Raises:
+        TypeError, ValueError: as `suggest_symbolic`; or the function is not defined on the samples, and the edge stays
+            as it was.
+    """
+    _check_edge(model, l, i, j)
+    function = find(name)
+    if affine is not None or not fit_params_bool:
+        model.layers[l].fix(j, i, function, (1.0, 0.0, 1.0, 0.0) if affine is None else affine)
+        return None
+    inputs = _inputs(model, x, "fix_symbolic", l)
+    ((found,),) = _suggest(model, l, [(j, i)], inputs, [function], 0.5, holdout)
+    if found.r2 == -math.inf:
+        raise ValueError(
+            f"{function.name} is not defined on what reaches edge ({l}, {i}, {j}), whatever a and b; its domain is "
+            f"{function.domain}. Choose another one (suggest_symbolic), or give affine"
+        )
+    model.layers[l].fix(j, i, function, found.affine)
+    return _shown(Suggestions([found]), verbose)[0]
+
+
+def unfix_symbolic(model: KAN, l: int, i: int, j: int) -> None:  # noqa: E741  # pykan's name
+    """Make a symbolic edge the spline again that it was.
+
+    Raises:
+        ValueError: there is no such edge, or it is not symbolic.
+    """
+    _check_edge(model, l, i, j)
+    model.layers[l].unfix(j, i)
+
+
+def unfix_symbolic_all(model: KAN) -> None:
+    """Make all symbolic edges the splines again that they were."""
+    for layer in model.layers:
+        layer.unfix_many([] if layer.symbolic is None else layer.symbolic.pairs)
+
+
+@torch.no_grad()
+def auto_symbolic(
+    model: KAN,
+    lib: Library = None,
+    r2_threshold: float = 0.0,
+    *,
+    weight_simple: float = 0.5,
+    holdout: float = 0.2,
+    x: Tensor | None = None,
+    verbose: bool | int = False,
+) -> Suggestions:
+    """Make every spline the function that fits it best, layer by layer; what came before is then taken as it became.
+
+    Edges that were pruned stay away, those that are symbolic stay as they are, and the function 0 is chosen for edges
+    alone that are constant but for rounding. Train afterwards, with `fit(opt="LM")` for instance: a, b, c, d of all
+    edges are parameters.
+
+    Args:
+        model: the network; `model.auto_symbolic(...)` gives it.
+        lib: names of functions; None for the whole library, `kan_fast.nn.functions.LIBRARY`.
+        r2_threshold: edges whose best function has a lower R2 on held-out samples stay splines.
+        weight_simple: as in `suggest_symbolic`.
+        holdout: as in `suggest_symbolic`.
+        x: as in `suggest_symbolic`.
+        verbose: whether to print what is returned.
+
+    Returns:
+        A table with the best function of every edge that was a spline, the worst fit first. Those that stay splines
+        have `fixed` False.
+
+    Raises:
+        TypeError, ValueError: as `suggest_symbolic`.
+    """
+    functions, threshold = select(lib), real("r2_threshold", r2_threshold)
+    found: list[Suggestion] = []
+    for number, layer in enumerate(model.layers):
+        pairs = [(output, input_) for output, input_ in layer.splines.nonzero().tolist()]
+        inputs = _inputs(model, x, "auto_symbolic", number)
+        rows = _suggest(model, number, pairs, inputs, functions, weight_simple, holdout)
+        best = [s._replace(fixed=math.isfinite(s.cost) and max(s.r2_held_out, 0) >= threshold) for s, *_ in rows]
+        chosen = [(pair, s) for pair, s in zip(pairs, best, strict=True) if s.fixed]
+        if chosen:
+            affine = torch.tensor([s.affine for _, s in chosen], dtype=torch.float64)
+            layer.fix_many([pair for pair, _ in chosen], [s.name for _, s in chosen], affine)
+        found += best
+    return _shown(Suggestions(sorted(found, key=lambda s: s.r2_held_out)), verbose)
+
+
+def costs(fits: Fits, functions: Sequence[Function], weight_simple: float) -> Tensor:
+    """What each function costs for each curve, `(curves, functions)`, for the choice among them.
+
+    `log2(1 - R2) + weight_simple / (1 - weight_simple) * complexity` with the R2 on held-out samples, which is pykan's
+    weighting. Functions of which both scale and origin of the argument matter have a parameter more to fit with, and
+    cost one unit more: a parabola is also the top of a cosine. What explains less than the best by more than a fifth of
+    `weight_simple` comes after all that don't, however simple. The function 0 is no choice but for a constant.
+    """
+    complexity = torch.tensor([f.price for f in functions], dtype=torch.float64, device=fits.r2.device)
+    constant = torch.tensor([f.name == "0" for f in functions], device=fits.r2.device)
+    # A sine is a cosine of another phase: what differs by rounding alone costs the same.
+    unexplained = ((1 - fits.r2_held_out) / FLOOR).round().clamp_min(1) * FLOOR
+    cost = unexplained.log2().round(decimals=6) + weight_simple / (1 - weight_simple) * complexity
+    r2 = fits.r2_held_out.clamp_min(0)
+    cost = cost + MUCH * (r2 < r2.amax(1, keepdim=True) - weight_simple / 5)
+    return cost.masked_fill(constant & (fits.r2_held_out < 1), math.inf)
+
+
+def _suggest(
+    model: KAN,
+    l: int,  # noqa: E741
+    pairs: Sequence[tuple[int, int]],
+    inputs: Tensor,
+    functions: Sequence[Function],
+    weight_simple: float,
+    holdout: float,
+) -> list[list[Suggestion]]:
+    """All functions for edges (output, input) of a layer, the best first."""
+    weight, share = real("weight_simple", weight_simple), real("holdout", holdout)
+    if max(weight, share) >= 1:
+        raise ValueError(f"weight_simple and holdout must be less than 1, got {weight_simple} and {holdout}")
+    layer = model.layers[l]
+    edges = torch.tensor(pairs, dtype=torch.long, device=inputs.device).reshape(-1, 2)
+    test = held_out(inputs, share)
+    found = []
+    for some in edges.split(max(1, CHUNK // len(inputs))) if pairs else ():
+        y = edge_values(layer, inputs, some)
+        rounding = torch.finfo(layer.spline_weight.dtype).eps
+        constant = y.std(0) <= 4 * rounding * y.abs().amax(0)
+        y = torch.where(constant, y.mean(0), y)
+        fits = fit_functions(inputs[:, some[:, 1]], y, functions, test, rounding / 2)
+        cost = costs(fits, functions, weight)
+        order = cost.argsort(stable=True)
+        columns = zip(some.tolist(), *(t.tolist() for t in (*fits, cost, order)), strict=True)
+        found += [
+            [
+                Suggestion(
+                    (l, i, j),
+                    functions[n].name,
+                    r2[n],
+                    r2_held_out[n],
+                    functions[n].complexity,
+                    tuple(affine[n]),
+                    cost_[n],
+                )
+                for n in order
+            ]
+            for (j, i), affine, r2, r2_held_out, cost_, order in columns
+        ]
+    return found
+
+
+def _inputs(model: KAN, x: Tensor | None, what: str, l: int) -> Tensor:  # noqa: E741
+    """Samples of what reaches a layer, `(n, in)` in float64: some if there are many, with the extremes of all."""
+    samples = recording.samples(model, x, what)
+    with torch.no_grad():
+        inputs = recording.record(model, model.layers, samples)[1][l].reshape(-1, model.layers[l].in_features).double()
+    if not inputs.isfinite().all():
+        raise recording.NotFinite(f"{what} needs finite samples; NaN or infinity reaches layer {l}")
+    if len(inputs) <= SAMPLES:
+        return inputs
+    some = torch.rand(len(inputs), generator=torch.Generator().manual_seed(1)).argsort()[:SAMPLES].to(inputs.device)
+    return inputs[torch.cat([some, inputs.argmin(0), inputs.argmax(0)]).unique()]
+
+
+def _check_edge(model: KAN, l: int, i: int, j: int) -> None:  # noqa: E741
+    layer = model.layers[below("l", l, len(model.layers))]
+    below("i", i, layer.in_features)
+    below("j", j, layer.out_features)

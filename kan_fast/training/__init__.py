@@ -1,0 +1,1 @@
+"""`KAN.fit`: its options, loop, objective, grids and checkpoints."""

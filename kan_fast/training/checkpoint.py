@@ -1,0 +1,182 @@
+"""Checkpoints of `fit`: all that training needs to go on as if it had not been interrupted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from kan_fast._support import files
+from kan_fast._support.files import Path
+from kan_fast._support.saved import Saved, check_held
+from kan_fast.nn.grids import check_knots
+from kan_fast.training.grid_schedule import EarlyStopping
+from kan_fast.training.optimizer_state import restore
+
+if TYPE_CHECKING:
+    from kan_fast.nn.network import KAN
+
+
+class _Checkpoint(NamedTuple):
+    """What a file of `save` holds, checked as far as that is possible without the optimiser."""
+
+    position: tuple[int, int]
+    run: str  # as _describe says it
+    history: dict[str, list[float]]
+    grids: list[int]
+    model: dict[str, Tensor]
+    optimizer: Saved
+    scheduler: Saved | None
+    stopping: tuple[float, int, dict[str, Tensor]]
+
+
+def save(
+    path: Path,
+    position: tuple[int, int],
+    model: KAN,
+    optimizer: Optimizer,
+    scheduler: LRScheduler | None,
+    stopping: EarlyStopping,
+    history: dict[str, list[float]],
+) -> None:
+    """Write the state after a step; a crash while writing leaves the file as it was.
+
+    Args:
+        path: of the file.
+        position: stage, and steps that it has behind it.
+        model, optimizer, scheduler, stopping, history: what `load` restores.
+
+    Raises:
+        TypeError: optimiser or scheduler have something in their state that a file can't keep.
+        OSError: the file can't be written.
+    """
+    state = {
+        "position": position,
+        "run": _describe(model, optimizer),
+        "grids": [layer.grid_size for layer in model.layers],
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "scheduler": None if scheduler is None else scheduler.state_dict(),
+        "stopping": (stopping.best, stopping.waited, stopping.state),
+        "history": history,
+    }
+    files.save(path, state)
+
+
+def load(
+    path: Path,
+    model: KAN,
+    optimizer: Optimizer,
+    scheduler: LRScheduler | None,
+    stopping: EarlyStopping,
+    history: dict[str, list[float]],
+) -> tuple[int, int]:
+    """Restore what `save` wrote and return the position. After an error everything is as it was.
+
+    Raises:
+        ValueError: the file is damaged, or of another network, optimiser or run.
+        OSError: it can't be opened.
+    """
+    run = _describe(model, optimizer)
+    state = files.load(path, "a checkpoint of fit", lambda data: _checked(Saved(data, "the checkpoint"), model, run))
+    saved = f"{state.run} and the history {', '.join(state.history)}"
+    present = f"{run} and the history {', '.join(history)}"
+    if saved != present or (state.scheduler is None) != (scheduler is None):
+        schedulers = ("" if one is None else " with a scheduler" for one in (state.scheduler, scheduler))
+        saved, present = (run + scheduled for run, scheduled in zip((saved, present), schedulers, strict=True))
+        raise ValueError(
+            f"the checkpoint {os.fspath(path)} is of another run, {saved}; this one is {present}. Delete it to start "
+            "anew, or give another path"
+        )
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    shapes = [state.model[names[p]].shape if p in names else p.shape for p in parameters]
+    try:
+        restore(optimizer, state.optimizer, scheduler, state.scheduler, shapes)
+    except ValueError as error:
+        raise ValueError(f"{os.fspath(path)} can't be continued: {error}") from error
+    for layer, size in zip(model.layers, state.grids, strict=True):
+        layer.refine_(size)
+    model.grid = state.grids[0]
+    model.load_state_dict(state.model)
+    device = model.layers[0].grid.device
+    best, waited, kept = state.stopping
+    stopping.best, stopping.waited = best, waited
+    stopping.state = {name: tensor.to(device) for name, tensor in kept.items()}
+    for name, values in history.items():
+        values[:] = state.history[name]
+    return state.position
+
+
+def _checked(saved: Saved, model: KAN, present: str) -> _Checkpoint:
+    """The content of a file; if it is of the `present` run, all tensors of the network are as they should be."""
+    stage, step = (number.integer() for number in saved["position"].items(2))
+    history = {
+        name: [number.real(finite=False) for number in values.items()]
+        for name, values in saved["history"].record().items()
+    }
+    if len({len(values) for values in history.values()}) > 1:
+        raise saved["history"].wrong("lists of one length")
+    grids, scheduler = [size.integer(1) for size in saved["grids"].items()], saved.get("scheduler")
+    best, waited, kept = saved["stopping"].items(3)
+    run = saved["run"].text()
+    if run == present:
+        saved["grids"].items(len(model.layers))
+        for state in (saved["model"], *([kept] if kept.record() else [])):
+            _check_state(state, model, grids)
+    return _Checkpoint(
+        (stage, step),
+        run,
+        history,
+        grids,
+        _tensors(saved["model"]),
+        saved["optimizer"],
+        scheduler,
+        (best.real(finite=False), waited.integer(), _tensors(kept)),
+    )
+
+
+def _tensors(saved: Saved) -> dict[str, Tensor]:
+    return {name: entry.any_tensor() for name, entry in saved.record().items()}
+
+
+def _check_state(state: Saved, model: KAN, sizes: Sequence[int]) -> None:
+    """Refuse a state dict that is not one of this network with grids of these sizes: then loading it can't fail."""
+    present = model.state_dict()
+    shapes: dict[str, list[int | None]] = {name: list(tensor.shape) for name, tensor in present.items()}
+    dtypes = {name: tensor.dtype for name, tensor in present.items()}
+    for number, (layer, size) in enumerate(zip(model.layers, sizes, strict=True)):
+        prefix = f"layers.{number}."
+        for name in (f"{prefix}spline_weight", f"{prefix}grid"):
+            if name in shapes:  # else the weight is computed from others, and the grid stays
+                shapes[name][-1] = present[name].shape[-1] - layer.grid_size + size
+        if f"{prefix}mask" in state.record():
+            shapes[f"{prefix}mask"] = [layer.out_features, layer.in_features]
+            dtypes[f"{prefix}mask"] = torch.bool
+        else:
+            shapes.pop(f"{prefix}mask", None)
+        if layer.symbolic is not None:
+            shapes[f"{prefix}symbolic._extra_state"] = [None]
+    if state.record().keys() != shapes.keys():
+        raise ValueError(f"{state.place} has other entries than this network: {state.record().keys() ^ shapes.keys()}")
+    tensors = {name: state[name].tensor(dtypes[name], shape) for name, shape in shapes.items()}
+    check_held(list(tensors.values()), state.place)
+    for number, layer in enumerate(model.layers):
+        check_knots(tensors[f"layers.{number}.grid"])
+        edges = (tensors.get(f"layers.{number}.symbolic.{name}") for name in ("edges", "_extra_state"))
+        if layer.symbolic is not None and not layer.symbolic.are(*edges):  # type: ignore[arg-type]
+            raise ValueError(f"{state.place} has other symbolic edges than this network")
+
+
+def _describe(model: KAN, optimizer: Optimizer) -> str:
+    symbolic = [(number, layer.symbolic) for number, layer in enumerate(model.layers) if layer.symbolic is not None]
+    edges = [
+        (number, edge, name) for number, s in symbolic for edge, name in zip(s.edges.tolist(), s.names, strict=True)
+    ]
+    described = f"width {model.width} with {type(optimizer).__name__}"
+    return f"{described} and symbolic edges {edges}" if edges else described

@@ -1,0 +1,213 @@
+"""What users train on, checked and cast: dicts, pairs of tensors and DataLoaders become sources of batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from kan_fast._support.checks import integer
+
+Pair = tuple[Tensor, Tensor]
+Dataset = Mapping[str, Any] | tuple[Any, Any] | DataLoader
+KEYS = ("train_input", "train_label", "test_input", "test_label")
+
+
+class Source(Protocol):
+    """An endless supply of checked batches."""
+
+    def batch(self) -> Pair:
+        """The next batch, `(n, in)` and its labels."""
+        ...
+
+    def samples(self) -> Tensor:
+        """Inputs `(n, in)` that stand for all the data, for grids."""
+        ...
+
+
+class Check:
+    """Casts a batch to the dtype and device of a parameter and refuses data that can't be trained on.
+
+    Args:
+        in_features: columns that inputs must have.
+        out_features: columns of the output. Labels must have its shape, since a loss would broadcast others silently.
+        like: tensor whose dtype and device the data get.
+        classes: whether integer labels are class indices, which stay integers, have a shape of their own and are left
+            to the loss, or numbers like any others.
+    """
+
+    def __init__(self, in_features: int, out_features: int, like: Tensor, *, classes: bool) -> None:
+        self.in_features, self.out_features, self.like, self.classes = in_features, out_features, like, classes
+
+    def __call__(self, x: Any, y: Any, kind: str) -> Pair:
+        """Return `(x, y)` ready for the network; `kind`, "train" or "test", is for messages.
+
+        Raises:
+            TypeError: not numeric, or inputs that are not floating point.
+            ValueError: empty, wrong shape, different lengths, NaN or infinity, also after the cast.
+        """
+        input_name, label_name = f"{kind}_input", f"{kind}_label"
+        x, y = _tensor(x, input_name), _tensor(y, label_name)
+        if not x.is_floating_point():
+            raise TypeError(f"{input_name} must be floating point, got {x.dtype}; convert it with .float()")
+        if x.dim() != 2 or x.shape[1] != self.in_features:
+            hint = "; a single column is x[:, None]" if x.dim() < 2 and self.in_features == 1 else ""
+            raise ValueError(
+                f"{input_name} must have the shape (samples, {self.in_features}), one column for each input of the "
+                f"network, got {tuple(x.shape)}{hint}"
+            )
+        if not len(x):
+            raise ValueError(f"{input_name} is empty, shape {tuple(x.shape)}; at least one sample is needed")
+        if y.dim() == 0 or len(y) != len(x):
+            raise ValueError(f"{label_name} must have a row per sample: {len(x)} samples, labels {tuple(y.shape)}")
+        classes = self.classes and not y.is_floating_point()
+        if y.shape != (len(x), self.out_features) and not (classes and self.out_features > 1):
+            hint = f"; reshape them with {label_name}[:, None]" if y.dim() == self.out_features == 1 else ""
+            raise ValueError(
+                f"{label_name} must have the shape ({len(x)}, {self.out_features}) of the output of the network, "
+                f"got {tuple(y.shape)}{hint}"
+            )
+        return (
+            _cast(x, self.like.device, self.like.dtype, input_name),
+            _cast(y, self.like.device, y.dtype if classes else self.like.dtype, label_name),
+        )
+
+
+class TensorSource:
+    """Batches from tensors in memory: all of them, or parts of one size that walk through permutations, end to end.
+
+    A batch at the end of a permutation is filled up from the next one, so every sample comes equally often.
+
+    Args:
+        pair: inputs and labels, checked.
+        size: samples per batch, -1 for all.
+        generator: where the permutations come from; None for torch's global generator.
+    """
+
+    def __init__(self, pair: Pair, size: int, generator: torch.Generator | None) -> None:
+        self._pair = pair
+        self._size = len(pair[0]) if size == -1 else min(size, len(pair[0]))
+        self._generator = generator
+        self._order = torch.empty(0, dtype=torch.long)
+
+    def batch(self) -> Pair:
+        x, y = self._pair
+        if self._size == len(x):
+            return x, y
+        if len(self._order) < self._size:
+            self._order = torch.cat([self._order, torch.randperm(len(x), generator=self._generator)])
+        rows, self._order = self._order.split([self._size, len(self._order) - self._size])
+        rows = rows.to(x.device)
+        return x[rows], y[rows]
+
+    def samples(self) -> Tensor:
+        return self._pair[0]
+
+
+class LoaderSource:
+    """Batches of a DataLoader, which starts again when it is at its end; each batch is checked as it comes."""
+
+    def __init__(self, loader: DataLoader, check: Check, kind: str) -> None:
+        self._endless = self._repeat(loader, check, kind)
+        self._ahead: Pair | None = next(self._endless)
+
+    def batch(self) -> Pair:
+        pair, self._ahead = self._ahead or next(self._endless), None
+        return pair
+
+    def samples(self) -> Tensor:
+        self._ahead = self._ahead or next(self._endless)
+        return self._ahead[0]
+
+    @staticmethod
+    def _repeat(loader: DataLoader, check: Check, kind: str) -> Iterator[Pair]:
+        while True:
+            empty = True
+            for item in loader:
+                if not isinstance(item, (tuple, list)) or len(item) != 2:
+                    raise TypeError(f"the {kind} DataLoader must yield (input, label) pairs, got {_describe(item)}")
+                x, y = item
+                yield check(x, y, kind)
+                empty = False
+            if empty:
+                raise ValueError(f"the {kind} DataLoader yields no batches; is its dataset empty?")
+
+
+def sources(
+    dataset: Dataset, val: Dataset | None, batch: int, generator: torch.Generator | None, check: Check
+) -> tuple[Source, Source | None]:
+    """The sources of training and of test batches; the latter None without test data.
+
+    Args:
+        dataset: a dict with the keys train_input, train_label, test_input and test_label; or `(x, y)`; or a DataLoader
+            that yields such pairs.
+        val: test data beside a dataset that is a pair or a DataLoader; in one of these two forms.
+        batch: samples per batch of tensors, -1 for all. A DataLoader has its own.
+        generator: where random batches come from; None for torch's global generator.
+        check: applied to everything.
+
+    Raises:
+        TypeError, ValueError: the data have another form, or fail the check; the message says what to do.
+    """
+    if integer("batch", batch) < 1 and batch != -1:
+        raise ValueError(f"batch must be -1 (all samples) or at least 1, got {batch}")
+    if isinstance(dataset, Mapping):
+        missing = [key for key in KEYS if key not in dataset]
+        if missing:
+            raise ValueError(
+                f"the dataset lacks {', '.join(missing)}; a dict needs {', '.join(KEYS)} "
+                f"(it has {', '.join(map(str, dataset)) or 'no keys'}). Without test data, give (x, y) instead"
+            )
+        if val is not None:
+            raise ValueError("the dataset is a dict and holds its own test data; leave out val, or give (x, y) and val")
+        inputs, labels, test_inputs, test_labels = (dataset[key] for key in KEYS)
+        dataset, val = (inputs, labels), (test_inputs, test_labels)
+
+    def source(data: Any, kind: str) -> Source:
+        if isinstance(data, DataLoader):
+            return LoaderSource(data, check, kind)
+        if not isinstance(data, (tuple, list)) or len(data) != 2:
+            raise TypeError(
+                f"{kind} data must be a pair (x, y) or a DataLoader"
+                f"{', or a dict with train and test data' if kind == 'train' else ''}, got {_describe(data)}"
+            )
+        x, y = data
+        return TensorSource(check(x, y, kind), batch, generator)
+
+    if batch != -1 and isinstance(dataset, DataLoader):
+        raise ValueError(f"batch={batch} has no effect on a DataLoader; set its batch_size")
+    if generator is not None and isinstance(dataset, DataLoader):
+        raise ValueError("seed has no effect on a DataLoader; give it a generator: torch.Generator().manual_seed(seed)")
+    return source(dataset, "train"), None if val is None else source(val, "test")
+
+
+def _tensor(data: Any, name: str) -> Tensor:
+    try:
+        return data.detach() if isinstance(data, Tensor) else torch.from_numpy(np.array(data))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name} must be a tensor or an array of numbers, got {_describe(data)} ({error})") from None
+
+
+def _cast(data: Tensor, device: torch.device, dtype: torch.dtype, name: str) -> Tensor:
+    result = data.to(device, dtype)
+    finite = result.isfinite()
+    if finite.all():
+        return result
+    if data.isfinite().all():
+        raise ValueError(
+            f"{name} reaches {data.abs().max().item():.3g}, beyond {torch.finfo(dtype).max:.3g}, the end of {dtype}, "
+            "which the network has; scale the data or give the network a wider dtype"
+        )
+    rows = (~finite).flatten(1).any(1) if data.dim() > 1 else ~finite
+    raise ValueError(
+        f"{name} holds NaN or infinite values in {int(rows.sum())} of {len(rows)} rows, the first of them row "
+        f"{int(rows.nonzero()[0])}; remove or replace them"
+    )
+
+
+def _describe(data: Any) -> str:
+    return f"{type(data).__name__} of length {len(data)}" if hasattr(data, "__len__") else type(data).__name__

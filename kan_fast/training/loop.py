@@ -1,0 +1,113 @@
+"""The loop of `fit`: stages of grids, steps, and what comes after each step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from kan_fast._support.files import Path
+from kan_fast.training import checkpoint
+from kan_fast.training.data import Source
+from kan_fast.training.grid_schedule import EarlyStopping, GridSchedule
+from kan_fast.training.objective import Objective
+
+if TYPE_CHECKING:
+    from kan_fast.nn.network import KAN
+
+Metric = Callable[[], Any]
+Entry = dict[str, float]
+Callback = Callable[[int, Entry], Any]
+History = dict[str, list[float]]
+
+
+@dataclass
+class Loop:
+    """Training of a network, one step at a time; the arguments are those of `fit`, checked."""
+
+    model: KAN
+    objective: Objective
+    schedule: GridSchedule
+    stopping: EarlyStopping
+    scheduler: LRScheduler | None
+    train: Source
+    test: Source | None
+    steps: int
+    metrics: dict[str, Metric]
+    callbacks: Sequence[Callback]
+    checkpoint: Path | None
+    save_every: int
+    history: History
+
+    def resume(self) -> tuple[int, int]:
+        """Continue from the checkpoint; returns the stage and the steps that it has behind it."""
+        assert self.checkpoint is not None
+        position = checkpoint.load(
+            self.checkpoint, self.model, self.objective.optimizer, self.scheduler, self.stopping, self.history
+        )
+        for _ in self.history["train_loss"]:  # draws the batches that were seen already
+            self.train.batch()
+            if self.test is not None:
+                self.test.batch()
+        self.objective.keep()
+        return position
+
+    def run(self, position: tuple[int, int] = (0, 0)) -> Iterator[Entry]:
+        """Train, and yield what each step adds to the history."""
+        first, begin = position
+        optimizer = self.objective.optimizer
+        stages = len(self.schedule.sizes)
+        for stage in range(first, stages):
+            if self.schedule.refine(self.model, optimizer, stage):
+                self.objective.keep()
+            for step in range(begin, self.steps):
+                self.schedule.update(self.model, optimizer, step, self.train.samples)
+                entry = self._step()
+                yield entry
+                done = len(self.history["train_loss"])
+                watched = entry["train_loss"] if self.test is None else entry["test_loss"]
+                self._adjust_rate(watched)
+                answers = [callback(done - 1, entry) for callback in self.callbacks]
+                leave = any(answer is True for answer in answers)
+                stopped = self.stopping.stops(self.model, watched)
+                over = leave or stopped or step == self.steps - 1
+                if over:
+                    self.stopping.end_stage(self.model)
+                position = (stages, 0) if leave else (stage + 1, 0) if stopped else (stage, step + 1)
+                if self.checkpoint is not None and (
+                    leave or done % self.save_every == 0 or (over and stage == stages - 1)
+                ):
+                    checkpoint.save(
+                        self.checkpoint, position, self.model, optimizer, self.scheduler, self.stopping, self.history
+                    )
+                if leave:
+                    return
+                if over:
+                    break
+            begin = 0
+
+    def _step(self) -> Entry:
+        loss, reg = self.objective.step(self.train.batch())
+        test = float("nan") if self.test is None else self.objective.test(self.test.batch())
+        entry = {"train_loss": loss, "test_loss": test, "reg": reg}
+        for name, metric in self.metrics.items():
+            entry[name] = _number(name, metric())
+        for name, value in entry.items():
+            self.history[name].append(value)
+        return entry
+
+    def _adjust_rate(self, watched: float) -> None:
+        if isinstance(self.scheduler, ReduceLROnPlateau):
+            self.scheduler.step(watched)
+        elif self.scheduler is not None:
+            self.scheduler.step()
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value.item() if isinstance(value, Tensor) else value)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"the metric {name} must return a number, got {value!r:.80}") from None

@@ -1,0 +1,81 @@
+"""`KAN.multistart`: training from several initialisations, since some lead into a poor local minimum."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from kan_fast._support.checks import integer
+from kan_fast.training import fit as fitting
+from kan_fast.training.data import Dataset
+from kan_fast.training.loop import History
+
+if TYPE_CHECKING:
+    from kan_fast.nn.network import KAN
+
+
+def multistart(
+    model: KAN,
+    dataset: Dataset,
+    starts: int = 10,
+    opt: str | type[torch.optim.Optimizer] = "LBFGS",
+    steps: int = 100,
+    *,
+    seed: int = 0,
+    progress: bool = True,
+    **options: Any,
+) -> History:
+    """Train from several initial parameters and keep the best, in place.
+
+    Small networks have local minima from which no optimiser recovers, and their loss tells early: train some starts
+    on a coarse grid, then go on with `fit(grids=[...])`. Every start but the first, which is the network as it is,
+    draws the parameters anew (`KANLinear.reset_parameters`), but for layers of which some are frozen; masked edges stay
+    masked.
+
+    Args:
+        model: the network; `model.multistart(dataset, ...)` gives it.
+        dataset: see `fit`.
+        starts: number of initialisations, at least 1.
+        opt: a name, or a class of optimisers; see `fit`.
+        steps: steps for each start.
+        seed: makes the initial parameters and the batches reproducible; the global random generator stays as it was.
+        progress: whether to show a progress bar (on stderr), a step for each start.
+        **options: further ones of `fit`, without `checkpoint` and `grids`.
+
+    Returns:
+        The history of the best start: the one with the smallest training loss at the end.
+
+    Raises:
+        TypeError, ValueError: as `fit`; an optimiser that exists already knows one set of parameters alone.
+    """
+    count, seed = integer("starts", starts, 1), integer("seed", seed, 0)
+    if isinstance(opt, torch.optim.Optimizer):
+        raise TypeError("multistart needs the name or the class of an optimiser, to make one for every start")
+    for name in {"checkpoint", "grids"} & options.keys():
+        raise ValueError(f"multistart takes no {name}: give it to the fit that follows")
+    batches = None if isinstance(dataset, DataLoader) else seed
+    best, winner = math.inf, None
+    with tqdm(total=count, disable=not progress) as bar:
+        for start in range(count):
+            trial = copy.deepcopy(model)
+            if start:
+                with torch.random.fork_rng(devices=[]):
+                    torch.default_generator.manual_seed(seed + start)
+                    for layer in trial.layers:
+                        if all(p.requires_grad for p in layer.parameters()):
+                            layer.reset_parameters()
+            history = fitting.fit(trial, dataset, opt, steps, seed=batches, progress=False, **options)
+            loss = history["train_loss"][-1] if history["train_loss"] else math.inf
+            if winner is None or loss < best:
+                best, winner = loss, (trial, history)
+            bar.update()
+            bar.set_description(f"best train_loss: {best:.2e}", refresh=False)
+    assert winner is not None
+    model.load_state_dict(winner[0].state_dict())
+    model.last_inputs = winner[0].last_inputs
+    return winner[1]

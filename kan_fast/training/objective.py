@@ -1,0 +1,141 @@
+"""What `fit` makes smaller: loss and regularisation, steps on batches, and a state to go back to when a step fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim import Optimizer
+
+from kan_fast import optim
+from kan_fast._support import collectives
+from kan_fast.nn import recording
+from kan_fast.training.data import Pair
+
+if TYPE_CHECKING:
+    from kan_fast.nn.network import KAN
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+Penalty = Callable[["KAN", list[Tensor]], Tensor]
+
+
+class Diverged(Exception):
+    """The objective or its gradient is NaN or infinite."""
+
+
+class Objective:
+    """`loss + lamb * regularisation` of a network on batches.
+
+    Args:
+        model: the network.
+        optimizer: of its parameters.
+        loss_fn: gives a scalar from output and label; None for the mean squared error.
+        lamb: weight of the regularisation.
+        penalty: gives the regularisation, a scalar, from the network and what reached each of its layers.
+        clip: largest norm of the gradient; longer ones are scaled down to it. None for no limit.
+    """
+
+    def __init__(
+        self,
+        model: KAN,
+        optimizer: Optimizer,
+        loss_fn: Loss | None,
+        lamb: float,
+        penalty: Penalty,
+        clip: float | None,
+    ) -> None:
+        self.model, self.optimizer = model, optimizer
+        self.loss_fn, self.lamb, self.penalty, self.clip = loss_fn or F.mse_loss, lamb, penalty, clip
+        self.keep()
+
+    def step(self, pair: Pair) -> tuple[float, float]:
+        """One step of the optimiser on a batch; returns the root of the loss and the regularisation.
+
+        They are those before the step, or after it if the optimiser evaluates the objective more than once a step.
+
+        Raises:
+            Diverged: the objective or its gradient is not finite.
+        """
+        if isinstance(self.optimizer, optim.LevenbergMarquardt):
+            x, label = pair
+            if not self.optimizer.step(lambda: self.model(x) - label).isfinite():
+                raise Diverged
+            return self._evaluate(pair)
+        found: list[float] | None = None
+        evaluations = 0
+
+        def closure() -> Tensor:
+            nonlocal found, evaluations
+            evaluations += 1
+            for p in self._params:
+                p.grad = None
+            loss, reg = self._losses(pair)
+            total = loss if reg is None else loss + self.lamb * reg
+            total.backward()
+            if found is None:  # at the parameters that the step before arrived at
+                found = self._checked(total, loss, reg)
+            return total
+
+        self.optimizer.step(closure)  # type: ignore[arg-type]  # torch calls it a function to float
+        if evaluations > 1:  # the last of them need not be at the parameters that were chosen
+            return self._evaluate(pair)
+        assert found is not None, "an optimiser's step calls its closure"
+        return found[0], found[1]
+
+    @torch.no_grad()
+    def test(self, pair: Pair) -> float:
+        """Root of the loss on a batch."""
+        return _scalar(self.loss_fn(self.model(pair[0]), pair[1])).sqrt().item()
+
+    @torch.no_grad()
+    def keep(self) -> None:
+        """Remember the present parameters and grids as good; anew after their shapes have changed."""
+        self._params = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self._state = [collectives.local(t.detach()) for t in (*self.model.parameters(), *self.model.buffers())]
+        self._good = [t.clone() for t in self._state]
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put back the parameters and grids that were last known to be good."""
+        torch._foreach_copy_(self._state, self._good)
+
+    def _checked(self, total: Tensor, loss: Tensor, reg: Tensor | None) -> list[float]:
+        """Root of the loss and regularisation as numbers; clips the gradient and remembers the parameters."""
+        gradients = [p.grad for p in self._params if p.grad is not None]
+        norm = collectives.whole(torch.nn.utils.get_total_norm(gradients))
+        with torch.no_grad():
+            values = torch.stack([total + norm, loss.sqrt(), torch.zeros_like(loss) if reg is None else reg.to(loss)])
+            finite, *found = values.tolist()
+            if not finite - finite == 0:
+                raise Diverged
+            torch._foreach_copy_(self._good, self._state)
+            if self.clip is not None:
+                torch.nn.utils.clip_grads_with_norm_(self._params, self.clip, norm)
+        return found
+
+    @torch.no_grad()
+    def _evaluate(self, pair: Pair) -> tuple[float, float]:
+        loss, reg = self._losses(pair)
+        value = loss.item()
+        if not value - value == 0:
+            raise Diverged
+        torch._foreach_copy_(self._good, self._state)
+        return loss.sqrt().item(), 0.0 if reg is None else reg.item()
+
+    def _losses(self, pair: Pair) -> tuple[Tensor, Tensor | None]:
+        x, label = pair
+        if not self.lamb:
+            return _scalar(self.loss_fn(self.model(x), label)), None
+        output, inputs = recording.record(self.model, self.model.layers, x)
+        loss = _scalar(self.loss_fn(output, label))
+        return loss, self.penalty(self.model, inputs)
+
+
+def _scalar(loss: Tensor) -> Tensor:
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        got = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise ValueError(f"loss_fn must return a scalar tensor, got {got}; take the mean, for example")
+    return loss.reshape(())
