@@ -2,10 +2,10 @@
 // KAN_VECTOR_BYTES and KAN_REGISTERS.
 #pragma once
 
-#include "columns.h"
-#include "curve_gradients.h"
-#include "curves.h"
-#include "forward.h"
+#include "cpu/curves/forward.h"
+#include "cpu/curves/gradients.h"
+#include "cpu/tiles/columns.h"
+#include "cpu/tiles/forward.h"
 
 namespace kan {
 namespace {

@@ -3,5 +3,5 @@
 #define KAN_NAME avx2
 #define KAN_VECTOR_BYTES 32
 #define KAN_REGISTERS 16
-#include "instantiate.h"
+#include "cpu/instantiate.h"
 #endif

@@ -6,4 +6,4 @@
 #else
 #define KAN_REGISTERS 16
 #endif
-#include "instantiate.h"
+#include "cpu/instantiate.h"

@@ -1,5 +1,5 @@
 // Which instruction sets this processor can execute.
-#include "../kernels.h"
+#include "kernels.h"
 
 namespace kan {
 

@@ -1,8 +1,8 @@
 // Layers with few outputs: every edge a piecewise polynomial that is looked up in registers, samples in the lanes.
 #pragma once
 
-#include "narrow.h"
-#include "tiling.h"
+#include "cpu/curves/narrow.h"
+#include "cpu/tiles/tiling.h"
 
 namespace kan {
 namespace {

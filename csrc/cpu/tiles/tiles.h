@@ -7,8 +7,8 @@
 
 #include <type_traits>
 
-#include "plan.h"
-#include "prefetch.h"
+#include "cpu/basis/plan.h"
+#include "cpu/simd/prefetch.h"
 
 namespace kan {
 namespace {

@@ -1,7 +1,7 @@
 // y = bias + sum over inputs and rows: tasks are blocks of samples times blocks of outputs.
 #pragma once
 
-#include "tiling.h"
+#include "cpu/tiles/tiling.h"
 
 namespace kan {
 namespace {

@@ -2,7 +2,7 @@
 // sums, streams.
 #pragma once
 
-#include "simd.h"
+#include "cpu/simd/simd.h"
 
 namespace kan {
 namespace {

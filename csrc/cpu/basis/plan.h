@@ -1,7 +1,7 @@
 // The plan of one feature and one tile of samples: samples sorted by cell, with the values of their basis rows.
 #pragma once
 
-#include "pieces.h"
+#include "cpu/basis/pieces.h"
 
 namespace kan {
 namespace {

@@ -2,8 +2,8 @@
 // of degree at most k, so degree, derivative order and extrapolation are settled here once per call.
 #pragma once
 
-#include "avx512.h"
-#include "pack.h"
+#include "cpu/simd/avx512.h"
+#include "cpu/simd/pack.h"
 
 namespace kan {
 namespace {

@@ -4,7 +4,7 @@
 #include <atomic>
 #include <exception>
 
-#include "../kernels.h"
+#include "kernels.h"
 
 namespace kan {
 namespace {

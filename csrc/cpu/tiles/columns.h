@@ -1,7 +1,7 @@
 // Everything that is summed over the batch or the outputs: coefficient and input gradients, edge magnitudes.
 #pragma once
 
-#include "tiling.h"
+#include "cpu/tiles/tiling.h"
 
 namespace kan {
 namespace {

@@ -5,7 +5,7 @@
 #include <atomic>
 #include <new>
 
-#include "../kernels.h"
+#include "kernels.h"
 
 namespace kan {
 namespace {

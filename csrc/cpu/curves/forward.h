@@ -1,7 +1,7 @@
 // The forward contraction of layers with few outputs.
 #pragma once
 
-#include "curve_table.h"
+#include "cpu/curves/table.h"
 
 namespace kan {
 namespace {

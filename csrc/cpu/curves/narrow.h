@@ -1,7 +1,7 @@
 // Transposed copies of matrices of few columns, of which one vector holds several rows.
 #pragma once
 
-#include "pack.h"
+#include "cpu/simd/pack.h"
 
 namespace kan {
 namespace {

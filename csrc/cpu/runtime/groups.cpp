@@ -1,7 +1,7 @@
 // Many problems of one size, such as the members of an ensemble: threads are shared out among them.
 #include <type_traits>
 
-#include "../kernels.h"
+#include "kernels.h"
 
 namespace kan {
 namespace {

@@ -1,7 +1,7 @@
 // Memory that is asked for before it is needed, a little at a time.
 #pragma once
 
-#include "simd.h"
+#include "cpu/simd/simd.h"
 
 namespace kan {
 namespace {

@@ -1,7 +1,7 @@
 // The gradients of layers with few outputs, all in one pass over the samples.
 #pragma once
 
-#include "curve_table.h"
+#include "cpu/curves/table.h"
 
 namespace kan {
 namespace {

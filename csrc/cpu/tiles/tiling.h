@@ -1,8 +1,8 @@
 // How the outputs are cut into tiles, and how coefficients lie in a panel.
 #pragma once
 
-#include "pack.h"
-#include "tiles.h"
+#include "cpu/simd/pack.h"
+#include "cpu/tiles/tiles.h"
 
 namespace kan {
 namespace {

@@ -13,7 +13,7 @@
 #include <immintrin.h>
 #endif
 
-#include "../kernels.h"
+#include "kernels.h"
 
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wpsabi"  // vectors never cross the boundary of a source file

@@ -1,7 +1,7 @@
 // Copies between the tensors of the caller and the workspace: transposed tiles, in the computing type.
 #pragma once
 
-#include "avx512.h"
+#include "cpu/simd/avx512.h"
 
 namespace kan {
 namespace {
