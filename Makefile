@@ -73,7 +73,7 @@ ARM_KERNELS := build/ninja-cpython-$(ARM)/csrc/cpu
 aarch64: $(READY)  ## the CPU kernels cross-compiled for 64-bit Arm, and checked under qemu (3 minutes)
 	CXX=$(ARM)-g++ CXXFLAGS=-Werror KAN_FAST_CUDA=0 SETUPTOOLS_EXT_SUFFIX=.cpython-$(ARM).so \
 	    $(BIN)/python setup.py --quiet build_ext --build-lib build/$(ARM)
-	$(ARM)-g++ -O2 -std=c++17 -Wall -Wextra -Werror -fopenmp -Icsrc tests/cross/check.cpp $(ARM_KERNELS)/*.o -o build/$(ARM)/check
+	$(ARM)-g++ -O2 -std=c++17 -Wall -Wextra -Werror -fopenmp -Icsrc tests/cross/check.cpp $$(find $(ARM_KERNELS) -name '*.o') -o build/$(ARM)/check
 	@for lanes in 4s 2d; do \
 	    echo "multiply-adds of $$lanes vectors:"; \
 	    $(ARM)-objdump -d $(ARM_KERNELS)/kernels_baseline.o | grep -c "fmla.*\.$$lanes" || exit 1; \

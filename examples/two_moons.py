@@ -20,7 +20,7 @@ def main(steps=20):
     def test_acc():
         return (model(dataset["test_input"]).argmax(1) == dataset["test_label"]).float().mean()
 
-    results = model.train(
+    results = model.fit(
         dataset, opt="LBFGS", steps=steps, metrics=(train_acc, test_acc), loss_fn=torch.nn.CrossEntropyLoss()
     )
     print(f"accuracy: {results['train_acc'][-1]:.1%} train, {results['test_acc'][-1]:.1%} test")

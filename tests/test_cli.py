@@ -251,7 +251,7 @@ def test_a_formula_that_is_not_found_leaves_the_network(tmp_path, capsys):
 
 
 def test_an_interrupted_search_leaves_network_and_report(tmp_path, capsys, monkeypatch):
-    from kan_fast.nn.network import KAN
+    from kan_fast import KAN
 
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
@@ -266,7 +266,7 @@ def test_an_interrupted_search_leaves_network_and_report(tmp_path, capsys, monke
 @pytest.mark.parametrize(("shift", "found"), [(0.0, True), (-9.0, False)])
 def test_a_formula_without_values_on_rows_held_out(shift, found, tmp_path, capsys, monkeypatch):
     pandas = pytest.importorskip("pandas")
-    from kan_fast.nn.network import KAN
+    from kan_fast import KAN
 
     def discover(*arguments, **options):
         network = KAN([1, 1], dtype=torch.float64, seed=0)

@@ -13,9 +13,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
-from kan_fast import KANLinear
+from kan_fast import KAN, KANLinear
 from kan_fast.convert import from_efficient_kan, from_linear, from_pykan, replace_linear, to_efficient_kan_state_dict
-from kan_fast.nn.network import KAN
 
 FAR = torch.tensor([[0.0] * 6, [1.0] * 6, [-1.0] * 6, [7.0] * 6, [-300.0] * 6, [1e6] * 6])
 

@@ -9,8 +9,8 @@ import sympy
 import torch
 from scipy.optimize import least_squares
 
+from kan_fast import KAN
 from kan_fast.nn.functions import find, select
-from kan_fast.nn.network import KAN
 from kan_fast.optim import LevenbergMarquardt
 from kan_fast.symbolic.curves.chains import chains
 from kan_fast.symbolic.curves.descent import best_scale, descend

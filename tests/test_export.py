@@ -13,10 +13,9 @@ import pytest
 import torch
 from torch import nn
 
-from kan_fast import KANLinear
+from kan_fast import KAN, KANLinear
 from kan_fast.export import decompositions, to_c, to_numpy, to_numpy_source
 from kan_fast.nn.functions import add_symbolic
-from kan_fast.nn.network import KAN
 from kan_fast.nn.nodes import Nodes
 
 CASES = [

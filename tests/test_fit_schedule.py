@@ -9,7 +9,7 @@ import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 from torch.utils.data import DataLoader, TensorDataset
 
-from kan_fast.nn.network import KAN
+from kan_fast import KAN
 from kan_fast.optim import LBFGS, LevenbergMarquardt
 from kan_fast.training import fit as fitting
 

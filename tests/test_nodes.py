@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from kan_fast import KANLinear
-from kan_fast.nn.network import KAN
+from kan_fast import KAN, KANLinear
 from kan_fast.nn.nodes import Nodes
 
 ARITIES = [[], [2, 3], 2]

@@ -12,8 +12,7 @@ import torch
 from test_sparsity import edges
 from torch import nn
 
-from kan_fast import KANLinear
-from kan_fast.nn.network import KAN
+from kan_fast import KAN, KANLinear
 
 
 def samples(n=200, columns=2, dtype=torch.float64):

@@ -6,8 +6,8 @@ import warnings
 import pytest
 import torch
 
-from kan_fast import KAN
-from kan_fast.pykan import _OPTIONS
+from kan_fast.pykan import KAN
+from kan_fast.pykan.options import OPTIONS
 
 
 @pytest.fixture
@@ -84,10 +84,51 @@ def test_verbose_prints_what_is_returned(model, capsys, verbose):
 
 
 def test_signatures_and_places_of_warnings_are_those_of_the_methods(model):
-    for name, options in _OPTIONS.items():
+    for name, options in OPTIONS.items():
         parameters = inspect.signature(KAN if name == "KAN" else getattr(KAN, name)).parameters
         assert not options.keys() & parameters.keys()
     with warnings.catch_warnings(record=True) as raised:
         warnings.simplefilter("always")
         model.fit((10 * torch.rand(50, 2), torch.rand(50, 1)), steps=1, update_grid=False, progress=False)
     assert [warning.filename for warning in raised] == [__file__]
+
+
+def test_pykans_ways_to_initialise_and_to_freeze():
+    model = KAN([2, 3, 1], grid=4, noise_scale=0.8, sp_trainable=False, sb_trainable=False, seed=0)
+    for layer in model.layers:
+        assert layer.spline_weight.abs().max() <= 0.1
+        assert layer.spline_weight.std() > 0.03
+        trained = [layer.spline_weight.requires_grad, layer.base_weight.requires_grad, layer.bias.requires_grad]
+        assert trained == [True, False, False]
+    other = KAN([2, 3, 1], grid=4, noise_scale=0.8, base_fun="zero", bias=False, sb_trainable=False, seed=0)
+    assert [name for name, p in other.named_parameters() if not p.requires_grad] == []
+    with pytest.raises(ValueError, match="noise_scale must be finite and at least 0"):
+        KAN([2, 1], noise_scale=-1)
+
+
+def test_samples_for_a_network_that_is_trained_by_hand():
+    x = torch.rand(50, 2)
+    model = KAN([2, 1], seed=0)
+    model.get_act({"train_input": x})
+    assert torch.equal(model.last_inputs.x, x)
+    model.update_grid_from_samples(x[:20])
+    assert torch.equal(model.last_inputs.x, x[:20])
+    expected = KAN([2, 1], seed=0)
+    expected.update_grid(x[:20])
+    for mine, other in zip(model.state_dict().values(), expected.state_dict().values(), strict=True):
+        assert torch.equal(mine, other)
+
+
+def test_train_sets_the_mode_or_trains():
+    x = torch.rand(50, 2)
+    model = KAN([2, 1], grid=3)
+    assert model.train(False) is model
+    assert not any(m.training for m in model.modules())
+    assert model.train() is model
+    assert model.layers[0].training
+    assert model.eval().train(mode=True).training
+    before = model(x)
+    history = model.train((x, x[:, :1]), opt="Adam", steps=2, progress=False)
+    assert len(history["train_loss"]) == 2
+    assert not torch.equal(model(x), before)
+    assert len(torch.nn.Sequential(model).train()[0].train((x, x[:, :1]), steps=1, progress=False)["reg"]) == 1

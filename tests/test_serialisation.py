@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from kan_fast import KANLinear
-from kan_fast.nn.network import KAN
+from kan_fast import KAN, KANLinear
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("state_*.pt"))
 KINDS = {"KAN": KAN, "KANLinear": KANLinear}

@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from kan_fast.nn.network import KAN
+from kan_fast import KAN
 from kan_fast.sklearn import KANClassifier, KANRegressor, describe, rebuild
 
 

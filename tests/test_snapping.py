@@ -6,8 +6,8 @@ import math
 import pytest
 import torch
 
+from kan_fast import KAN
 from kan_fast.nn.functions import add_symbolic
-from kan_fast.nn.network import KAN
 from kan_fast.symbolic.suggest import Suggestion, Suggestions
 
 

@@ -9,11 +9,10 @@ import pytest
 import torch
 from scipy.interpolate import BSpline
 
-from kan_fast import KANLinear
+from kan_fast import KAN, KANLinear
 from kan_fast.analysis.attribution import edge_deviation
 from kan_fast.analysis.smoothness import bending
 from kan_fast.nn import grids
-from kan_fast.nn.network import KAN
 from kan_fast.training.regularization import REG_METRICS, regularization
 
 METRICS = [metric for metric in REG_METRICS if metric != "edge_magnitude"]

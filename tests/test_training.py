@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from kan_fast.nn.network import KAN
+from kan_fast import KAN
 from kan_fast.training import fit as fitting
 from kan_fast.training.data import TensorSource
 from kan_fast.training.grid_schedule import forget_splines

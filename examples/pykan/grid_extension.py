@@ -2,7 +2,7 @@
 
 import torch
 
-from kan_fast import KAN
+from kan_fast.pykan import KAN
 from kan_fast.pykan.utils import create_dataset
 
 torch.set_default_dtype(torch.float64)

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from sklearn.datasets import make_moons
 
-from kan_fast import KAN
+from kan_fast.pykan import KAN
 
 
 def moons(seed):

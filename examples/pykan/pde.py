@@ -2,8 +2,8 @@
 
 import torch
 
-from kan_fast import KAN
 from kan_fast.optim import LBFGS
+from kan_fast.pykan import KAN
 
 torch.set_default_dtype(torch.float64)
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from kan_fast._support.checks import integer
-from kan_fast.nn import recording
+from kan_fast.nn.linear import KANLinear
+from kan_fast.nn.network import Network
+from kan_fast.nn.nodes import Nodes
 from kan_fast.ops import reference
-
-if TYPE_CHECKING:
-    from kan_fast.nn.linear import KANLinear
-    from kan_fast.nn.network import KAN
-    from kan_fast.nn.nodes import Nodes
 
 _CHUNK = 1 << 22  # numbers of float64 in a temporary
 
@@ -111,7 +108,7 @@ def propagate(nodes: Sequence[Nodes], shares: Sequence[Tensor], score: Tensor) -
 
 @torch.no_grad()
 def attribute(
-    model: KAN,
+    model: Network,
     l: int | None = None,  # noqa: E741  # pykan's name
     i: int | None = None,
     out_score: Tensor | None = None,
@@ -151,10 +148,6 @@ def attribute(
         if not 0 <= integer("i", i) < count:
             raise ValueError(f"i must be a node of level {level}, 0 to {count - 1}, got {i}")
         score = score * torch.eye(count, dtype=like.dtype, device=like.device)[i]
-    samples = recording.samples(model, x, "attribute")
-    inputs = recording.record(model, model.layers, samples)[1][:level]
-    for number, reached in enumerate(inputs):
-        if not reached.isfinite().all():
-            raise recording.NotFinite(f"scores need finite samples; NaN or infinity reaches layer {number}")
+    inputs = model.reached(x, "attribute")[:level]
     shares = [edge_shares(layer, reached) for layer, reached in zip(model.layers[:level], inputs, strict=True)]
     return propagate(model.nodes[:level], shares, score)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
+from kan_fast.nn.linear import KANLinear
 from kan_fast.ops import reference
-
-if TYPE_CHECKING:
-    from kan_fast.nn.linear import KANLinear
 
 CHUNK = 1 << 22  # numbers of float64 in a temporary
 

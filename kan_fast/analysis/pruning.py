@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,15 +12,14 @@ from torch import Tensor, nn
 from kan_fast._support.checks import below, integer, listed, real
 from kan_fast.analysis import attribution
 from kan_fast.nn import recording
-from kan_fast.training import fit as fitting
+from kan_fast.nn.linear import KANLinear
+from kan_fast.nn.network import Network
+from kan_fast.nn.nodes import Nodes
 
-if TYPE_CHECKING:
-    from kan_fast.nn.linear import KANLinear
-    from kan_fast.nn.network import KAN
-    from kan_fast.nn.nodes import Nodes
+N = TypeVar("N", bound=Network)
 
 
-def prune(model: KAN, node_th: float = 1e-2, edge_th: float = 3e-2, *, x: Tensor | None = None, refit: int = 0) -> KAN:
+def prune(model: N, node_th: float = 1e-2, edge_th: float = 3e-2, *, x: Tensor | None = None) -> N:
     """`prune_node(node_th)`, then `prune_edge(edge_th)`: a smaller network.
 
     Args:
@@ -28,8 +27,6 @@ def prune(model: KAN, node_th: float = 1e-2, edge_th: float = 3e-2, *, x: Tensor
         node_th: hidden nodes whose score is not above it go; see `prune_node`.
         edge_th: edges whose score is not above it go; see `prune_edge`.
         x: samples `(..., width_in[0])`; None for the inputs that `fit` trained on last.
-        refit: steps of LBFGS in which the result then learns the outputs of `model` on the samples, so that edges
-            that are left take over what they can from the others; no labels needed. 0 leaves their functions alone.
 
     Returns:
         A network that shares nothing with `model`, with all its options. It computes the same on the paths that it
@@ -40,21 +37,16 @@ def prune(model: KAN, node_th: float = 1e-2, edge_th: float = 3e-2, *, x: Tensor
         ValueError: there are no samples, fewer than two, or not finite ones; or parameters are not plain tensors.
         TypeError: the forward of `model` is not that of `KAN`.
     """
-    steps = integer("refit", refit, 0)
-    result = prune_edge(prune_node(model, node_th, x=x), edge_th, x=x)
-    if steps:
-        samples = recording.samples(model, x, "prune")
-        fitting.fit(result, (samples, model(samples)), steps=steps, update_grid=False, progress=False)
-    return result
+    return prune_edge(prune_node(model, node_th, x=x), edge_th, x=x)
 
 
 def prune_node(
-    model: KAN,
+    model: N,
     threshold: float = 1e-2,
     active_neurons_id: Sequence[Sequence[int]] | None = None,
     *,
     x: Tensor | None = None,
-) -> KAN:
+) -> N:
     """Remove hidden nodes whose score (see `attribute`) is not above a threshold, with all their edges.
 
     Args:
@@ -87,7 +79,7 @@ def prune_node(
     return _cut(model, keep, scores, samples)
 
 
-def prune_edge(model: KAN, threshold: float = 3e-2, *, x: Tensor | None = None) -> KAN:
+def prune_edge(model: N, threshold: float = 3e-2, *, x: Tensor | None = None) -> N:
     """Remove edges whose score (see `attribute`) is not above a threshold, and nodes that have no use without them.
 
     Edges between nodes that stay are masked (`KANLinear.mask`).
@@ -103,8 +95,8 @@ def prune_edge(model: KAN, threshold: float = 3e-2, *, x: Tensor | None = None) 
 
 
 def prune_input(
-    model: KAN, threshold: float = 1e-2, active_inputs: Sequence[int] | None = None, *, x: Tensor | None = None
-) -> KAN:
+    model: N, threshold: float = 1e-2, active_inputs: Sequence[int] | None = None, *, x: Tensor | None = None
+) -> N:
     """Remove inputs whose score (see `attribute`) is not above a threshold; the one with the best score stays.
 
     Args:
@@ -131,7 +123,7 @@ def prune_input(
 
 
 @torch.no_grad()
-def remove_edge(model: KAN, l: int, i: int, j: int) -> None:  # noqa: E741  # pykan's name
+def remove_edge(model: Network, l: int, i: int, j: int) -> None:  # noqa: E741  # pykan's name
     """Make an edge 0, in place: mask it (`KANLinear.mask`), also if it is symbolic. Sizes stay; see `prune_edge`.
 
     Args:
@@ -151,7 +143,7 @@ def remove_edge(model: KAN, l: int, i: int, j: int) -> None:  # noqa: E741  # py
 
 
 @torch.no_grad()
-def remove_node(model: KAN, l: int, i: int, mode: str = "all") -> None:  # noqa: E741  # pykan's name
+def remove_node(model: Network, l: int, i: int, mode: str = "all") -> None:  # noqa: E741  # pykan's name
     """Make the edges of a node 0, in place, as `remove_edge`; `prune_node` gives a smaller network.
 
     Args:
@@ -182,10 +174,10 @@ def _remove(layer: KANLinear, edges: Tensor) -> None:
     layer.mask = ~edges if layer.mask is None else layer.mask & ~edges
 
 
-def _scores(model: KAN, x: Tensor | None, what: str) -> tuple[Tensor, attribution.Attribution]:
+def _scores(model: Network, x: Tensor | None, what: str) -> tuple[Tensor, attribution.Attribution]:
     for layer in model.layers:
         layer.check_plain(what)
-    samples = recording.samples(model, x, what)
+    samples = model.samples(x, what)
     return samples, attribution.attribute(model, x=samples)
 
 
@@ -200,12 +192,12 @@ def _chosen(ids: Sequence[int], count: int, device: torch.device, name: str) -> 
 
 @torch.no_grad()
 def _cut(
-    model: KAN,
+    model: N,
     keep: Sequence[Tensor],
     scores: attribution.Attribution,
     x: Tensor,
     inputs: Sequence[int] | None = None,
-) -> KAN:
+) -> N:
     """A copy with the edges `keep`, `(out, in)` for every layer, with `inputs` alone, and the nodes that these need.
 
     Nodes that no input reaches on kept edges, or that reach no output, go. An output that would be cut off keeps its
@@ -286,7 +278,9 @@ def _with_paths(nodes: Sequence[Nodes], edges: list[Tensor], scores: Sequence[Te
     return edges
 
 
-def _keep_means(old: KAN, new: KAN, kept: Sequence[Tensor], subnodes: Sequence[Sequence[int]], x: Tensor) -> None:
+def _keep_means(
+    old: Network, new: Network, kept: Sequence[Tensor], subnodes: Sequence[Sequence[int]], x: Tensor
+) -> None:
     """Shift the biases of `new` so that every subnode has the mean over the samples that it had in `old`."""
     before, after = x, x[:, [old.input_id.index(i) for i in new.input_id]]
     changed = torch.zeros_like(kept[0][0])  # nodes that are not what they were, by their numbers in `old`

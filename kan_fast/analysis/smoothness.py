@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from torch import Tensor
 
+from kan_fast.nn.linear import KANLinear
 from kan_fast.ops.reference import bspline
-
-if TYPE_CHECKING:
-    from kan_fast.nn.linear import KANLinear
 
 
 def bending(layer: KANLinear) -> Tensor:

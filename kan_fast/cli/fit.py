@@ -19,7 +19,7 @@ from kan_fast.cli.formulas import text
 from kan_fast.cli.messages import Refused, say
 from kan_fast.cli.scores import baseline, brief, scores
 from kan_fast.cli.table_model import FILE, TableModel
-from kan_fast.nn.network import KAN
+from kan_fast.model import KAN
 from kan_fast.sklearn import KANClassifier, KANRegressor
 
 FEWEST_ROWS = 10

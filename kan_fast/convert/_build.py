@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from kan_fast._support.checks import integer
 from kan_fast.functional import BASES, Base
+from kan_fast.model import KAN
 from kan_fast.nn import grids
 from kan_fast.nn.linear import KANLinear
-from kan_fast.nn.network import KAN
 from kan_fast.nn.nodes import Nodes
 
 NAMED: dict[str, Callable[[Tensor], Tensor]] = {

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from kan_fast.convert import _build
+from kan_fast.model import KAN
 from kan_fast.nn.linear import KANLinear
-from kan_fast.nn.network import KAN
 
 _NAMES = ("grid", "base_weight", "spline_weight", "spline_order", "base_activation")
 

@@ -11,9 +11,9 @@ from torch import Tensor
 from kan_fast._support.checks import integer, listed
 from kan_fast.convert import _build
 from kan_fast.functional import Base
+from kan_fast.model import KAN
 from kan_fast.nn.functions import find
 from kan_fast.nn.linear import KANLinear
-from kan_fast.nn.network import KAN
 from kan_fast.nn.nodes import Nodes, levels
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kan_fast.demo import pictures
-from kan_fast.nn.network import KAN
+from kan_fast.model import KAN
 
 TITLE = "Two moons (1,000 points to learn from, 1,000 others to test)"
 

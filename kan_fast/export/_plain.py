@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kan_fast.nn.linear import KANLinear
-from kan_fast.nn.network import KAN
+from kan_fast.nn.network import Network
 from kan_fast.nn.nodes import Nodes
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def plain_layers(model: nn.Module, dtype: torch.dtype | None = None) -> list[Pla
 def _parts(model: nn.Module) -> Iterator[KANLinear | Nodes]:
     if type(model) is KANLinear or type(model) is Nodes:
         yield model
-    elif type(model) is KAN:
+    elif isinstance(model, Network) and type(model).__module__.startswith("kan_fast."):  # subclasses may differ
         for layer, nodes in zip(model.layers, model.nodes, strict=True):
             yield from _parts(layer)
             yield from _parts(nodes)

@@ -1,34 +1,29 @@
-"""KAN: a stack of KANLinear layers with pykan's way of calling it."""
+"""Network: layers and nodes, what flows through them, and their grids. It knows no tool; `kan_fast.KAN` has these."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from kan_fast import plots
 from kan_fast._support import collectives
 from kan_fast._support.checks import integer, listed, real
-from kan_fast.analysis import attribution, pruning
 from kan_fast.functional import Base
-from kan_fast.nn import recording, storage
+from kan_fast.nn import recording
 from kan_fast.nn.linear import KANLinear
 from kan_fast.nn.nodes import Nodes, levels
-from kan_fast.pykan import tolerant
-from kan_fast.symbolic import discovery, formula, report, suggest
-from kan_fast.training import fit as fitting
-from kan_fast.training import multistart
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
+    from typing_extensions import Self
 
 
-class KAN(nn.Module):
-    """A Kolmogorov-Arnold network (arXiv 2404.19756), built and trained as in pykan.
+class Network(nn.Module):
+    """A Kolmogorov-Arnold network (arXiv 2404.19756): layers of edges, one after the other, and the nodes between them.
 
     Args:
         width: number of nodes in every level, inputs first: `[2, 5, 1]`; a pair counts sums and products (KAN 2.0,
@@ -41,16 +36,12 @@ class KAN(nn.Module):
             drawn on the CPU, so every device gets the same. None draws from the global generator, as nn.Linear does.
         bias: whether every layer has a learnable bias.
         base: base function of every edge: "silu", "identity", "zero" or a callable that acts on each element.
-        base_fun: pykan's name of `base`; used if given.
         extrapolation: what splines do outside of the grid: "zero", "linear" or "clamp"; see `KANLinear`.
         grid_range: interval `(start, end)` that the grids cover at first. Or such a pair for every input of the
             network; the grids of the other layers then cover [-1, 1].
         grid_eps: share of the uniform grid in `update_grid`, 0 to 1.
         noise_scale: pykan's initial splines: weights are uniform within half of `noise_scale / grid` around 0. None for
             those of `KANLinear.reset_parameters`.
-        sp_trainable: False freezes the biases, so that training moves curves where there are data alone. (pykan's name,
-            for scales of the splines, which there are none of here.)
-        sb_trainable: False freezes the base weights. (pykan's name.)
         backend: force a backend; None chooses.
         device: device of the parameters.
         dtype: dtype of the parameters.
@@ -68,7 +59,6 @@ class KAN(nn.Module):
     layers: Sequence[KANLinear]
     nodes: Sequence[Nodes]
 
-    @tolerant
     def __init__(
         self,
         width: Sequence[int | Sequence[int]],
@@ -79,13 +69,10 @@ class KAN(nn.Module):
         seed: int | None = None,
         bias: bool = True,
         base: Base = "silu",
-        base_fun: Base | None = None,
         extrapolation: str = "zero",
         grid_range: Sequence[float] | Sequence[Sequence[float]] = (-1, 1),
         grid_eps: float = 0.02,
         noise_scale: float | None = None,
-        sp_trainable: bool = True,
-        sb_trainable: bool = True,
         backend: str | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -113,7 +100,7 @@ class KAN(nn.Module):
                     grid_size=self.grid,
                     spline_order=self.k,
                     grid_range=range_,
-                    base=base if base_fun is None else base_fun,
+                    base=base,
                     extrapolation=extrapolation,
                     grid_eps=grid_eps,
                     backend=backend,
@@ -131,26 +118,15 @@ class KAN(nn.Module):
                 bound = real("noise_scale", noise_scale) / (2 * self.grid)
                 for layer in self.layers:
                     nn.init.uniform_(layer.spline_weight, -bound, bound)
-        for layer in self.layers:
-            for p, trainable in ((layer.bias, sp_trainable), (layer.base_weight, sb_trainable)):
-                if p is not None:
-                    p.requires_grad_(trainable)
         self.to(final)
 
-    def forward(self, x: Tensor, *, singularity_avoiding: bool = False, y_th: float = 10.0) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """`(..., width_in[0])` to `(..., width_in[-1])`; a floating point x is cast to the dtype of the parameters.
 
-        `singularity_avoiding` and `y_th` are pykan's. They concern poles of symbolic edges, and splines have none.
-
         Raises:
-            TypeError: x is not a tensor, or not floating point; or singularities of symbolic edges are to be avoided.
+            TypeError: x is not a tensor, or not floating point.
             ValueError: x has another number of columns than the network has inputs.
         """
-        if singularity_avoiding and any(layer.symbolic is not None for layer in self.layers):
-            raise TypeError(
-                "forward has no singularity_avoiding for symbolic edges, which are what the formula says, also near "
-                "poles: leave it out; formula_report counts samples without a value. See docs/pykan.md"
-            )
         x = self._cast(x)
         for layer, nodes in zip(self.layers, self.nodes, strict=True):
             x = nodes(layer(x))
@@ -180,6 +156,37 @@ class KAN(nn.Module):
         """What flows through the network: the input of every layer, `(..., width_in[l])`, and last the output."""
         output, inputs = recording.record(self, self.layers, x)
         return [*inputs, output]
+
+    @torch.no_grad()
+    def samples(self, x: Tensor | None, what: str) -> Tensor:
+        """The samples `(n, width_in[0])` that `what` is to use: x, or else the inputs that `fit` trained on last.
+
+        Raises:
+            ValueError: there are none, or fewer than two, or they have another number of columns.
+        """
+        x = self.last_inputs.x if x is None else x
+        if x is None:
+            raise ValueError(f"{what} needs samples: pass x=..., or train with fit first, whose inputs it then uses")
+        like = self.layers[0].spline_weight
+        x = torch.as_tensor(x).detach().to(like.device, like.dtype)
+        if x.dim() < 2 or x.shape[-1] != self.width_in[0]:
+            raise ValueError(f"{what} expected samples (n, {self.width_in[0]}), got x of shape {tuple(x.shape)}")
+        x = x.reshape(-1, x.shape[-1])
+        if len(x) < 2:
+            raise ValueError(f"{what} compares deviations over the samples: give at least 2, got {len(x)}")
+        return x
+
+    @torch.no_grad()
+    def reached(self, x: Tensor | None, what: str) -> list[Tensor]:
+        """What reaches every layer, `(n, width_in[l])`, when `samples(x, what)` flow through the network.
+
+        Raises:
+            ValueError: as `samples`.
+            NotFinite: a ValueError: what reaches some layer is NaN or infinite.
+        """
+        inputs = recording.record(self, self.layers, self.samples(x, what))[1]
+        recording.check_finite(inputs, what)
+        return inputs
 
     @torch.no_grad()
     def update_grid(
@@ -212,7 +219,8 @@ class KAN(nn.Module):
         chosen = list(self.layers) if layers is None else list(layers)
         reached = dict(zip(self.layers, recording.record(self, self.layers, x)[1], strict=True))
         collectives.reshard(self)
-        recording.check_finite(self.layers, list(reached.values()), group)
+        everyone = collectives.data_group(self.layers[0].grid, group)
+        recording.check_finite(list(reached.values()), "update_grid", everyone)
         tensors = [collectives.local(t) for layer in chosen for t in (layer.grid, layer.spline_weight)]
         before = [t.clone() for t in tensors]
         try:
@@ -223,21 +231,7 @@ class KAN(nn.Module):
                 t.copy_(old)
             raise
 
-    def update_grid_from_samples(self, x: Tensor) -> None:
-        """`update_grid(x)` and `get_act(x)`; pykan's name."""
-        self.update_grid(x)
-        self.get_act(x)
-
-    def get_act(self, x: Tensor | Mapping[str, Tensor]) -> None:
-        """Take these as `last_inputs`, as `fit` does; for loops of one's own. pykan's name.
-
-        Args:
-            x: samples `(..., width_in[0])`, or a dataset, whose "train_input" counts.
-        """
-        given = x["train_input"] if isinstance(x, Mapping) else x
-        self.last_inputs = recording.Samples(recording.samples(self, given, "get_act"))
-
-    def refine(self, new_grid: int) -> KAN:
+    def refine(self, new_grid: int) -> Self:
         """A new network on grids of `new_grid` spans with the same function; it shares no memory with this one.
 
         See `KANLinear.refine`; pykan's name and meaning.
@@ -261,37 +255,6 @@ class KAN(nn.Module):
         with torch.no_grad():
             inputs = recording.record(self, self.layers, x)[1]
         return [layer.coverage(samples) for layer, samples in zip(self.layers, inputs, strict=True)]
-
-    fit = tolerant(fitting.interruptible(fitting.fit))
-    saveckpt = storage.save
-    loadckpt = classmethod(storage.load)
-    multistart = multistart.multistart
-    attribute = tolerant(attribution.attribute)
-    plot = tolerant(plots.plot)
-    plot_edge = plots.plot_edge
-    prune = pruning.prune
-    prune_node = tolerant(pruning.prune_node)
-    prune_edge = tolerant(pruning.prune_edge)
-    prune_input = tolerant(pruning.prune_input)
-    remove_edge = tolerant(pruning.remove_edge)
-    remove_node = tolerant(pruning.remove_node)
-    suggest_symbolic = tolerant(suggest.suggest_symbolic)
-    fix_symbolic = tolerant(suggest.fix_symbolic)
-    unfix_symbolic = tolerant(suggest.unfix_symbolic)
-    unfix_symbolic_all = tolerant(suggest.unfix_symbolic_all)
-    auto_symbolic = tolerant(suggest.auto_symbolic)
-    discover = classmethod(discovery.discover)
-    symbolic_formula = formula.symbolic_formula
-    formula_report = report.formula_report
-
-    def train(self, mode: bool | fitting.Dataset = True, *args: Any, **options: Any) -> Any:
-        """`train(True)` and `train(False)` set the mode, as in nn.Module; `train(dataset, ...)` is `fit(dataset, ...)`.
-
-        The latter is the spelling of pykan's first version.
-        """
-        if isinstance(mode, bool):
-            return super().train(mode, *args, **options)
-        return self.fit(mode, *args, **options)
 
     def extra_repr(self) -> str:
         """The sizes, as the constructor takes them."""

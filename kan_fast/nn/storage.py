@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +13,11 @@ from kan_fast._support.files import Path
 from kan_fast._support.saved import Saved, check_held
 from kan_fast.nn import grids
 from kan_fast.nn.linear import DTYPES, KANLinear
+from kan_fast.nn.network import Network
 from kan_fast.ops.arguments import BASES, EXTRAPOLATIONS, MAX_DEGREE, grid_dtype
 
-if TYPE_CHECKING:
-    from kan_fast.nn.network import KAN
-
 FORMAT = 2
+N = TypeVar("N", bound=Network)
 _DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES}
 
 
@@ -45,7 +44,7 @@ class _Network(NamedTuple):
     state: dict[str, Tensor]
 
 
-def describe(model: KAN) -> dict[str, Any]:
+def describe(model: Network) -> dict[str, Any]:
     """A network as plain values and tensors, from which `rebuild` makes it anew.
 
     That is all of it but device, backend, hooks and `last_inputs`.
@@ -81,7 +80,7 @@ def describe(model: KAN) -> dict[str, Any]:
     return saved
 
 
-def rebuild(cls: type[KAN], saved: dict[str, Any], device: torch.device | str | None = None) -> KAN:
+def rebuild(cls: type[N], saved: dict[str, Any], device: torch.device | str | None = None) -> N:
     """The network that `describe` described, in this version or an earlier one.
 
     Raises:
@@ -103,7 +102,7 @@ def rebuild(cls: type[KAN], saved: dict[str, Any], device: torch.device | str | 
     return model.to(torch.get_default_device() if device is None else device)
 
 
-def save(model: KAN, path: Path) -> None:
+def save(model: Network, path: Path) -> None:
     """Write the network to a file: sizes, options of every layer, parameters, grids, masks and symbolic edges.
 
     The file is replaced as a whole: a crash, a full disk or Ctrl-C while writing leaves it as it was, and others never
@@ -121,7 +120,7 @@ def save(model: KAN, path: Path) -> None:
     files.save(path, describe(model))
 
 
-def load(cls: type[KAN], path: Path, device: torch.device | str | None = None) -> KAN:
+def load(cls: type[N], path: Path, device: torch.device | str | None = None) -> N:
     """The network that `saveckpt` wrote: `KAN.loadckpt(path)`.
 
     Functions of one's own have to be added to the library before (`kan_fast.nn.functions.add_symbolic`).

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from kan_fast._support.checks import below, integer
-from kan_fast.nn import recording
+from kan_fast.nn.linear import KANLinear
+from kan_fast.nn.network import Network
 from kan_fast.ops import reference
 from kan_fast.plots.canvas import COLORS, Picture, one_axes, row_of_axes
 from kan_fast.plots.diagram import INK, SYMBOLIC
@@ -19,15 +20,12 @@ from kan_fast.plots.sketch import sketch
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from kan_fast.nn.linear import KANLinear
-    from kan_fast.nn.network import KAN
-
 SIZE = (5.0, 3.4)
 BASIS_POINTS = 1000
 
 
 def plot_edge(
-    model: KAN,
+    model: Network,
     l: int,  # noqa: E741  # pykan's name
     i: int,
     j: int,
@@ -58,7 +56,7 @@ def plot_edge(
     layer = model.layers[number]
     below("i", i, layer.in_features)
     below("j", j, layer.out_features)
-    reached = recording.record(model, model.layers, recording.samples(model, x, "plot_edge"))[1][number]
+    reached = model.reached(x, "plot_edge")[number]
     edge = sketch(layer, reached, torch.tensor([[j, i]], device=reached.device))
     picture = one_axes(ax, SIZE)
     axes, function = picture.axes, edge.names[0]

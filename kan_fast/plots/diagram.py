@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from kan_fast.nn.nodes import Nodes
 from kan_fast.plots.canvas import COLORS, Picture, new_figure
 from kan_fast.plots.sketch import Sketch
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from kan_fast.nn.nodes import Nodes
 
     Array = npt.NDArray[Any]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kan_fast._support.checks import real
-from kan_fast.nn import recording
+from kan_fast.nn.network import Network
 from kan_fast.plots.canvas import Picture, names_of
 from kan_fast.plots.diagram import LARGEST, Layer, diagram
 from kan_fast.plots.sketch import sketch
@@ -18,8 +18,6 @@ from kan_fast.training import regularization
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from kan_fast.nn.network import KAN
 
 METRICS = {  # pykan's names, here and in `fit`
     "backward": "edge_backward",
@@ -31,7 +29,7 @@ SPREAD = 1000  # points that stand for samples where there are none
 
 @torch.no_grad()
 def plot(
-    model: KAN,
+    model: Network,
     *,
     beta: float = 3.0,
     metric: str = "backward",
@@ -86,10 +84,7 @@ def plot(
     out_names = names_of(
         out_vars, ["$y$"] if single else [f"$y_{{{o + 1}}}$" for o in range(model.width_in[-1])], "out_vars"
     )
-    reached = recording.record(model, model.layers, _samples(model, x))[1]
-    for number, samples in enumerate(reached):
-        if not samples.isfinite().all():
-            raise recording.NotFinite(f"plot needs finite samples; NaN or infinity reaches layer {number}")
+    reached = model.reached(_spread(model) if x is None and model.last_inputs.x is None else x, "plot")
     scores = regularization.PYKAN_METRICS[METRICS[metric]](model, reached)
     edges = [layer.present.T.nonzero().flip(1) for layer in model.layers]  # (output, input), by input
     options: dict[str, Any] = {"scale": 2 * scale, "title": title, "varscale": varscale}
@@ -104,10 +99,9 @@ def plot(
     return diagram(layers, in_names, out_names, tick=tick, sample=sample, ax=ax, **options)
 
 
-def _samples(model: KAN, x: Tensor | None) -> Tensor:
-    if x is not None or model.last_inputs.x is not None:
-        return recording.samples(model, x, "plot")
+def _spread(model: Network) -> Tensor:
+    """Points that are spread over the grids of the inputs."""
     layer = model.layers[0]
     start, end = layer.grid[:, layer.spline_order].cpu(), layer.grid[:, -1 - layer.spline_order].cpu()
     share = torch.rand(SPREAD, layer.in_features, generator=torch.Generator().manual_seed(0), dtype=start.dtype)
-    return recording.samples(model, start + (end - start) * share, "plot")
+    return start + (end - start) * share

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from kan_fast.analysis.edges import edge_values
-
-if TYPE_CHECKING:
-    from kan_fast.nn.linear import KANLinear
+from kan_fast.nn.linear import KANLinear
 
 POINTS = 101  # of a curve
 DOTS = 100  # samples, at most

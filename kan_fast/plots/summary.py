@@ -9,14 +9,13 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from kan_fast.nn.network import Network
 from kan_fast.plots.canvas import Picture, new_figure, plain
 from kan_fast.plots.diagram import INK, SYMBOLIC
 from kan_fast.plots.sketch import sketch
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from kan_fast.nn.network import KAN
 
 CURVES = (2, 4)  # rows and columns of curves beside the scores of a layer
 WIDTH, HEIGHT = 10.0, 3.1  # of the row of a layer, when `scale` is 1
@@ -26,7 +25,7 @@ NAMED, LETTERS = 12, 48  # nodes whose names fit along an axis, and how long the
 
 
 def summary(
-    model: KAN,
+    model: Network,
     reached: Sequence[Tensor],
     edges: Sequence[Tensor],
     scores: Sequence[Tensor],
@@ -76,7 +75,7 @@ def _short(names: Sequence[str]) -> list[str]:
     return [n if len(n) <= LONGEST or n.startswith("$") else f"{n[:10]}...{n[-10:]}" for n in names]
 
 
-def _ends(model: KAN, number: int) -> bool:
+def _ends(model: Network, number: int) -> bool:
     return number == len(model.layers) - 1 and not model.nodes[number].arities
 
 

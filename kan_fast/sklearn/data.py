@@ -11,8 +11,8 @@ import torch
 
 from kan_fast._support import files
 from kan_fast._support.saved import Saved
+from kan_fast.model import KAN
 from kan_fast.nn import storage
-from kan_fast.nn.network import KAN
 
 SCALES = ("x_mean_", "x_scale_", "y_mean_", "y_scale_")
 _RANDOM_STATE = "RandomState"

@@ -23,8 +23,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from kan_fast._support import files
 from kan_fast._support.checks import integer, real
+from kan_fast.model import KAN
 from kan_fast.nn import storage
-from kan_fast.nn.network import KAN
 from kan_fast.sklearn.data import SCALES, checked, plain_options
 from kan_fast.training.grid_schedule import EarlyStopping
 from kan_fast.training.objective import Loss

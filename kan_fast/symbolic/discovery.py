@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from kan_fast._support.checks import integer
+from kan_fast._support.warn import warn
+from kan_fast.analysis import pruning
 from kan_fast.nn import recording
 from kan_fast.nn.functions import Function, select
+from kan_fast.nn.network import Network
 from kan_fast.symbolic.curves.chains import chains
 from kan_fast.symbolic.curves.pairs import pairs
 from kan_fast.symbolic.curves.single import held_out, plain
 from kan_fast.symbolic.search import Data, Trial, distinct, priced, rate, refit, simplify, snap, thin
 from kan_fast.training import fit as fitting
 from kan_fast.training.data import Check
-
-if TYPE_CHECKING:
-    from kan_fast.nn.network import KAN
 
 LEAST = 40  # samples
 HELD_OUT = 0.2  # share of the samples
@@ -35,6 +34,9 @@ COARSE, FINE, REFINED_STEPS = (6,), (12, 24), 12  # grids before and after edges
 PROMISING = 1e-3  # error of splines from which on a formula is looked for at once
 LIKELY, LIKELY_ONES = 2.0, 3  # else in the end, from the best, up to this factor
 PAIRS = 6  # of functions of one input that are tried as chain, sum and product
+
+
+N = TypeVar("N", bound=Network)
 
 
 class Shape(NamedTuple):
@@ -60,13 +62,13 @@ def shapes(inputs: int) -> list[list[Shape]]:
 
 
 def discover(
-    cls: type[KAN],
+    cls: type[N],
     dataset: Mapping[str, Any] | tuple[Any, Any],
     *,
     seed: int = 0,
     lib: Iterable[str | Function] | None = None,
     progress: bool = True,
-) -> KAN:
+) -> N:
     """Find a formula for data: fit, prune, refine, auto_symbolic and fit, for one network after the other.
 
     Networks of growing size are tried: sums of functions, functions of such sums, products of such sums, and what these
@@ -131,16 +133,15 @@ def discover(
         raise ValueError(f"none of the functions {[f.name for f in functions]} is defined on the data")
     best = _best(found, data)
     if best.error > 4 * max(least, data.floor):
-        warnings.warn(
+        warn(
             f"no formula was found that explains the data as splines do: the best one leaves {best.error:.1e} of the "
             f"variance on held-out samples unexplained, splines {least:.1e}; other functions may do (add_symbolic)",
             UserWarning,
-            stacklevel=2,
         )
-    return _finish(refit(best.model, data.whole(), 10).model, scales, x)
+    return cast(N, _finish(refit(best.model, data.whole(), 10).model, scales, x))
 
 
-def _train(cls: type[KAN], shape: Shape, data: Data, seed: int) -> Trial:
+def _train(cls: type[Network], shape: Shape, data: Data, seed: int) -> Trial:
     """The best of several starts on a coarse grid."""
     trials: list[Trial] = []
     for start in range(STARTS if len(shape.width) > 2 else 1):
@@ -163,7 +164,7 @@ def _train(cls: type[KAN], shape: Shape, data: Data, seed: int) -> Trial:
     return min(trials, key=lambda trial: trial.error)
 
 
-def _fit(model: KAN, data: Data, steps: int) -> Trial:
+def _fit(model: Network, data: Data, steps: int) -> Trial:
     """Train in place, as long as that leads on."""
     losses: list[float] = []
 
@@ -192,7 +193,7 @@ def _formula(trial: Trial, data: Data, functions: Sequence[Function]) -> list[Tr
     return [] if formula is None else [formula]
 
 
-def _chains(cls: type[KAN], data: Data, functions: Sequence[Function]) -> list[Trial]:
+def _chains(cls: type[Network], data: Data, functions: Sequence[Function]) -> list[Trial]:
     """Networks [1, 1, 1] of two functions of the library."""
     trials = []
     for chain in chains(data.x[:, 0], data.y[:, 0], functions, PAIRS):
@@ -203,7 +204,7 @@ def _chains(cls: type[KAN], data: Data, functions: Sequence[Function]) -> list[T
     return _simplified(trials, data)
 
 
-def _sums(cls: type[KAN], data: Data, functions: Sequence[Function], multiply: bool = False) -> list[Trial]:
+def _sums(cls: type[Network], data: Data, functions: Sequence[Function], multiply: bool = False) -> list[Trial]:
     """Networks [1, 2, 1] that add two functions of the library, or [1, [0, 1], 1] that multiply them."""
     trials = []
     for pair in pairs(data.x[:, 0], data.y[:, 0], distinct(functions), PAIRS, multiply):
@@ -288,7 +289,7 @@ class _Scales(NamedTuple):
 
 
 @torch.no_grad()
-def _finish(model: KAN, scales: _Scales, x: Tensor) -> KAN:
+def _finish(model: Network, scales: _Scales, x: Tensor) -> Network:
     """The network for data as they were given, without edges that are constants."""
     first, last = model.layers[0].symbolic, model.layers[-1].symbolic
     if first is not None:
@@ -304,8 +305,8 @@ def _finish(model: KAN, scales: _Scales, x: Tensor) -> KAN:
             if function.name == "0":
                 assert layer.bias is not None
                 layer.bias[output] += affine[3]
-                model.remove_edge(number, input_, output)
+                pruning.remove_edge(model, number, input_, output)
             else:
                 layer.fix(output, input_, function, plain(function, torch.tensor(affine, dtype=torch.float64)))
     model.last_inputs = recording.Samples(x)
-    return model.prune_edge(0.0)
+    return pruning.prune_edge(model, 0.0)

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kan_fast._support.checks import integer, listed, real
+from kan_fast.nn.linear import KANLinear
+from kan_fast.nn.network import Network
+from kan_fast.nn.nodes import Nodes
+from kan_fast.symbolic.expressions.normal import Combination
 
 if TYPE_CHECKING:
     import sympy
-
-    from kan_fast.nn.linear import KANLinear
-    from kan_fast.nn.network import KAN
-    from kan_fast.nn.nodes import Nodes
-    from kan_fast.symbolic.expressions.normal import Combination
 
     Scales = Sequence[Sequence[float] | torch.Tensor]
 
@@ -25,7 +24,7 @@ _SHOWN = 8  # edges that an error names
 
 
 def symbolic_formula(
-    model: KAN,
+    model: Network,
     var: Sequence[str | sympy.Expr] | None = None,
     *,
     digits: int | None = None,
@@ -105,7 +104,7 @@ def _symbols(names: Sequence[str | sympy.Expr], count: int) -> list[sympy.Expr]:
     return symbols
 
 
-def spline_edges(model: KAN) -> list[tuple[int, int, int]]:
+def spline_edges(model: Network) -> list[tuple[int, int, int]]:
     """Edges (layer, input, output) that are splines, neither symbolic nor masked."""
     return [(number, i, o) for number, layer in enumerate(model.layers) for o, i in layer.splines.nonzero().tolist()]
 

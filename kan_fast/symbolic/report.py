@@ -14,13 +14,12 @@ from torch import Tensor, nn
 from kan_fast._support.text_table import table
 from kan_fast.analysis.edges import edge_values
 from kan_fast.nn import recording
+from kan_fast.nn.linear import KANLinear
+from kan_fast.nn.network import Network
 from kan_fast.symbolic.formula import scales, spline_edges, symbolic_formula
 
 if TYPE_CHECKING:
     import sympy
-
-    from kan_fast.nn.linear import KANLinear
-    from kan_fast.nn.network import KAN
 
 _SHOWN = 10  # edges that are printed
 
@@ -125,7 +124,7 @@ class FormulaReport:
 
 
 @torch.no_grad()
-def formula_report(model: KAN, test_input: Tensor, test_label: Tensor, **options: Any) -> FormulaReport:
+def formula_report(model: Network, test_input: Tensor, test_label: Tensor, **options: Any) -> FormulaReport:
     """How good the formulas are, beside the network itself, and which symbolic edges cost most.
 
     Without options that change numbers (`digits`, `constants`) the formulas are as good as the network. Predictions
@@ -192,7 +191,7 @@ def _as_splines(layer: KANLinear, x: Tensor) -> Iterator[tuple[str, tuple[int, i
         yield function.name, edge, int((x[:, i].isfinite() & ~term.isfinite()).sum()), changed
 
 
-def _tail(model: KAN, number: int) -> nn.Sequential:
+def _tail(model: Network, number: int) -> nn.Sequential:
     """What follows the layer of this number."""
     parts: list[nn.Module] = [model.nodes[number]]
     for layer, nodes in zip(model.layers[number + 1 :], model.nodes[number + 1 :], strict=True):

@@ -6,21 +6,19 @@ import copy
 import heapq
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from kan_fast.analysis import attribution
+from kan_fast.analysis import attribution, pruning
 from kan_fast.analysis.edges import edge_values
 from kan_fast.nn import recording
 from kan_fast.nn.functions import Function, find
+from kan_fast.nn.network import Network
 from kan_fast.optim import LevenbergMarquardt
 from kan_fast.symbolic.curves.single import fit_functions, held_out
 from kan_fast.symbolic.suggest import costs
-
-if TYPE_CHECKING:
-    from kan_fast.nn.network import KAN
 
 CHOICES = 8  # functions that an edge may have in a combination
 GAP = 12.0  # at most this much costlier than its best one, in bits
@@ -50,13 +48,13 @@ class Data(NamedTuple):
 class Trial(NamedTuple):
     """A network and how good it is."""
 
-    model: KAN
+    model: Network
     error: float  # mean squared error on the samples held out; infinite where it is undefined
     complexity: float  # of its symbolic edges
     cost: float  # bits of the error, and what the complexity costs
 
 
-def rate(model: KAN, data: Data) -> Trial:
+def rate(model: Network, data: Data) -> Trial:
     """The error of a network on the samples held out, and its cost.
 
     Formulas of which the better one explains B bits, `B = -log2(error)`, are compared with `SIMPLICITY * B` as the
@@ -74,7 +72,7 @@ def priced(data: Data, error: float) -> Data:
     return data._replace(price=SIMPLICITY * max(1.0, -math.log2(max(error, data.floor))))
 
 
-def refit(model: KAN, data: Data, steps: int) -> Trial:
+def refit(model: Network, data: Data, steps: int) -> Trial:
     """Train in place with Levenberg-Marquardt steps, as long as they lead on."""
     optimizer, last = LevenbergMarquardt(model), math.inf
     for _ in range(steps):
@@ -100,20 +98,20 @@ def thin(trial: Trial, data: Data) -> Trial:
         model = copy.deepcopy(trial.model)
         layer = model.layers[number]
         mean = edge_values(layer, _inputs(model, data, number), torch.tensor([[output, input_]])).mean()
-        model.remove_edge(number, input_, output)
+        pruning.remove_edge(model, number, input_, output)
         if layer.bias is not None:
             with torch.no_grad():
                 layer.bias[output] += mean
         without = refit(model, data, 15)
         if without.error <= max(1.1 * trial.error, min(4 * trial.error, 1e-5), 1e-13):
             trial = without
-    return rate(trial.model.prune_edge(0.0, x=data.x), data)
+    return rate(pruning.prune_edge(trial.model, 0.0, x=data.x), data)
 
 
 # Which functions
 
 
-def snap(model: KAN, data: Data, functions: Sequence[Function]) -> Trial | None:
+def snap(model: Network, data: Data, functions: Sequence[Function]) -> Trial | None:
     """The best network with functions of the library in place of the splines of this one.
 
     Layer by layer, the cheapest combinations of functions are tried, the splines that are left adapt, and the best
@@ -148,7 +146,7 @@ def distinct(functions: Sequence[Function]) -> list[Function]:
 Choice = tuple[float, tuple[tuple[int, int], str, Tensor]]  # cost; (output, input), function, affine parameters
 
 
-def _choices(model: KAN, number: int, data: Data, functions: Sequence[Function]) -> list[list[Choice]]:
+def _choices(model: Network, number: int, data: Data, functions: Sequence[Function]) -> list[list[Choice]]:
     """For every spline of a layer the functions that fit it best, the best first."""
     edges, x = model.layers[number].splines.nonzero(), _inputs(model, data, number)
     y = edge_values(model.layers[number], x, edges)
@@ -196,7 +194,7 @@ def simplify(trial: Trial, data: Data) -> Trial:
             return trial
 
 
-def _exchanged(model: KAN, data: Data, edge: Edge, function: Function) -> KAN:
+def _exchanged(model: Network, data: Data, edge: Edge, function: Function) -> Network:
     """A copy in which an edge is the function that fits what it was."""
     number, output, input_ = edge
     model, x = copy.deepcopy(model), _inputs(model, data, number)
@@ -206,7 +204,7 @@ def _exchanged(model: KAN, data: Data, edge: Edge, function: Function) -> KAN:
     return model
 
 
-def _symbolic(model: KAN) -> list[tuple[Edge, Function]]:
+def _symbolic(model: Network) -> list[tuple[Edge, Function]]:
     return [
         ((number, *pair), function)
         for number, layer in enumerate(model.layers)
@@ -216,6 +214,6 @@ def _symbolic(model: KAN) -> list[tuple[Edge, Function]]:
 
 
 @torch.no_grad()
-def _inputs(model: KAN, data: Data, number: int) -> Tensor:
+def _inputs(model: Network, data: Data, number: int) -> Tensor:
     """What reaches a layer."""
     return recording.record(model, model.layers, data.x)[1][number]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,12 +12,9 @@ from torch import Tensor
 from kan_fast._support.checks import below, integer, real
 from kan_fast._support.text_table import table
 from kan_fast.analysis.edges import edge_values
-from kan_fast.nn import recording
 from kan_fast.nn.functions import Function, find, select
+from kan_fast.nn.network import Network
 from kan_fast.symbolic.curves.single import Fits, fit_functions, held_out
-
-if TYPE_CHECKING:
-    from kan_fast.nn.network import KAN
 
 SAMPLES = 1000  # at most, that curves are compared on
 CHUNK = 1 << 22  # numbers in a temporary
@@ -72,7 +69,7 @@ def _r2(value: float) -> str:
 
 
 def suggest_symbolic(
-    model: KAN,
+    model: Network,
     l: int,  # noqa: E741  # pykan's name
     i: int,
     j: int,
@@ -115,7 +112,7 @@ def suggest_symbolic(
 
 @torch.no_grad()
 def fix_symbolic(
-    model: KAN,
+    model: Network,
     l: int,  # noqa: E741  # pykan's name
     i: int,
     j: int,
@@ -164,7 +161,7 @@ def fix_symbolic(
     return _shown(Suggestions([found]), verbose)[0]
 
 
-def unfix_symbolic(model: KAN, l: int, i: int, j: int) -> None:  # noqa: E741  # pykan's name
+def unfix_symbolic(model: Network, l: int, i: int, j: int) -> None:  # noqa: E741  # pykan's name
     """Make a symbolic edge the spline again that it was.
 
     Raises:
@@ -174,7 +171,7 @@ def unfix_symbolic(model: KAN, l: int, i: int, j: int) -> None:  # noqa: E741  #
     model.layers[l].unfix(j, i)
 
 
-def unfix_symbolic_all(model: KAN) -> None:
+def unfix_symbolic_all(model: Network) -> None:
     """Make all symbolic edges the splines again that they were."""
     for layer in model.layers:
         layer.unfix_many([] if layer.symbolic is None else layer.symbolic.pairs)
@@ -182,7 +179,7 @@ def unfix_symbolic_all(model: KAN) -> None:
 
 @torch.no_grad()
 def auto_symbolic(
-    model: KAN,
+    model: Network,
     lib: Library = None,
     r2_threshold: float = 0.0,
     *,
@@ -247,7 +244,7 @@ def costs(fits: Fits, functions: Sequence[Function], weight_simple: float) -> Te
 
 
 def _suggest(
-    model: KAN,
+    model: Network,
     l: int,  # noqa: E741
     pairs: Sequence[tuple[int, int]],
     inputs: Tensor,
@@ -290,20 +287,16 @@ def _suggest(
     return found
 
 
-def _inputs(model: KAN, x: Tensor | None, what: str, l: int) -> Tensor:  # noqa: E741
+def _inputs(model: Network, x: Tensor | None, what: str, l: int) -> Tensor:  # noqa: E741
     """Samples of what reaches a layer, `(n, in)` in float64: some if there are many, with the extremes of all."""
-    samples = recording.samples(model, x, what)
-    with torch.no_grad():
-        inputs = recording.record(model, model.layers, samples)[1][l].reshape(-1, model.layers[l].in_features).double()
-    if not inputs.isfinite().all():
-        raise recording.NotFinite(f"{what} needs finite samples; NaN or infinity reaches layer {l}")
+    inputs = model.reached(x, what)[l].reshape(-1, model.layers[l].in_features).double()
     if len(inputs) <= SAMPLES:
         return inputs
     some = torch.rand(len(inputs), generator=torch.Generator().manual_seed(1)).argsort()[:SAMPLES].to(inputs.device)
     return inputs[torch.cat([some, inputs.argmin(0), inputs.argmax(0)]).unique()]
 
 
-def _check_edge(model: KAN, l: int, i: int, j: int) -> None:  # noqa: E741
+def _check_edge(model: Network, l: int, i: int, j: int) -> None:  # noqa: E741
     layer = model.layers[below("l", l, len(model.layers))]
     below("i", i, layer.in_features)
     below("j", j, layer.out_features)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,11 +15,9 @@ from kan_fast._support import files
 from kan_fast._support.files import Path
 from kan_fast._support.saved import Saved, check_held
 from kan_fast.nn.grids import check_knots
+from kan_fast.nn.network import Network
 from kan_fast.training.grid_schedule import EarlyStopping
 from kan_fast.training.optimizer_state import restore
-
-if TYPE_CHECKING:
-    from kan_fast.nn.network import KAN
 
 
 class _Checkpoint(NamedTuple):
@@ -38,7 +36,7 @@ class _Checkpoint(NamedTuple):
 def save(
     path: Path,
     position: tuple[int, int],
-    model: KAN,
+    model: Network,
     optimizer: Optimizer,
     scheduler: LRScheduler | None,
     stopping: EarlyStopping,
@@ -70,7 +68,7 @@ def save(
 
 def load(
     path: Path,
-    model: KAN,
+    model: Network,
     optimizer: Optimizer,
     scheduler: LRScheduler | None,
     stopping: EarlyStopping,
@@ -113,7 +111,7 @@ def load(
     return state.position
 
 
-def _checked(saved: Saved, model: KAN, present: str) -> _Checkpoint:
+def _checked(saved: Saved, model: Network, present: str) -> _Checkpoint:
     """The content of a file; if it is of the `present` run, all tensors of the network are as they should be."""
     stage, step = (number.integer() for number in saved["position"].items(2))
     history = {
@@ -145,7 +143,7 @@ def _tensors(saved: Saved) -> dict[str, Tensor]:
     return {name: entry.any_tensor() for name, entry in saved.record().items()}
 
 
-def _check_state(state: Saved, model: KAN, sizes: Sequence[int]) -> None:
+def _check_state(state: Saved, model: Network, sizes: Sequence[int]) -> None:
     """Refuse a state dict that is not one of this network with grids of these sizes: then loading it can't fail."""
     present = model.state_dict()
     shapes: dict[str, list[int | None]] = {name: list(tensor.shape) for name, tensor in present.items()}
@@ -173,7 +171,7 @@ def _check_state(state: Saved, model: KAN, sizes: Sequence[int]) -> None:
             raise ValueError(f"{state.place} has other symbolic edges than this network")
 
 
-def _describe(model: KAN, optimizer: Optimizer) -> str:
+def _describe(model: Network, optimizer: Optimizer) -> str:
     symbolic = [(number, layer.symbolic) for number, layer in enumerate(model.layers) if layer.symbolic is not None]
     edges = [
         (number, edge, name) for number, s in symbolic for edge, name in zip(s.edges.tolist(), s.names, strict=True)

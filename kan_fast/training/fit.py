@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial, wraps
-from typing import TYPE_CHECKING, ParamSpec
+from typing import ParamSpec
 
 import torch
 from torch import Tensor
@@ -19,17 +18,16 @@ from tqdm import tqdm
 from kan_fast import optim
 from kan_fast._support.checks import function, functions, integer, listed, real
 from kan_fast._support.files import Path
+from kan_fast._support.warn import warn
 from kan_fast.nn import recording
+from kan_fast.nn.network import Network
 from kan_fast.training.data import Check, Dataset, sources
 from kan_fast.training.grid_schedule import EarlyStopping, GridSchedule
 from kan_fast.training.loop import Callback, Entry, History, Loop, Metric
 from kan_fast.training.objective import Diverged, Loss, Objective
 from kan_fast.training.regularization import REG_METRICS, regularization
 
-if TYPE_CHECKING:
-    from kan_fast.nn.network import KAN
-
-OPTIMIZERS: dict[str, Callable[[KAN, Sequence[Tensor], float | None], Optimizer]] = {
+OPTIMIZERS: dict[str, Callable[[Network, Sequence[Tensor], float | None], Optimizer]] = {
     "LBFGS": lambda model, parameters, lr: optim.LBFGS(parameters, lr=1.0 if lr is None else lr),
     "Adam": lambda model, parameters, lr: Adam(parameters, lr=1e-2 if lr is None else lr, fused=True),
     "LM": lambda model, parameters, lr: optim.LevenbergMarquardt(model),
@@ -61,7 +59,7 @@ def interruptible(train: Callable[P, History]) -> Callable[P, History]:
 
 
 def fit(
-    model: KAN,
+    model: Network,
     dataset: Dataset,
     opt: str | Optimizer | type[Optimizer] = "LBFGS",
     steps: int = 100,
@@ -257,12 +255,11 @@ def fit(
                 _show(bar, loop.run(position), shown, log)
             except (Diverged, recording.NotFinite):
                 loop.objective.restore()
-                warnings.warn(
+                warn(
                     f"training stopped in step {len(history['train_loss'])}: the objective, its gradient or an "
                     "activation is NaN or infinite. The parameters of the last good step are restored; a smaller lr, "
                     "other data scaling or a smooth loss_fn may help",
                     RuntimeWarning,
-                    stacklevel=4,  # `KAN.fit` is `tolerant` and `interruptible`
                 )
             except KeyboardInterrupt:
                 loop.objective.restore()
@@ -289,7 +286,7 @@ def _text(entry: Entry, shown: Sequence[str]) -> str:
     return " | ".join(f"{name}: {entry[name]:.2e}" for name in shown)
 
 
-def _trainable(model: KAN) -> list[Tensor]:
+def _trainable(model: Network) -> list[Tensor]:
     if any(t.is_meta for t in [*model.parameters(), *model.buffers()]):
         raise ValueError(
             "the network is on the meta device, which holds no numbers; call to_empty(device=...), then "
@@ -303,7 +300,7 @@ def _trainable(model: KAN) -> list[Tensor]:
 
 
 def _optimizer(
-    opt: str | Optimizer | type[Optimizer], model: KAN, parameters: Sequence[Tensor], lr: float | None
+    opt: str | Optimizer | type[Optimizer], model: Network, parameters: Sequence[Tensor], lr: float | None
 ) -> Optimizer:
     """The optimiser that a name, a class or an instance stands for."""
     if opt is optim.LevenbergMarquardt:
@@ -328,7 +325,7 @@ def _optimizer(
 
 
 @contextmanager
-def _splines_alone(model: KAN) -> Iterator[None]:
+def _splines_alone(model: Network) -> Iterator[None]:
     """Freeze what acts on the whole line: base weights, biases and symbolic edges."""
     weights = [
         p
@@ -367,16 +364,15 @@ def _named(metrics: Iterable[Metric]) -> dict[str, Metric]:
     return named
 
 
-def _warn_if_outside(model: KAN, x: Tensor) -> None:
+def _warn_if_outside(model: Network, x: Tensor) -> None:
     layer = model.layers[0]
     knots, k = layer.grid, layer.spline_order
     start, end = knots[:, k], knots[:, -1 - k]
     outside = (((x < start) | (x > end)) & layer.splines.any(0)).any(1).float().mean().item()
     if outside:
-        warnings.warn(
+        warn(
             f"{outside:.1%} of the training samples lie outside of the grid, where splines hardly learn. Use "
             "update_grid=True, scale the inputs, or give the network a grid_range that covers them: "
             f"the data reach from {x.min().item():.4g} to {x.max().item():.4g}",
             UserWarning,
-            stacklevel=5,
         )

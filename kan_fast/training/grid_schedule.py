@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,9 +11,7 @@ from torch.optim import LBFGS, Optimizer
 
 from kan_fast import optim
 from kan_fast._support.checks import integer, listed
-
-if TYPE_CHECKING:
-    from kan_fast.nn.network import KAN
+from kan_fast.nn.network import Network
 
 MARGIN = 0.25  # spans that updated grids reach beyond the samples: others lie there, and samples still fix the curves
 
@@ -53,7 +50,7 @@ class GridSchedule:
         self.trim = trim
         self.steps = range(max(0, integer("start_grid_update_step", start)), stop if update else 0)
 
-    def refine(self, model: KAN, optimizer: Optimizer, stage: int) -> bool:
+    def refine(self, model: Network, optimizer: Optimizer, stage: int) -> bool:
         """Give the model the grid of a stage; whether that changed it."""
         size = self.sizes[stage]
         if size is None or all(layer.grid_size == size for layer in model.layers):
@@ -62,7 +59,7 @@ class GridSchedule:
         forget_splines(optimizer, model)
         return True
 
-    def update(self, model: KAN, optimizer: Optimizer, step: int, samples: Callable[[], Tensor]) -> None:
+    def update(self, model: Network, optimizer: Optimizer, step: int, samples: Callable[[], Tensor]) -> None:
         """Move the knots if it is time to, `step` steps after the beginning of the stage."""
         movable = [layer for layer in model.layers if layer.spline_weight.requires_grad and layer.has_splines()]
         if movable and step in self.steps and step % self.every == 0:
@@ -74,7 +71,7 @@ class GridSchedule:
                 forget_splines(optimizer, model)
 
 
-def forget_splines(optimizer: Optimizer, model: KAN) -> None:
+def forget_splines(optimizer: Optimizer, model: Network) -> None:
     """Drop what the optimiser remembers of parameters whose meaning or shape has changed."""
     if isinstance(optimizer, (LBFGS, optim.LBFGS)):
         optimizer.state.clear()  # its history mixes all parameters
@@ -96,7 +93,7 @@ class EarlyStopping:
         self.best, self.waited = math.inf, 0
         self.state: dict[str, Tensor] = {}
 
-    def stops(self, model: KAN, value: float) -> bool:
+    def stops(self, model: Network, value: float) -> bool:
         """Whether to stop after a step with this value."""
         if self.patience is None:
             return False
@@ -108,7 +105,7 @@ class EarlyStopping:
         return self.waited >= self.patience
 
     @torch.no_grad()
-    def end_stage(self, model: KAN) -> None:
+    def end_stage(self, model: Network) -> None:
         """Put the best parameters back; the next stage begins anew."""
         if self.state:
             model.load_state_dict(self.state)

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from kan_fast._support.files import Path
+from kan_fast.nn.network import Network
 from kan_fast.training import checkpoint
 from kan_fast.training.data import Source
 from kan_fast.training.grid_schedule import EarlyStopping, GridSchedule
 from kan_fast.training.objective import Objective
-
-if TYPE_CHECKING:
-    from kan_fast.nn.network import KAN
 
 Metric = Callable[[], Any]
 Entry = dict[str, float]
@@ -28,7 +26,7 @@ History = dict[str, list[float]]
 class Loop:
     """Training of a network, one step at a time; the arguments are those of `fit`, checked."""
 
-    model: KAN
+    model: Network
     objective: Objective
     schedule: GridSchedule
     stopping: EarlyStopping

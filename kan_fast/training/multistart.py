@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from kan_fast._support.checks import integer
+from kan_fast.nn.network import Network
 from kan_fast.training import fit as fitting
 from kan_fast.training.data import Dataset
 from kan_fast.training.loop import History
 
-if TYPE_CHECKING:
-    from kan_fast.nn.network import KAN
-
 
 def multistart(
-    model: KAN,
+    model: Network,
     dataset: Dataset,
     starts: int = 10,
     opt: str | type[torch.optim.Optimizer] = "LBFGS",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -13,13 +12,11 @@ from torch.optim import Optimizer
 from kan_fast import optim
 from kan_fast._support import collectives
 from kan_fast.nn import recording
+from kan_fast.nn.network import Network
 from kan_fast.training.data import Pair
 
-if TYPE_CHECKING:
-    from kan_fast.nn.network import KAN
-
 Loss = Callable[[Tensor, Tensor], Tensor]
-Penalty = Callable[["KAN", list[Tensor]], Tensor]
+Penalty = Callable[[Network, list[Tensor]], Tensor]
 
 
 class Diverged(Exception):
@@ -40,7 +37,7 @@ class Objective:
 
     def __init__(
         self,
-        model: KAN,
+        model: Network,
         optimizer: Optimizer,
         loss_fn: Loss | None,
         lamb: float,

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from kan_fast.analysis.attribution import edge_deviation, edge_shares, propagate, spline_deviation
 from kan_fast.analysis.smoothness import bending
-
-if TYPE_CHECKING:
-    from kan_fast.nn.network import KAN
+from kan_fast.nn.network import Network
 
 _LEAST = 1e-30  # a magnitude below it counts as this in the logarithm and the quotient, which keeps gradients finite
 
@@ -50,31 +47,31 @@ def pykan_l1_and_entropy(scale: Tensor) -> tuple[Tensor, Tensor]:
     return scale.sum(), entropy
 
 
-def _deviation_per_input(model: KAN, inputs: Sequence[Tensor]) -> list[Tensor]:
+def _deviation_per_input(model: Network, inputs: Sequence[Tensor]) -> list[Tensor]:
     return [
         deviation / (x.flatten(0, -2).std(0) + 0.1)
         for deviation, x in zip(_deviation(model, inputs), inputs, strict=True)
     ]
 
 
-def _spline_deviation_per_input(model: KAN, inputs: Sequence[Tensor]) -> list[Tensor]:
+def _spline_deviation_per_input(model: Network, inputs: Sequence[Tensor]) -> list[Tensor]:
     return [
         spline_deviation(layer, x) / (x.flatten(0, -2).std(0) + 0.1)
         for layer, x in zip(model.layers, inputs, strict=True)
     ]
 
 
-def _deviation(model: KAN, inputs: Sequence[Tensor]) -> list[Tensor]:
+def _deviation(model: Network, inputs: Sequence[Tensor]) -> list[Tensor]:
     return [edge_deviation(layer, x) for layer, x in zip(model.layers, inputs, strict=True)]
 
 
-def _edge_scores(model: KAN, inputs: Sequence[Tensor]) -> list[Tensor]:
+def _edge_scores(model: Network, inputs: Sequence[Tensor]) -> list[Tensor]:
     shares = [edge_shares(layer, x) for layer, x in zip(model.layers, inputs, strict=True)]
     outputs = model.width_in[-1]
     return propagate(model.nodes, shares, shares[0].new_full((outputs,), 1 / outputs)).edges
 
 
-def _node_scores(model: KAN, inputs: Sequence[Tensor]) -> list[Tensor]:
+def _node_scores(model: Network, inputs: Sequence[Tensor]) -> list[Tensor]:
     """For every level but the inputs, what its nodes (rows, with the scores that they have) get from the inputs."""
     shares = [edge_shares(layer, x) for layer, x in zip(model.layers, inputs, strict=True)]
     outputs = model.width_in[-1]
@@ -86,7 +83,7 @@ def _node_scores(model: KAN, inputs: Sequence[Tensor]) -> list[Tensor]:
 
 
 # pykan's names, and what L1 norm and entropy are taken of
-PYKAN_METRICS: dict[str, Callable[[KAN, Sequence[Tensor]], list[Tensor]]] = {
+PYKAN_METRICS: dict[str, Callable[[Network, Sequence[Tensor]], list[Tensor]]] = {
     "edge_forward_spline_n": _spline_deviation_per_input,
     "edge_forward_sum": _deviation_per_input,
     "edge_forward_spline_u": _deviation,
@@ -97,7 +94,7 @@ REG_METRICS = ("edge_magnitude", *PYKAN_METRICS)
 
 
 def regularization(
-    model: KAN,
+    model: Network,
     inputs: Sequence[Tensor],
     lamb_l1: float = 1.0,
     lamb_entropy: float = 2.0,

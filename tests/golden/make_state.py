@@ -6,8 +6,7 @@ from pathlib import Path
 
 import torch
 
-from kan_fast import KANLinear, __version__
-from kan_fast.nn.network import KAN
+from kan_fast import KAN, KANLinear, __version__
 
 CASES = {
     "network": (KAN, {"width": [2, 3, 1], "grid": 4, "k": 3}),
