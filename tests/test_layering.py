@@ -1,4 +1,4 @@
-"""The layers of docs/architecture.md hold: imports go downward only, reference.py needs torch alone, csrc no torch."""
+"""The house of docs/architecture.md stands: imports go down its floors, rooms are small, csrc knows no torch."""
 
 import ast
 import re
@@ -8,99 +8,117 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "kan_fast"
-FREE = {"__init__", "__main__", "_version"}  # re-exports, the entry point and a constant: they belong to no layer
+FREE = {"__init__", "__main__", "_version"}  # re-exports, the entry point and a constant: they stand on no floor
+FILES = sorted(PACKAGE.rglob("*.py"))
+SOURCES = sorted(file for file in (ROOT / "csrc").rglob("*") if file.suffix in {".h", ".cpp", ".cu", ".cuh"})
 
 
-def documented_layers() -> list[list[str]]:
-    """Modules of each layer from the lowest up, as docs/architecture.md lists them; "..." stands for all the others."""
-    section = (ROOT / "docs" / "architecture.md").read_text().split("## Layers")[1].split("\n## ")[0]
-    lines = [re.split(r"\s{2,}", line.strip())[0] for line in section.splitlines() if line.startswith("    kan_fast/")]
-    return [re.findall(r"\.\.\.|\w+(?=\.py|/(?:,|$))", line) for line in lines]
+def floors() -> list[list[str]]:
+    """The rooms on every floor, from the top down, as docs/architecture.md draws them."""
+    section = (ROOT / "docs" / "architecture.md").read_text().split("## Floors")[1].split("\n## ")[0]
+    picture = [re.split(r"\s{2,}", line.strip())[0] for line in section.splitlines() if line.startswith("    ")]
+    return [re.findall(r"\w+", line) for line in picture]
 
 
-def layer_of(module: str, layers: list[list[str]]) -> int:
-    named = (height for height, modules in enumerate(layers) if module in modules)
-    return next(named, len(layers) - 1)
-
-
-def is_type_checking(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
-
-
-def imported_names(path: Path) -> set[str]:
-    """Absolute dotted names that the file imports when it runs, also those inside functions."""
-    package = path.relative_to(ROOT).parent.parts
-    names = set()
-    pending: list[ast.AST] = [ast.parse(path.read_text())]
-    while pending:
-        node = pending.pop()
-        if isinstance(node, ast.Import):
-            names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else ()
-            origin = ".".join([*base, *filter(None, [node.module])])
-            names.update(f"{origin}.{alias.name}" for alias in node.names)
-        pending.extend(node.orelse if is_type_checking(node) else ast.iter_child_nodes(node))
-    return names
-
-
-def module_of(path: Path) -> str:
-    """The module or subpackage directly under kan_fast that holds the file."""
+def room(path: Path) -> str:
+    """The folder or module directly under kan_fast that holds the file."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-FILES = sorted(PACKAGE.rglob("*.py"))
-MODULES = {module_of(path) for path in FILES} - FREE
+def module(path: Path) -> str:
+    """The dotted name of the file."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-def uses(path: Path) -> set[str]:
-    """The modules of this package, other than its own, that the file imports; a re-export counts as its name."""
-    inside = {name.split(".")[1] for name in imported_names(path) if name.startswith("kan_fast.")}
-    return inside - {module_of(path), "_version", "_C"}
+MODULES = {module(path): path for path in FILES}
+ROOMS = {room(path) for path in FILES} - FREE
 
 
-def test_the_document_lists_modules_that_exist():
-    layers = documented_layers()
-    assert layers[0] == ["reference"]
-    assert layers[-1][-1] == "..."
-    assert {name for layer in layers for name in layer} <= MODULES | {"..."}
+def imported(path: Path) -> set[str]:
+    """Modules of this package that the file names in an import, for annotations and inside functions too."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "imports are absolute: they can be searched for"
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    found = set()
+    for name in names:
+        while name and name not in MODULES:
+            name = name.rpartition(".")[0]
+        found.add(name)
+    return found - {"", "kan_fast", module(path), "kan_fast._version"}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_go_downward_only(path):
-    module = module_of(path)
-    if module in FREE:
+def test_every_room_stands_on_one_floor():
+    drawn = [name for floor in floors() for name in floor]
+    assert sorted(drawn) == sorted(ROOMS)
+
+
+@pytest.mark.parametrize("path", FILES, ids=module)
+def test_imports_go_down(path):
+    if room(path) in FREE:
         return
-    layers = documented_layers()
-    assert uses(path) <= MODULES, "import from modules that exist, not from kan_fast itself"
-    upward = {name for name in uses(path) if layer_of(name, layers) > layer_of(module, layers)}
-    assert not upward, f"{module} imports from a layer above it: {sorted(upward)}"
+    height = {name: -number for number, floor in enumerate(floors()) for name in floor}
+    used = {room(MODULES[name]) for name in imported(path)} - {room(path)}
+    upward = {name for name in used if height[name] >= height[room(path)]}
+    assert not upward, f"{module(path)} imports from its own floor or one above: {sorted(upward)}"
 
 
-def test_no_import_cycles():
-    edges: dict[str, set[str]] = {module: set() for module in MODULES}
-    for path in FILES:
-        if module_of(path) in MODULES:
-            edges[module_of(path)] |= uses(path)
-    while leaves := {module for module in edges if not edges[module] & edges.keys()}:
-        for module in leaves:
-            del edges[module]
+def test_no_circles():
+    edges = {name: imported(path) & MODULES.keys() for name, path in MODULES.items() if name != "kan_fast"}
+    while leaves := {name for name in edges if not edges[name] & edges.keys()}:
+        for name in leaves:
+            del edges[name]
     assert not edges, f"among these modules some import each other in a circle: {sorted(edges)}"
 
 
+def test_private_names_of_torch_stand_in_one_file():
+    private = re.compile(r"\btorch\._[a-z]|from torch\._|import _functorch|torch\.autograd import .*\b_")
+    found = [module(path) for path in FILES if private.search(path.read_text())]
+    assert found == ["kan_fast._support.torch_internals"]
+
+
+@pytest.mark.parametrize("folder", [PACKAGE, ROOT / "csrc"], ids=lambda folder: folder.name)
+def test_no_folder_is_a_heap(folder):
+    for inside in [folder, *(path for path in folder.rglob("*") if path.is_dir() and path.name != "__pycache__")]:
+        files = [path.name for path in inside.iterdir() if path.suffix in {".py", ".h", ".cpp", ".cu", ".cuh"}]
+        assert len(files) <= 15, f"{inside.relative_to(ROOT)} has {len(files)} files: {files}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=module)
+def test_files_and_functions_are_short(path):
+    text = path.read_text()
+    assert text.count("\n") <= 400
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            first = node.body[1] if ast.get_docstring(node) and len(node.body) > 1 else node.body[0]
+            length = node.body[-1].end_lineno - first.lineno + 1
+            assert length <= 80, f"{node.name} has {length} lines of code; 80 are allowed"
+
+
 def test_reference_needs_torch_alone():
-    roots = {name.split(".")[0] for name in imported_names(PACKAGE / "reference.py")}
+    path = PACKAGE / "ops" / "reference.py"
+    assert not imported(path)
+    roots = {
+        name.split(".")[0]
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [str(node.module)]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
     assert "torch" in roots
     assert roots - {"torch"} <= sys.stdlib_module_names
 
 
-@pytest.mark.parametrize(
-    "path",
-    sorted(file for file in (ROOT / "csrc").rglob("*") if file.suffix in {".h", ".cpp", ".cu", ".cuh"}),
-    ids=lambda path: str(path.relative_to(ROOT)),
-)
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_only_the_bindings_know_python_and_nothing_knows_torch(path):
     includes = set(re.findall(r"#\s*include\s*[<\"]([^>\"]+)", path.read_text()))
     assert not {name for name in includes if re.match(r"(torch|ATen|c10)/", name)}

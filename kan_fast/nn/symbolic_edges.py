@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kan_fast._support import torch_internals
 from kan_fast.nn.functions import Function, find
 from kan_fast.ops.per_sample import spread
 
@@ -92,7 +93,7 @@ class SymbolicEdges(nn.Module):
         if mask is None:
             return len(self.names) < self.shape[0] * self.shape[1]
         seen, version, known = self._seen
-        if torch.compiler.is_compiling() or mask.is_meta or torch._C._are_functorch_transforms_active():
+        if torch.compiler.is_compiling() or mask.is_meta or torch_internals.transforms_active():
             return known or mask is not seen
         now = None if mask.is_inference() else mask._version  # inference tensors don't count their changes
         if mask is not seen or now is None or version != now:

@@ -14,10 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C import _functorch
-from torch._functorch.pyfunctorch import temporarily_pop_interpreter_stack
-from torch.autograd import Function, _is_checkpoint_valid, forward_ad
+from torch.autograd import Function
 
+from kan_fast._support import torch_internals
 from kan_fast.ops import operators, reference
 from kan_fast.ops.reference import Spec
 
@@ -32,7 +31,7 @@ def forward(
     x: Tensor, v: Tensor | None, c: Coef, bias: Tensor | None, grid: Tensor, order: int, spec: Spec, backend: str
 ) -> Tensor:
     """Differentiable `forward` contraction, `(batch, out)`; arguments as in the backend contract."""
-    if torch._C._are_functorch_transforms_active() and _torch_gets_wrong():
+    if torch_internals.transforms_active() and _torch_gets_wrong():
         return reference.forward(x, v, *c, bias, grid, order, spec)
     return _apply(_Forward, x, v, *c, bias, grid, order, spec, backend)
 
@@ -61,41 +60,33 @@ def _apply(function: type[_Contraction], *args: Any) -> Any:
     """Apply the form of the Function that fits: all compute the same, but no form can do everything in torch 2.13."""
     if torch.compiler.is_compiling():
         return function.apply(*args)
-    if torch._C._are_functorch_transforms_active():
-        levels = _functorch.get_interpreter_stack() or ()
-        if len(levels) == 1 and levels[0].key() == _functorch.TransformType.Vmap:
-            return _apply_under_vmap(function, levels[0].level(), *args)
+    if torch_internals.transforms_active():
+        level = torch_internals.vmap_alone()
+        if level is not None:
+            return _apply_under_vmap(function, level, *args)
         return function.transformable.apply(*args)
     # Tensors that outlived a transform are wrapped.
-    tensors = [t if t is None else _functorch.unwrap_if_dead(t) for t in args[: function.tensors]]
-    records = torch.is_grad_enabled() or forward_ad._current_level >= 0 or torch._C._get_tracing_state()
-    return (function.record if records else function.forward)(*tensors, *args[function.tensors :])
+    tensors = [t if t is None else torch_internals.unwrapped(t) for t in args[: function.tensors]]
+    return (function.record if torch_internals.records() else function.forward)(*tensors, *args[function.tensors :])
 
 
 def _apply_under_vmap(function: type[_Contraction], level: int, *args: Any) -> Any:
     """What torch does with a Function under a single vmap, in a tenth of the time."""
-    dims = tuple(_bdim(t) if isinstance(t, Tensor) else None for t in args)
-    values = [t if dim is None else _functorch.get_unwrapped(t) for t, dim in zip(args, dims, strict=True)]
+    dims = tuple(torch_internals.batch_dimension(t) if isinstance(t, Tensor) else None for t in args)
+    values = [t if dim is None else torch_internals.without_batch(t) for t, dim in zip(args, dims, strict=True)]
     sizes = [t.shape[dim] for t, dim in zip(values, dims, strict=True) if dim is not None]
-    with temporarily_pop_interpreter_stack():
+    with torch_internals.outside_of_transform():
         if not sizes:
             return _apply(function, *args)
         result = function.grouped(sizes[0], dims, *values)
     if isinstance(result, tuple):
-        return tuple(_functorch._add_batch_dim(t, 0, level) for t in result)
-    return _functorch._add_batch_dim(result, 0, level)
-
-
-def _bdim(t: Tensor) -> int | None:
-    return _functorch.maybe_get_bdim(t) if _functorch.is_batchedtensor(t) else None
+        return tuple(torch_internals.with_batch(t, 0, level) for t in result)
+    return torch_internals.with_batch(result, 0, level)
 
 
 def _torch_gets_wrong() -> bool:
     """Transforms of a custom Function that torch 2.13 silently gets wrong: compiled ones, and jvp of jvp."""
-    if torch.compiler.is_compiling():
-        return True
-    levels = _functorch.get_interpreter_stack() or ()
-    return sum(level.key() == _functorch.TransformType.Jvp for level in levels) > 1
+    return torch.compiler.is_compiling() or torch_internals.jvp_levels() > 1
 
 
 def _times(v: Tensor | None, gx: Tensor) -> Tensor:
@@ -324,27 +315,26 @@ def _needs(ctx: Any, x: Tensor, g: Tensor, grid: Tensor, backend: str) -> list[b
     that `autograd.grad` was asked for, which takes longer than all gradients of a small layer. So it is asked little.
     """
     needs = list(ctx.needs_input_grad)
-    if torch.compiler.is_compiling() or not hasattr(ctx, "eager") or _is_checkpoint_valid():
+    if torch.compiler.is_compiling() or not hasattr(ctx, "eager") or torch_internals.backward_wants_all():
         return needs  # of another form, or `y.backward()`, which asks for all
     small = g.shape[-1] * max(x.numel(), grid.numel()) <= SMALL
     if backend == "cpu" and small and not torch.is_grad_enabled():
         return needs
     nodes = (node for node, _ in ctx.next_functions if node is not None)
     edges = dict(zip([i for i, need in enumerate(needs) if need], nodes, strict=True))
-    will_execute = torch._C._will_engine_execute_node
     with suppress(RuntimeError):
         if 2 in edges:  # spline_weight (or g): if it is asked for itself, the rest is assumed to be asked for
-            needs[2] = will_execute(edges.pop(2))
+            needs[2] = torch_internals.node_will_run(edges.pop(2))
         for i in reversed(edges):
             if i > 0 or any(needs[1:]):  # else x must be the reason for this pass
                 with suppress(RuntimeError):
-                    needs[i] = will_execute(edges[i])
+                    needs[i] = torch_internals.node_will_run(edges[i])
     return needs
 
 
 def _save(ctx: Any, *tensors: Tensor | None) -> None:
     ctx.save_for_backward(*tensors)
-    if forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
+    if torch_internals.forward_mode() or torch_internals.transforms_active():
         ctx.save_for_forward(*tensors)
 
 

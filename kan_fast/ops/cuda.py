@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kan_fast._support import torch_internals
 from kan_fast.ops import dense
 from kan_fast.ops.reference import Spec, edge_shape
 
@@ -250,7 +251,7 @@ def _run(
 
 def _device_and_stream(device: torch.device) -> tuple[int, int]:
     # torch.cuda.current_stream makes an object and takes as long as a launch
-    return device.index, torch._C._cuda_getCurrentRawStream(device.index)
+    return device.index, torch_internals.current_stream(device.index)
 
 
 def _outputs(**tensors: Tensor) -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import math
-import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,16 +18,11 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from kan_fast.ops import arguments
+from kan_fast._support import torch_internals
 from kan_fast.ops.dispatch import module
 from kan_fast.ops.reference import Spec, edge_shape
 
 _DEFINED: dict[Any, tuple[str, int, int]] = {}  # the name, and how many arguments are tensors and come before Spec
-_PLAIN = {Tensor, torch.nn.Parameter}  # subclasses see every operator
-_KEYS = torch._C.DispatchKey
-_USUAL_KEYS = functools.reduce(
-    operator.or_,
-    (torch._C.DispatchKeySet(key).raw_repr() for key in (_KEYS.BackendSelect, _KEYS.ADInplaceOrView)),
-)
 _LIBRARY = torch.library.Library("kan_fast", "DEF")
 _WEIGHTS = "Tensor? spline_weight, Tensor? base_weight"
 _SPEC = "int degree, str base, str extrapolation, str backend"
@@ -95,21 +89,10 @@ def run(defined: Any, backend: str, *args: Any) -> Any:
 
 
 def _unobserved(tensors: tuple) -> bool:
-    """Whether nothing watches the dispatcher, which takes as long as the kernel of a small layer.
-
-    Modes, transforms (also the older vmap of `is_grads_batched`) and traces add keys to those it starts with.
-    """
-    if (
-        torch.compiler.is_compiling()
-        or torch._C._dispatch_tls_local_include_set().raw_repr() & ~_USUAL_KEYS
-        or torch.autograd._profiler_enabled()
-    ):
+    """Whether nothing watches the dispatcher, which takes as long as the kernel of a small layer."""
+    if torch.compiler.is_compiling() or torch_internals.dispatcher_observed():
         return False
-    for t in tensors:
-        # Meta tensors and lazy views don't have their numbers where data_ptr says.
-        if t is not None and (type(t) not in _PLAIN or t.is_meta or t.is_neg() or t._is_zerotensor()):
-            return False
-    return True
+    return all(t is None or torch_internals.has_numbers(t) for t in tensors)
 
 
 def _run(backend: str, name: str, args: Sequence[Any]) -> Any:
@@ -118,7 +101,7 @@ def _run(backend: str, name: str, args: Sequence[Any]) -> Any:
     Autocast is settled in functional.py: inside, plain torch must not round once more.
     """
     x, implementation = args[0], module(backend)
-    if torch._C._is_any_autocast_enabled() and torch.is_autocast_enabled(x.device.type):
+    if torch_internals.some_autocast() and torch.is_autocast_enabled(x.device.type):
         with torch.autocast(x.device.type, enabled=False):
             return _run(backend, name, args)
     function = getattr(implementation, name)

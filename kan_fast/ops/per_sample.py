@@ -6,7 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function, forward_ad
+from torch.autograd import Function
+
+from kan_fast._support import torch_internals
 
 _LIBRARY = torch.library.Library("kan_fast", "FRAGMENT")
 _LIBRARY.define("collect(Tensor gradients, Tensor parameter) -> Tensor")
@@ -26,8 +28,8 @@ def spread(parameter: Tensor, samples: int) -> Tensor:
     plain = (
         not torch.is_grad_enabled()
         or torch.compiler.is_compiling()
-        or torch._C._are_functorch_transforms_active()
-        or forward_ad._current_level >= 0
+        or torch_internals.transforms_active()
+        or torch_internals.forward_mode()
     )
     return parameter[..., None] if plain else _Spread.apply(parameter, samples)
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from kan_fast._support import torch_internals
+
 
 def flatten(params: Sequence[Tensor]) -> Tensor:
     """All parameters, end to end, in a new vector."""
@@ -21,4 +23,4 @@ def flatten_gradients(params: Sequence[Tensor]) -> Tensor:
 def write(params: Sequence[Tensor], flat: Tensor) -> None:
     """Copy a vector into the parameters, in their dtype."""
     parts = flat.split([p.numel() for p in params])
-    torch._foreach_copy_(list(params), [part.view_as(p) for part, p in zip(parts, params, strict=True)])
+    torch_internals.copy_all(list(params), [part.view_as(p) for part, p in zip(parts, params, strict=True)])

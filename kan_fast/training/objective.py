@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from kan_fast import optim
-from kan_fast._support import collectives
+from kan_fast._support import collectives, torch_internals
 from kan_fast.nn import recording
 from kan_fast.nn.network import Network
 from kan_fast.training.data import Pair
@@ -97,7 +97,7 @@ class Objective:
     @torch.no_grad()
     def restore(self) -> None:
         """Put back the parameters and grids that were last known to be good."""
-        torch._foreach_copy_(self._state, self._good)
+        torch_internals.copy_all(self._state, self._good)
 
     def _checked(self, total: Tensor, loss: Tensor, reg: Tensor | None) -> list[float]:
         """Root of the loss and regularisation as numbers; clips the gradient and remembers the parameters."""
@@ -108,7 +108,7 @@ class Objective:
             finite, *found = values.tolist()
             if not finite - finite == 0:
                 raise Diverged
-            torch._foreach_copy_(self._good, self._state)
+            torch_internals.copy_all(self._good, self._state)
             if self.clip is not None:
                 torch.nn.utils.clip_grads_with_norm_(self._params, self.clip, norm)
         return found
@@ -119,7 +119,7 @@ class Objective:
         value = loss.item()
         if not value - value == 0:
             raise Diverged
-        torch._foreach_copy_(self._good, self._state)
+        torch_internals.copy_all(self._good, self._state)
         return loss.sqrt().item(), 0.0 if reg is None else reg.item()
 
     def _losses(self, pair: Pair) -> tuple[Tensor, Tensor | None]:

@@ -1,0 +1,93 @@
+"""All private names of torch that this package uses, as questions with answers: a new version of torch breaks here.
+
+Most are bound, not wrapped: they are asked several times in each call of a layer.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._C import _functorch
+from torch._functorch.pyfunctorch import temporarily_pop_interpreter_stack
+from torch.autograd import _is_checkpoint_valid, forward_ad
+
+# Transforms of torch.func
+
+transforms_active: Callable[[], bool] = torch._C._are_functorch_transforms_active
+unwrapped: Callable[[Tensor], Tensor] = _functorch.unwrap_if_dead  # a tensor that outlived its transform
+without_batch: Callable[[Tensor], Tensor] = _functorch.get_unwrapped  # a tensor under vmap, with the mapped dimension
+with_batch: Callable[[Tensor, int, int], Tensor] = _functorch._add_batch_dim  # the reverse: tensor, dimension, level
+outside_of_transform: Callable[[], Any] = temporarily_pop_interpreter_stack  # a context
+
+
+def vmap_alone() -> int | None:
+    """The level of the vmap that is the only transform at work; None if there are others, or none."""
+    levels = _functorch.get_interpreter_stack() or []
+    if len(levels) != 1 or levels[0].key() != _functorch.TransformType.Vmap:
+        return None
+    return levels[0].level()
+
+
+def jvp_levels() -> int:
+    """How many forward-mode transforms are at work."""
+    levels = _functorch.get_interpreter_stack() or ()
+    return sum(level.key() == _functorch.TransformType.Jvp for level in levels)
+
+
+def batch_dimension(t: Tensor) -> int | None:
+    """Which dimension vmap maps; None for tensors that it shares."""
+    return _functorch.maybe_get_bdim(t) if _functorch.is_batchedtensor(t) else None
+
+
+# Autograd
+
+backward_wants_all: Callable[[], bool] = _is_checkpoint_valid  # of `y.backward()`, not of `autograd.grad(y, inputs)`
+node_will_run: Callable[[Any], bool] = torch._C._will_engine_execute_node
+
+
+def forward_mode() -> bool:
+    """Whether some tensors may be dual."""
+    return forward_ad._current_level >= 0
+
+
+def records() -> bool:
+    """Whether autograd, forward mode or a trace wants to know of operations."""
+    return bool(torch.is_grad_enabled() or forward_ad._current_level >= 0 or torch._C._get_tracing_state())
+
+
+# The dispatcher
+
+_KEYS = torch._C.DispatchKey
+_USUAL_KEYS = functools.reduce(
+    operator.or_,
+    (torch._C.DispatchKeySet(key).raw_repr() for key in (_KEYS.BackendSelect, _KEYS.ADInplaceOrView)),
+)
+_PLAIN = {Tensor, torch.nn.Parameter}  # subclasses see every operator
+_included_keys = torch._C._dispatch_tls_local_include_set
+_profiler_enabled = torch.autograd._profiler_enabled
+some_autocast: Callable[[], bool] = torch._C._is_any_autocast_enabled
+
+
+def dispatcher_observed() -> bool:
+    """Whether modes, transforms (also the older vmap of `is_grads_batched`), traces or a profiler watch operators."""
+    return bool(_included_keys().raw_repr() & ~_USUAL_KEYS or _profiler_enabled())
+
+
+def has_numbers(t: Tensor) -> bool:
+    """Whether the numbers of a tensor are where data_ptr says: of no subclass, on no meta device, no lazy view."""
+    return type(t) in _PLAIN and not (t.is_meta or t.is_neg() or t._is_zerotensor())
+
+
+# Tensors
+
+copy_all: Callable[[list[Tensor], list[Tensor]], None] = torch._foreach_copy_  # the second to the first, one by one
+
+
+def current_stream(device: int) -> int:
+    """torch's current CUDA stream, as a handle."""
+    return torch._C._cuda_getCurrentRawStream(device)
