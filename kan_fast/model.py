@@ -11,7 +11,7 @@ from typing_extensions import Self
 
 from kan_fast import plots
 from kan_fast._support.checks import integer
-from kan_fast._support.files import Path
+from kan_fast._support.files import PathLike
 from kan_fast.analysis import attribution, pruning
 from kan_fast.nn import storage
 from kan_fast.nn.functions import Function
@@ -40,7 +40,7 @@ class KAN(Network):
     saveckpt = storage.save
 
     @classmethod
-    def loadckpt(cls, path: Path, device: torch.device | str | None = None) -> Self:
+    def loadckpt(cls, path: PathLike, device: torch.device | str | None = None) -> Self:
         """The network that `saveckpt` wrote; see `kan_fast.nn.storage.load`."""
         return storage.load(cls, path, device)
 

@@ -10,9 +10,9 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from kan_fast import KAN
-from kan_fast.training import fit as fitting
 from kan_fast.training.data import TensorSource
 from kan_fast.training.grid_schedule import forget_splines
+from kan_fast.training.optimizers import OPTIMIZERS
 from kan_fast.training.regularization import l1_and_entropy, regularization
 
 
@@ -343,7 +343,7 @@ def test_optimisers_forget_what_a_grid_update_refits(dataset):
     x, y = dataset["train_input"].float(), dataset["train_label"].float()
     for name in ("LBFGS", "Adam"):
         model = small()
-        optimizer = fitting.OPTIMIZERS[name](model, list(model.parameters()), None)
+        optimizer = OPTIMIZERS[name](model, list(model.parameters()), None)
 
         def closure(model=model, optimizer=optimizer):
             optimizer.zero_grad()

@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Path = str | os.PathLike[str]
+PathLike = str | os.PathLike[str]
 T = TypeVar("T")
 
 _VALUES = (type(None), bool, int, float, complex, str, bytes, torch.Size, torch.dtype, torch.device)
 _RECORDS: tuple[type[dict], ...] = (dict, OrderedDict, Counter)
 
 
-def write(path: Path, content: bytes) -> None:
+def write(path: PathLike, content: bytes) -> None:
     """Make this the content of a file. After any failure, Ctrl-C included, the file is as it was.
 
     The content goes to a temporary file of its own name in the same folder, which then takes the place of the old one:
@@ -66,7 +66,7 @@ def _replace(target: str, content: bytes, mode: int | None) -> None:
         raise
 
 
-def save(path: Path, data: Any) -> None:
+def save(path: PathLike, data: Any) -> None:
     """Write tensors and plain values to a file, from which `load` reads them; see `plain` and `write`.
 
     Raises:
@@ -83,7 +83,7 @@ def save(path: Path, data: Any) -> None:
     write(path, buffer.getvalue())
 
 
-def load(path: Path, what: str, build: Callable[[Any], T]) -> T:
+def load(path: PathLike, what: str, build: Callable[[Any], T]) -> T:
     """What `build` makes of the data in a file of `save`.
 
     Args:

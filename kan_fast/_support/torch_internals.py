@@ -62,6 +62,7 @@ def records() -> bool:
 
 # The dispatcher
 
+Operator = torch._ops.OpOverload
 _KEYS = torch._C.DispatchKey
 _USUAL_KEYS = functools.reduce(
     operator.or_,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
+from kan_fast._support import torch_internals
 from kan_fast.ops import operators, reference
 from kan_fast.ops.reference import Spec
 
 
-def decompositions() -> dict[torch._ops.OpOverload, Callable[..., Tensor]]:
+def decompositions() -> dict[torch_internals.Operator, Callable[..., Tensor]]:
     """For `torch.export.export(model, ...).run_decompositions(...)`: leaves aten operators only.
 
     What loads the exported program then doesn't need this package.

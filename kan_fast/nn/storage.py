@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kan_fast._support import files
-from kan_fast._support.files import Path
+from kan_fast._support.files import PathLike
 from kan_fast._support.saved import Saved, check_held
 from kan_fast.nn import grids
 from kan_fast.nn.linear import DTYPES, KANLinear
@@ -102,7 +102,7 @@ def rebuild(cls: type[N], saved: dict[str, Any], device: torch.device | str | No
     return model.to(torch.get_default_device() if device is None else device)
 
 
-def save(model: Network, path: Path) -> None:
+def save(model: Network, path: PathLike) -> None:
     """Write the network to a file: sizes, options of every layer, parameters, grids, masks and symbolic edges.
 
     The file is replaced as a whole: a crash, a full disk or Ctrl-C while writing leaves it as it was, and others never
@@ -120,7 +120,7 @@ def save(model: Network, path: Path) -> None:
     files.save(path, describe(model))
 
 
-def load(cls: type[N], path: Path, device: torch.device | str | None = None) -> N:
+def load(cls: type[N], path: PathLike, device: torch.device | str | None = None) -> N:
     """The network that `saveckpt` wrote: `KAN.loadckpt(path)`.
 
     Functions of one's own have to be added to the library before (`kan_fast.nn.functions.add_symbolic`).

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from kan_fast.ops import arguments
 from kan_fast._support import torch_internals
+from kan_fast.ops import arguments
 from kan_fast.ops.dispatch import module
 from kan_fast.ops.reference import Spec, edge_shape
 

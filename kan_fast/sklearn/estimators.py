@@ -26,8 +26,8 @@ from kan_fast._support.checks import integer, real
 from kan_fast.model import KAN
 from kan_fast.nn import storage
 from kan_fast.sklearn.data import SCALES, checked, plain_options
-from kan_fast.training.grid_schedule import EarlyStopping
 from kan_fast.training.objective import Loss
+from kan_fast.training.stopping import EarlyStopping
 
 Array = npt.NDArray[Any]
 

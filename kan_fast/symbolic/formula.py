@@ -12,10 +12,11 @@ from kan_fast._support.checks import integer, listed, real
 from kan_fast.nn.linear import KANLinear
 from kan_fast.nn.network import Network
 from kan_fast.nn.nodes import Nodes
-from kan_fast.symbolic.expressions.normal import Combination
 
 if TYPE_CHECKING:
     import sympy
+
+    from kan_fast.symbolic.expressions.normal import Combination
 
     Scales = Sequence[Sequence[float] | torch.Tensor]
 

@@ -12,12 +12,12 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from kan_fast._support import files
-from kan_fast._support.files import Path
+from kan_fast._support.files import PathLike
 from kan_fast._support.saved import Saved, check_held
 from kan_fast.nn.grids import check_knots
 from kan_fast.nn.network import Network
-from kan_fast.training.grid_schedule import EarlyStopping
 from kan_fast.training.optimizer_state import restore
+from kan_fast.training.stopping import EarlyStopping
 
 
 class _Checkpoint(NamedTuple):
@@ -34,7 +34,7 @@ class _Checkpoint(NamedTuple):
 
 
 def save(
-    path: Path,
+    path: PathLike,
     position: tuple[int, int],
     model: Network,
     optimizer: Optimizer,
@@ -67,7 +67,7 @@ def save(
 
 
 def load(
-    path: Path,
+    path: PathLike,
     model: Network,
     optimizer: Optimizer,
     scheduler: LRScheduler | None,

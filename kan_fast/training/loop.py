@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from kan_fast._support.files import Path
 from kan_fast.nn.network import Network
 from kan_fast.training import checkpoint
 from kan_fast.training.data import Source
-from kan_fast.training.grid_schedule import EarlyStopping, GridSchedule
+from kan_fast.training.grid_schedule import GridSchedule
 from kan_fast.training.objective import Objective
+from kan_fast.training.options import Callback, FitOptions, Metric
+from kan_fast.training.stopping import EarlyStopping
 
-Metric = Callable[[], Any]
 Entry = dict[str, float]
-Callback = Callable[[int, Entry], Any]
 History = dict[str, list[float]]
 
 
 @dataclass
 class Loop:
-    """Training of a network, one step at a time; the arguments are those of `fit`, checked."""
+    """Training of a network, one step at a time."""
 
     model: Network
     objective: Objective
@@ -33,18 +32,15 @@ class Loop:
     scheduler: LRScheduler | None
     train: Source
     test: Source | None
-    steps: int
     metrics: dict[str, Metric]
-    callbacks: Sequence[Callback]
-    checkpoint: Path | None
-    save_every: int
+    options: FitOptions
     history: History
 
     def resume(self) -> tuple[int, int]:
         """Continue from the checkpoint; returns the stage and the steps that it has behind it."""
-        assert self.checkpoint is not None
+        assert self.options.checkpoint is not None
         position = checkpoint.load(
-            self.checkpoint, self.model, self.objective.optimizer, self.scheduler, self.stopping, self.history
+            self.options.checkpoint, self.model, self.objective.optimizer, self.scheduler, self.stopping, self.history
         )
         for _ in self.history["train_loss"]:  # draws the batches that were seen already
             self.train.batch()
@@ -56,30 +52,37 @@ class Loop:
     def run(self, position: tuple[int, int] = (0, 0)) -> Iterator[Entry]:
         """Train, and yield what each step adds to the history."""
         first, begin = position
+        callbacks = cast(Sequence[Callback], self.options.callbacks)
         optimizer = self.objective.optimizer
         stages = len(self.schedule.sizes)
         for stage in range(first, stages):
             if self.schedule.refine(self.model, optimizer, stage):
                 self.objective.keep()
-            for step in range(begin, self.steps):
+            for step in range(begin, self.options.steps):
                 self.schedule.update(self.model, optimizer, step, self.train.samples)
                 entry = self._step()
                 yield entry
                 done = len(self.history["train_loss"])
                 watched = entry["train_loss"] if self.test is None else entry["test_loss"]
                 self._adjust_rate(watched)
-                answers = [callback(done - 1, entry) for callback in self.callbacks]
+                answers = [callback(done - 1, entry) for callback in callbacks]
                 leave = any(answer is True for answer in answers)
                 stopped = self.stopping.stops(self.model, watched)
-                over = leave or stopped or step == self.steps - 1
+                over = leave or stopped or step == self.options.steps - 1
                 if over:
                     self.stopping.end_stage(self.model)
                 position = (stages, 0) if leave else (stage + 1, 0) if stopped else (stage, step + 1)
-                if self.checkpoint is not None and (
-                    leave or done % self.save_every == 0 or (over and stage == stages - 1)
+                if self.options.checkpoint is not None and (
+                    leave or done % self.options.save_every == 0 or (over and stage == stages - 1)
                 ):
                     checkpoint.save(
-                        self.checkpoint, position, self.model, optimizer, self.scheduler, self.stopping, self.history
+                        self.options.checkpoint,
+                        position,
+                        self.model,
+                        optimizer,
+                        self.scheduler,
+                        self.stopping,
+                        self.history,
                     )
                 if leave:
                     return

@@ -12,9 +12,10 @@ from tqdm import tqdm
 
 from kan_fast._support.checks import integer
 from kan_fast.nn.network import Network
-from kan_fast.training import fit as fitting
 from kan_fast.training.data import Dataset
+from kan_fast.training.fit import train
 from kan_fast.training.loop import History
+from kan_fast.training.options import FitOptions
 
 
 def multistart(
@@ -57,6 +58,7 @@ def multistart(
     for name in {"checkpoint", "grids"} & options.keys():
         raise ValueError(f"multistart takes no {name}: give it to the fit that follows")
     batches = None if isinstance(dataset, DataLoader) else seed
+    chosen = FitOptions(opt, steps, seed=batches, progress=False, **options)
     best, winner = math.inf, None
     with tqdm(total=count, disable=not progress) as bar:
         for start in range(count):
@@ -67,7 +69,7 @@ def multistart(
                     for layer in trial.layers:
                         if all(p.requires_grad for p in layer.parameters()):
                             layer.reset_parameters()
-            history = fitting.fit(trial, dataset, opt, steps, seed=batches, progress=False, **options)
+            history = train(trial, dataset, chosen)
             loss = history["train_loss"][-1] if history["train_loss"] else math.inf
             if winner is None or loss < best:
                 best, winner = loss, (trial, history)

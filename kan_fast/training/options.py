@@ -1,0 +1,181 @@
+"""The options of `fit`, checked once: one frozen object that every part of training reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from kan_fast._support.checks import function, functions, integer, listed, real
+from kan_fast._support.files import PathLike
+from kan_fast.training.data import Dataset
+from kan_fast.training.objective import Loss
+from kan_fast.training.regularization import REG_METRICS
+
+Metric = Callable[[], Any]
+Callback = Callable[[int, dict[str, float]], Any]
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """What `fit` is asked for.
+
+    Args:
+        opt: "LBFGS" (strong Wolfe line search, up to 20 iterations a step), "Adam", or "LM" (Levenberg-Marquardt, for
+            the mean squared error and up to about 5,000 parameters); see `kan_fast.optim`. Or a torch.optim.Optimizer,
+            or a class of them, which gets the trainable parameters and `lr` if that is given.
+        steps: number of steps, on each of `grids`. With batches, a step is one batch.
+        log: the progress bar shows new numbers every `log` steps.
+        lamb: weight of the regularisation, at least 0.
+        lamb_l1: weight of the L1 norm in it, at least 0.
+        lamb_entropy: weight of the entropy in it, at least 0.
+        lamb_coef: weight of the L1 norm of the spline weights in it, at least 0.
+        lamb_coefdiff: weight of the L1 norm of the differences between neighbouring spline weights, at least 0.
+        lamb_smooth: weight of the integral of the squared second derivative of the splines, at least 0; against
+            overfitting on fine grids, with lamb=1, lamb_l1=0 and lamb_entropy=0.
+        reg_metric: what L1 norm and entropy are taken of: "edge_magnitude" (the paper's), or pykan's
+            "edge_forward_spline_n", "edge_forward_sum", "edge_forward_spline_u", "edge_backward", "node_backward".
+        update_grid: whether to move the grids to where the data are.
+        grids: numbers of spans, such as [3, 5, 10, 20]: training goes on `steps` steps on each, the network being
+            refined in between (see `KAN.refine`). Counts of steps below begin anew with each. None keeps the grid.
+        grid_update_num: sets how often grids are updated, by pykan's rule: in steps, counted from 0, that are multiples
+            of `max(1, stop_grid_update_step // grid_update_num)`. That is about this number of updates, more if it
+            doesn't divide `stop_grid_update_step`.
+        start_grid_update_step: no update before this step.
+        stop_grid_update_step: no update from this step on.
+        update_grid_every: the number of steps between updates itself, instead of pykan's rule.
+        grid_trim: share of the samples at either end of each column that updated grids leave out, 0 to below 0.5: a few
+            outliers in a table then do not stretch the spans of all the others.
+        stop_update_at: the same as `stop_grid_update_step`.
+        continual: train on data of a part of the domain and leave what was learnt elsewhere as it is: grids stay, and
+            only splines are trained, not the base weights and biases, which act everywhere.
+        loss_fn: `loss_fn(output, label)` gives a scalar; None for the mean squared error.
+        lr: learning rate, greater than 0; None for 1 with LBFGS and 0.01 with Adam.
+        batch: samples per step, at most all; they walk through random permutations of the data, end to end. -1 for
+            all. Test data as well.
+        metrics: a function, or several, without arguments that returns a number, called after every step; each has a
+            list in the history under its `__name__`.
+        display_metrics: names of lists of the history that the progress bar shows; None for the losses and reg.
+        val: test data `(x, y)` or a DataLoader, when the dataset is not a dict.
+        clip: largest norm of the gradient, with optimisers of one evaluation per step; longer ones are scaled down.
+        scheduler: makes a scheduler of the learning rate from the optimiser, `lambda o: StepLR(o, 10)`; or one for the
+            optimiser that is given as `opt`. It makes a step after each of training, with the test loss (the training
+            loss, without test data) if it is a ReduceLROnPlateau.
+        patience: stop the training on a grid when the test loss (the training loss, without test data) has not become
+            smaller for this number of steps, and go back to the best parameters. None never stops early.
+        callbacks: a function, or several, `callback(step, entry)`, called after every step with its number, from 0, and
+            its entries of the history. Training ends if one returns True.
+        checkpoint: file that is written every `save_every` steps and at the end. If it exists, training goes on from
+            there with the same numbers as without the interruption; call `fit` with the same arguments (or more
+            steps). That needs a `seed` where batches are drawn at random, or a DataLoader that yields the same batches
+            again.
+        save_every: steps between checkpoints.
+        seed: makes the batches reproducible; None takes them from torch's global generator, as DataLoader does. With a
+            DataLoader, which has a generator of its own, None only.
+        progress: whether to show a progress bar (on stderr).
+
+    Raises:
+        TypeError, ValueError: an option has a wrong type or value; the message says what is allowed.
+    """
+
+    opt: str | Optimizer | type[Optimizer] = "LBFGS"
+    steps: int = 100
+    log: int = 1
+    lamb: float = 0.0
+    lamb_l1: float = 1.0
+    lamb_entropy: float = 2.0
+    lamb_coef: float = 0.0
+    lamb_coefdiff: float = 0.0
+    lamb_smooth: float = 0.0
+    reg_metric: str = "edge_magnitude"
+    update_grid: bool = True
+    grids: Sequence[int] | None = None
+    grid_update_num: int = 10
+    start_grid_update_step: int = -1
+    stop_grid_update_step: int = 50
+    update_grid_every: int | None = None
+    grid_trim: float = 0.0
+    stop_update_at: int | None = None
+    continual: bool = False
+    loss_fn: Loss | None = None
+    lr: float | None = None
+    batch: int = -1
+    metrics: Metric | Sequence[Metric] | None = None
+    display_metrics: str | Sequence[str] | None = None
+    val: Dataset | None = None
+    clip: float | None = None
+    scheduler: LRScheduler | Callable[[Optimizer], LRScheduler] | None = None
+    patience: int | None = None
+    callbacks: Callback | Sequence[Callback] | None = None
+    checkpoint: PathLike | None = None
+    save_every: int = 100
+    seed: int | None = None
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        for name, check in _CHECKS.items():
+            object.__setattr__(self, name, check(name, getattr(self, name)))
+        if self.continual and self.grids is not None:
+            raise ValueError("continual training keeps the grid; leave out grids and refine the network before it")
+
+    @property
+    def moves_grids(self) -> bool:
+        """Whether grids follow the data."""
+        return self.update_grid and not self.continual
+
+    @property
+    def penalty(self) -> dict[str, Any]:
+        """The keyword arguments of `regularization`."""
+        names = ("lamb_l1", "lamb_entropy", "lamb_coef", "lamb_coefdiff", "lamb_smooth", "reg_metric")
+        return {name: getattr(self, name) for name in names}
+
+
+Check = Callable[[str, Any], Any]
+
+
+def _maybe(check: Check) -> Check:
+    """None, or what the check lets pass."""
+    return lambda name, value: None if value is None else check(name, value)
+
+
+def _scheduler(name: str, value: Any) -> Any:
+    return value if isinstance(value, LRScheduler) else function(name, value)
+
+
+def _metric(name: str, value: Any) -> str:
+    if value not in REG_METRICS:
+        raise ValueError(f"unknown {name} {value!r}; allowed: {', '.join(REG_METRICS)}")
+    return value
+
+
+def _sizes(name: str, value: Any) -> list[int]:
+    sizes = [integer(f"a size in {name}", size, 1) for size in listed(name, value)]
+    if not sizes:
+        raise ValueError(f"{name} must list at least one number of spans, such as [3, 5, 10]; None keeps the grid")
+    return sizes
+
+
+_CHECKS: dict[str, Check] = {
+    "steps": partial(integer, least=0),
+    "log": partial(integer, least=1),
+    **dict.fromkeys(("lamb", "lamb_l1", "lamb_entropy", "lamb_coef", "lamb_coefdiff", "lamb_smooth"), real),
+    "reg_metric": _metric,
+    "grids": _maybe(_sizes),
+    "grid_update_num": partial(integer, least=1),
+    **dict.fromkeys(("start_grid_update_step", "stop_grid_update_step"), integer),
+    "update_grid_every": _maybe(partial(integer, least=1)),
+    "stop_update_at": _maybe(integer),
+    "loss_fn": function,
+    "lr": _maybe(partial(real, positive=True)),
+    "metrics": functions,
+    "clip": _maybe(partial(real, positive=True)),
+    "scheduler": _scheduler,
+    "patience": _maybe(partial(integer, least=1)),
+    "callbacks": functions,
+    "save_every": partial(integer, least=1),
+    "seed": _maybe(integer),
+}
