@@ -515,11 +515,11 @@ def test_report_names_the_edges_that_cost_most():
     report = model.formula_report(points, label)
     costs = [edge.cost for edge in report.edges]
     assert costs == sorted(costs, reverse=True) and len(costs) == 3
-    for edge in report.edges:
+    for fixed in report.edges:
         other = copy.deepcopy(model)
-        other.layers[edge.layer].unfix(edge.output, edge.input)
+        other.layers[fixed.edge.layer].unfix(*fixed.edge.place)
         rmse = (other(points) - label).square().mean().sqrt().item()
-        assert edge.cost == pytest.approx(report.outputs[0].model.rmse - rmse)
+        assert fixed.cost == pytest.approx(report.outputs[0].model.rmse - rmse)
 
 
 def test_report_counts_what_is_not_finite():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kan_fast._support.checks import integer, listed, real
+from kan_fast.nn.edges import Edge
 from kan_fast.nn.linear import KANLinear
 from kan_fast.nn.network import Network
 from kan_fast.nn.nodes import Nodes
@@ -105,9 +106,11 @@ def _symbols(names: Sequence[str | sympy.Expr], count: int) -> list[sympy.Expr]:
     return symbols
 
 
-def spline_edges(model: Network) -> list[tuple[int, int, int]]:
-    """Edges (layer, input, output) that are splines, neither symbolic nor masked."""
-    return [(number, i, o) for number, layer in enumerate(model.layers) for o, i in layer.splines.nonzero().tolist()]
+def spline_edges(model: Network) -> list[Edge]:
+    """Edges that are splines, neither symbolic nor masked."""
+    return [
+        Edge(number, i, o) for number, layer in enumerate(model.layers) for o, i in layer.splines.nonzero().tolist()
+    ]
 
 
 def _layer(layer: KANLinear, inputs: Sequence[Combination]) -> list[Combination]:

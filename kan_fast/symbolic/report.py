@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from kan_fast._support.text_table import table
 from kan_fast.analysis.edges import edge_values
 from kan_fast.nn import recording
+from kan_fast.nn.edges import Edge
 from kan_fast.nn.linear import KANLinear
 from kan_fast.nn.network import Network
 from kan_fast.symbolic.formula import scales, spline_edges, symbolic_formula
@@ -54,20 +55,18 @@ class Output:
 
 
 @dataclass(frozen=True)
-class Edge:
-    """A symbolic edge.
+class FixedEdge:
+    """A symbolic edge and what it cost to fix it.
 
     Attributes:
-        layer: its number; `input` and `output` are nodes that it connects.
+        edge: its place.
         function: its name in the library.
         cost: RMSE of the network (over all outputs) less that of the network with this edge as the spline that it was
             before it was fixed; the other edges stay as they are.
         broken: number of samples for which its argument is finite and its value is not.
     """
 
-    layer: int
-    input: int
-    output: int
+    edge: Edge
     function: str
     cost: float
     broken: int
@@ -81,13 +80,13 @@ class FormulaReport:
         samples: number of samples.
         outputs: one entry for each output.
         edges: symbolic edges, those that cost most first.
-        splines: edges (layer, input, output) that are splines.
+        splines: edges that are splines.
     """
 
     samples: int
     outputs: list[Output]
-    edges: list[Edge]
-    splines: list[tuple[int, int, int]]
+    edges: list[FixedEdge]
+    splines: list[Edge]
 
     def __str__(self) -> str:
         return "\n".join([*self._outputs(), *self._edges(), *self._warnings()])
@@ -105,7 +104,7 @@ class FormulaReport:
         if not self.edges:
             return []
         head = ["(layer, input, output)", "function", "cost in RMSE"]
-        rows = [[str((e.layer, e.input, e.output)), e.function, f"{e.cost:.3g}"] for e in self.edges[:_SHOWN]]
+        rows = [[str(tuple(e.edge)), e.function, f"{e.cost:.3g}"] for e in self.edges[:_SHOWN]]
         more = len(self.edges) - len(rows)
         return ["what it cost to fix edges", *_indented([head, *rows]), *([f"  and {more} more"] if more else [])]
 
@@ -117,7 +116,7 @@ class FormulaReport:
                 lines.append(f"output {k} is NaN or infinite for {worst.broken} of {self.samples} samples")
         for e in self.edges:
             if e.broken:
-                lines.append(f"  edge {(e.layer, e.input, e.output)}, {e.function}, for {e.broken} of them")
+                lines.append(f"  edge {tuple(e.edge)}, {e.function}, for {e.broken} of them")
         if self.splines:
             lines.append(f"no formula: {len(self.splines)} edges are splines")
         return lines
@@ -172,7 +171,7 @@ def formula_report(model: Network, test_input: Tensor, test_label: Tensor, **opt
     for number, layer in enumerate(model.layers):
         rest = _tail(model, number)
         for name, (o, i), broken, y in _as_splines(layer, inputs[number]):
-            edges.append(Edge(number, i, o, name, error(output) - error(rest(y)), broken))
+            edges.append(FixedEdge(Edge(number, i, o), name, error(output) - error(rest(y)), broken))
     return FormulaReport(len(x), outputs, sorted(edges, key=lambda edge: -edge.cost), splines)
 
 

@@ -14,10 +14,12 @@ from torch import Tensor
 from kan_fast.analysis import attribution, pruning
 from kan_fast.analysis.edges import edge_values
 from kan_fast.nn import recording
+from kan_fast.nn.edges import Edge
 from kan_fast.nn.functions import Function, find
 from kan_fast.nn.network import Network
 from kan_fast.optim import LevenbergMarquardt
 from kan_fast.symbolic.curves.single import fit_functions, held_out
+from kan_fast.symbolic.formula import spline_edges
 from kan_fast.symbolic.suggest import costs
 
 CHOICES = 8  # functions that an edge may have in a combination
@@ -26,8 +28,6 @@ COMBINATIONS, STEPS = 12, 6  # tried for a layer of each network, and for how lo
 BEAM, FINAL_STEPS = 3, 30  # networks that go on, and for how long in the end
 SAME = {"cos": "sin", "arccos": "arcsin", "sigmoid": "tanh"}  # but for a, b, c, d
 SIMPLICITY = 0.02  # what a unit of complexity costs, as a share of the bits that are explained
-
-Edge = tuple[int, int, int]  # layer, output, input
 
 
 class Data(NamedTuple):
@@ -93,15 +93,14 @@ def thin(trial: Trial, data: Data) -> Trial:
     b x - a b. Few edges make it one.
     """
     scores = attribution.attribute(trial.model, x=data.x).edges
-    edges = [(n, o, i) for n, layer in enumerate(trial.model.layers) for o, i in layer.splines.nonzero().tolist()]
-    for number, output, input_ in sorted(edges, key=lambda edge: scores[edge[0]][edge[1], edge[2]].item()):
+    for edge in sorted(spline_edges(trial.model), key=lambda edge: scores[edge.layer][edge.place].item()):
         model = copy.deepcopy(trial.model)
-        layer = model.layers[number]
-        mean = edge_values(layer, _inputs(model, data, number), torch.tensor([[output, input_]])).mean()
-        pruning.remove_edge(model, number, input_, output)
+        layer = model.layers[edge.layer]
+        mean = edge_values(layer, _inputs(model, data, edge.layer), torch.tensor([edge.place])).mean()
+        pruning.remove_edge(model, *edge)
         if layer.bias is not None:
             with torch.no_grad():
-                layer.bias[output] += mean
+                layer.bias[edge.output] += mean
         without = refit(model, data, 15)
         if without.error <= max(1.1 * trial.error, min(4 * trial.error, 1e-5), 1e-13):
             trial = without
@@ -196,20 +195,20 @@ def simplify(trial: Trial, data: Data) -> Trial:
 
 def _exchanged(model: Network, data: Data, edge: Edge, function: Function) -> Network:
     """A copy in which an edge is the function that fits what it was."""
-    number, output, input_ = edge
-    model, x = copy.deepcopy(model), _inputs(model, data, number)
-    y = edge_values(model.layers[number], x, torch.tensor([[output, input_]]))
-    fits = fit_functions(x[:, [input_]], y, [function], torch.zeros(len(x), dtype=torch.bool))
-    model.layers[number].fix(output, input_, function, fits.affine[0, 0])
+    model, x = copy.deepcopy(model), _inputs(model, data, edge.layer)
+    layer = model.layers[edge.layer]
+    y = edge_values(layer, x, torch.tensor([edge.place]))
+    fits = fit_functions(x[:, [edge.input]], y, [function], torch.zeros(len(x), dtype=torch.bool))
+    layer.fix(*edge.place, function, fits.affine[0, 0])
     return model
 
 
 def _symbolic(model: Network) -> list[tuple[Edge, Function]]:
     return [
-        ((number, *pair), function)
+        (Edge(number, input_, output), function)
         for number, layer in enumerate(model.layers)
         if layer.symbolic is not None
-        for pair, function, _ in layer.symbolic.items()
+        for (output, input_), function, _ in layer.symbolic.items()
     ]
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from kan_fast._support.checks import below, integer, real
 from kan_fast._support.text_table import table
 from kan_fast.analysis.edges import edge_values
+from kan_fast.nn.edges import Edge
 from kan_fast.nn.functions import Function, find, select
 from kan_fast.nn.network import Network
 from kan_fast.symbolic.curves.single import Fits, fit_functions, held_out
@@ -27,7 +28,7 @@ Library = Iterable[str | Function] | None
 class Suggestion(NamedTuple):
     """A function for an edge."""
 
-    edge: tuple[int, int, int]  # layer, input, output
+    edge: Edge
     name: str
     r2: float  # on the samples that were fitted
     r2_held_out: float  # on the others
@@ -45,7 +46,8 @@ class Suggestions(tuple[Suggestion, ...]):
     def __str__(self) -> str:
         header = ("edge", "function", "R2 fit", "R2 held out", "complexity", "a", "b", "c", "d")
         rows = [
-            (str(s.edge), s.name, _r2(s.r2), _r2(s.r2_held_out), f"{s.complexity:g}", *(f"{v:.5g}" for v in s.affine))
+            (str(tuple(s.edge)), s.name, _r2(s.r2), _r2(s.r2_held_out), f"{s.complexity:g}")
+            + tuple(f"{v:.5g}" for v in s.affine)
             for s in self
         ]
         stays = [any(s.fixed for s in self) and not s.fixed for s in self]
@@ -272,7 +274,7 @@ def _suggest(
         found += [
             [
                 Suggestion(
-                    (l, i, j),
+                    Edge(l, i, j),
                     functions[n].name,
                     r2[n],
                     r2_held_out[n],
