@@ -10,8 +10,7 @@ import torch
 from scipy.interpolate import BSpline
 
 from kan_fast import KAN, KANLinear
-from kan_fast.analysis.attribution import edge_deviation
-from kan_fast.analysis.smoothness import bending
+from kan_fast.analysis.edges import bending, edge_deviation
 from kan_fast.nn import grids
 from kan_fast.training.regularization import REG_METRICS, regularization
 

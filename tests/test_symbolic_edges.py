@@ -11,8 +11,7 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 
 from kan_fast import KAN, KANLinear, functional
-from kan_fast.analysis.attribution import edge_deviation
-from kan_fast.analysis.edges import edge_values
+from kan_fast.analysis.edges import edge_deviation, edge_values
 from kan_fast.nn.functions import add_symbolic, find
 from kan_fast.nn.symbolic_edges import SymbolicEdges
 from kan_fast.optim import LevenbergMarquardt

@@ -9,12 +9,10 @@ import torch
 from torch import Tensor
 
 from kan_fast._support.checks import integer
+from kan_fast.analysis.edges import edge_deviation
 from kan_fast.nn.linear import KANLinear
 from kan_fast.nn.network import Network
 from kan_fast.nn.nodes import Nodes
-from kan_fast.ops import reference
-
-_CHUNK = 1 << 22  # numbers of float64 in a temporary
 
 
 class Attribution(NamedTuple):
@@ -28,53 +26,6 @@ class Attribution(NamedTuple):
     def feature(self) -> Tensor:
         """Scores of the inputs, `(width_in[0],)`."""
         return self.nodes[0]
-
-
-def edge_deviation(layer: KANLinear, x: Tensor) -> Tensor:
-    """Standard deviation of the activation of every edge over the samples; differentiable.
-
-    Args:
-        layer: out * in edges.
-        x: what reaches it, `(..., in)`, at least two samples.
-
-    Returns:
-        `(out, in)` in the dtype of the layer; deviations below 1e-15 count as that, which keeps gradients finite.
-    """
-    if layer.symbolic is None:
-        return spline_deviation(layer, x)
-    terms = layer.symbolic.terms(x.reshape(-1, x.shape[-1]).double())
-    symbolic = layer.symbolic.place(terms.var(1).clamp_min(1e-30).sqrt()).to(layer.spline_weight.dtype)
-    return torch.where(layer.symbolic.where, symbolic, spline_deviation(layer, x)) if layer.has_splines() else symbolic
-
-
-def spline_deviation(layer: KANLinear, x: Tensor) -> Tensor:
-    """`edge_deviation`, but 0 (1e-15) for symbolic edges.
-
-    It is a quadratic form in the weights of the edge with the covariance of the splines, so that memory is
-    O(in * (G + k)^2) whatever `out` is. Computed in float64: the covariance of a spline that is a constant cancels.
-    """
-    x = x.reshape(-1, x.shape[-1]).double()
-    grid = layer.grid.double()
-    spline_weight, base_weight = layer.edge_weights()
-    weight = spline_weight if base_weight is None else torch.cat([spline_weight, base_weight[..., None]], -1)
-
-    def rows(part: Tensor) -> Tensor:  # (in, samples, r)
-        splines = reference.basis(part, grid, layer.spline_order, 0, layer.extrapolation)
-        if base_weight is not None:
-            splines = torch.cat([splines, reference.base_function(part, layer.base)[..., None]], -1)
-        return splines.transpose(0, 1)
-
-    first, *others = x.split(max(1, _CHUNK // max(1, x.shape[1] * weight.shape[2])))
-    part = rows(first)
-    origin = part.detach().mean(1, keepdim=True)  # near the mean, so that little cancels below
-    total, products = (part - origin).sum(1), (part - origin).mT @ (part - origin)
-    for chunk in others:
-        part = rows(chunk) - origin
-        total, products = total + part.sum(1), products + part.mT @ part
-    covariance = (products - total[:, :, None] * total[:, None] / len(x)) / (len(x) - 1)
-    by_input = weight.double().transpose(0, 1)  # (in, out, r)
-    variance = ((by_input @ covariance) * by_input).sum(2).T
-    return variance.clamp_min(1e-30).sqrt().to(weight.dtype)
 
 
 def edge_shares(layer: KANLinear, x: Tensor) -> Tensor:

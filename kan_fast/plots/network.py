@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from kan_fast._support.checks import real
+from kan_fast.analysis import metrics
 from kan_fast.nn.network import Network
 from kan_fast.plots.canvas import Picture, names_of
 from kan_fast.plots.diagram import LARGEST, Layer, diagram
 from kan_fast.plots.sketch import sketch
 from kan_fast.plots.summary import summary
-from kan_fast.training import regularization
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -85,7 +85,7 @@ def plot(
         out_vars, ["$y$"] if single else [f"$y_{{{o + 1}}}$" for o in range(model.width_in[-1])], "out_vars"
     )
     reached = model.reached(_spread(model) if x is None and model.last_inputs.x is None else x, "plot")
-    scores = regularization.PYKAN_METRICS[METRICS[metric]](model, reached)
+    scores = metrics.METRICS[METRICS[metric]](model, reached)
     edges = [layer.present.T.nonzero().flip(1) for layer in model.layers]  # (output, input), by input
     options: dict[str, Any] = {"scale": 2 * scale, "title": title, "varscale": varscale}
     if max(map(len, edges)) > LARGEST:

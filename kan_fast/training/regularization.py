@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from kan_fast.analysis.attribution import edge_deviation, edge_shares, propagate, spline_deviation
-from kan_fast.analysis.smoothness import bending
+from kan_fast.analysis.edges import bending
+from kan_fast.analysis.metrics import METRICS
 from kan_fast.nn.network import Network
 
+REG_METRICS = ("edge_magnitude", *METRICS)
 _LEAST = 1e-30  # a magnitude below it counts as this in the logarithm and the quotient, which keeps gradients finite
 
 
@@ -47,52 +48,6 @@ def pykan_l1_and_entropy(scale: Tensor) -> tuple[Tensor, Tensor]:
     return scale.sum(), entropy
 
 
-def _deviation_per_input(model: Network, inputs: Sequence[Tensor]) -> list[Tensor]:
-    return [
-        deviation / (x.flatten(0, -2).std(0) + 0.1)
-        for deviation, x in zip(_deviation(model, inputs), inputs, strict=True)
-    ]
-
-
-def _spline_deviation_per_input(model: Network, inputs: Sequence[Tensor]) -> list[Tensor]:
-    return [
-        spline_deviation(layer, x) / (x.flatten(0, -2).std(0) + 0.1)
-        for layer, x in zip(model.layers, inputs, strict=True)
-    ]
-
-
-def _deviation(model: Network, inputs: Sequence[Tensor]) -> list[Tensor]:
-    return [edge_deviation(layer, x) for layer, x in zip(model.layers, inputs, strict=True)]
-
-
-def _edge_scores(model: Network, inputs: Sequence[Tensor]) -> list[Tensor]:
-    shares = [edge_shares(layer, x) for layer, x in zip(model.layers, inputs, strict=True)]
-    outputs = model.width_in[-1]
-    return propagate(model.nodes, shares, shares[0].new_full((outputs,), 1 / outputs)).edges
-
-
-def _node_scores(model: Network, inputs: Sequence[Tensor]) -> list[Tensor]:
-    """For every level but the inputs, what its nodes (rows, with the scores that they have) get from the inputs."""
-    shares = [edge_shares(layer, x) for layer, x in zip(model.layers, inputs, strict=True)]
-    outputs = model.width_in[-1]
-    scores = propagate(model.nodes, shares, shares[0].new_full((outputs,), 1 / outputs)).nodes
-    return [
-        propagate(model.nodes[:level], shares[:level], scores[level].diag()).nodes[0]
-        for level in range(1, len(model.layers) + 1)
-    ]
-
-
-# pykan's names, and what L1 norm and entropy are taken of
-PYKAN_METRICS: dict[str, Callable[[Network, Sequence[Tensor]], list[Tensor]]] = {
-    "edge_forward_spline_n": _spline_deviation_per_input,
-    "edge_forward_sum": _deviation_per_input,
-    "edge_forward_spline_u": _deviation,
-    "edge_backward": _edge_scores,
-    "node_backward": _node_scores,
-}
-REG_METRICS = ("edge_magnitude", *PYKAN_METRICS)
-
-
 def regularization(
     model: Network,
     inputs: Sequence[Tensor],
@@ -124,7 +79,7 @@ def regularization(
         lamb_coef: weight of the L1 norm of the spline weights, averaged over the outputs, as in pykan.
         lamb_coefdiff: weight of the L1 norm of their differences from one spline to the next, averaged likewise.
         lamb_smooth: weight of the integral of the squared second derivative of all splines; see
-            `kan_fast.analysis.smoothness.bending`.
+            `kan_fast.analysis.edges.bending`.
         reg_metric: one of the names above.
 
     Returns:
@@ -137,8 +92,8 @@ def regularization(
         raise ValueError(f"unknown reg_metric {reg_metric!r}; allowed: {', '.join(REG_METRICS)}")
     terms = []
     if lamb_l1 or lamb_entropy:
-        if reg_metric in PYKAN_METRICS:
-            norms = [pykan_l1_and_entropy(scale) for scale in PYKAN_METRICS[reg_metric](model, inputs)]
+        if reg_metric in METRICS:
+            norms = [pykan_l1_and_entropy(scale) for scale in METRICS[reg_metric](model, inputs)]
         else:
             norms = [l1_and_entropy(layer.spline_magnitude(x)) for layer, x in zip(model.layers, inputs, strict=True)]
         terms += [lamb_l1 * l1 + lamb_entropy * entropy for l1, entropy in norms]
