@@ -11,18 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from kan_fast import functional
-from kan_fast._support import collectives
 from kan_fast._support.checks import distinct, integer, numbers, real
 from kan_fast.functional import Base
-from kan_fast.nn import grids, initial, regrid
+from kan_fast.nn import grids, initial
+from kan_fast.nn.edge_layer import EdgeLayer
 from kan_fast.nn.functions import Function
+from kan_fast.nn.regrid import GridLayer
 from kan_fast.nn.symbolic_edges import SymbolicEdges
 from kan_fast.ops import dispatch
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
-class KANLinear(nn.Module):
+class KANLinear(GridLayer, EdgeLayer):
     """A Kolmogorov-Arnold layer, `y_o = bias_o + sum_i phi_oi(x_i)` (arXiv 2404.19756, Eq. 2.10-2.12).
 
     Every edge has a function `phi(x) = base_weight * base(x) + sum_r spline_weight_r * B_r(x)` with B-splines `B_r` of
@@ -51,9 +52,6 @@ class KANLinear(nn.Module):
         mask: None, or a buffer `(out, in)` of bools: a spline where it is False counts as 0 and is not trained.
         symbolic: None, or the edges that `fix` gave a function of the library in place of their splines.
     """
-
-    grid: Tensor
-    mask: Tensor | None
 
     def __init__(
         self,
@@ -132,31 +130,6 @@ class KANLinear(nn.Module):
         mask = self.splines
         base_weight = None if self.base_weight is None else torch.where(mask, self.base_weight, 0)
         return torch.where(mask[..., None], self.spline_weight, 0), base_weight
-
-    @property
-    def spline_mask(self) -> Tensor | None:
-        """Which edges `(out, in)` are splines, neither masked nor symbolic; None if all are."""
-        mask = self._checked_mask()
-        if self.symbolic is None:
-            return mask
-        return ~self.symbolic.where if mask is None else mask & ~self.symbolic.where
-
-    @property
-    def splines(self) -> Tensor:
-        """`spline_mask` as a tensor in any case."""
-        mask = self.spline_mask
-        if mask is None:
-            return torch.ones(self.spline_weight.shape[:2], dtype=torch.bool, device=self.grid.device)
-        return mask
-
-    @property
-    def present(self) -> Tensor:
-        """Which edges `(out, in)` there are: splines that are not masked, and symbolic edges."""
-        return self.splines.clone() if self.symbolic is None else self.splines | self.symbolic.where
-
-    def has_splines(self) -> bool:
-        """Whether some edge is a spline; without one, splines are not evaluated."""
-        return self.symbolic is None or self.symbolic.leaves_some(self._checked_mask())
 
     def unused_parameters(self) -> list[nn.Parameter]:
         """Parameters without effect: those of the splines if no edge is one."""
@@ -279,11 +252,6 @@ class KANLinear(nn.Module):
                 )
             )
 
-    update_grid = regrid.update_grid
-    refine = regrid.refine
-    refine_ = regrid.refine_
-    coverage = regrid.coverage
-
     def extra_repr(self) -> str:
         """The constructor's arguments, as nn.Linear prints them."""
         text = (
@@ -296,29 +264,9 @@ class KANLinear(nn.Module):
             text += ", masked"
         return text if self.backend is None else f"{text}, backend={self.backend}"
 
-    def _set_symbolic(self, edges: SymbolicEdges | None) -> None:
-        """Have these symbolic edges instead of the present ones; none is None."""
-        if self.symbolic is not None:
-            del self.symbolic  # a None that replaces a module would stay a child
-        self.symbolic = edges.train(self.training) if edges is not None and edges.names else None
-        self.has_splines()
-
     @property
     def _options(self) -> dict[str, Any]:
         return {"spline_order": self.spline_order, "base": self.base, "extrapolation": self.extrapolation}
-
-    @property
-    def _base_name(self) -> str:
-        return self.base if isinstance(self.base, str) else getattr(self.base, "__name__", type(self.base).__name__)
-
-    def _checked_mask(self) -> Tensor | None:
-        mask = self.mask
-        if mask is not None and (mask.dtype != torch.bool or mask.shape != self.spline_weight.shape[:2]):
-            raise ValueError(
-                f"mask must be bool and of the shape (out, in) = {tuple(self.spline_weight.shape[:2])}, got "
-                f"{mask.dtype} and {tuple(mask.shape)}; for one of numbers take mask != 0"
-            )
-        return mask
 
     def _check_unsharded(self, what: str) -> None:
         if hasattr(self.spline_weight, "to_local"):
@@ -331,80 +279,6 @@ class KANLinear(nn.Module):
             self.grid = knots.to(self.grid.device, functional.grid_dtype(self.grid.dtype))
         self.has_splines()
         return self
-
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        metadata = getattr(destination, "_metadata", None)
-        if metadata is not None:
-            metadata[prefix[:-1]] |= {"base": self._base_name, "extrapolation": self.extrapolation}
-
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        if not self._knots_increase(state_dict, prefix, error_msgs):
-            return
-        saved_mask = state_dict.get(prefix + "mask")
-        if saved_mask is not None and self.mask is None:
-            self.mask = torch.ones(self.spline_weight.shape[:2], dtype=torch.bool, device=self.grid.device)
-        elif saved_mask is None and prefix + "spline_weight" in state_dict:
-            self.mask = None
-        self._load_symbolic(state_dict, prefix + "symbolic.", error_msgs)
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
-        self.has_splines()  # compiled code notices a new answer, not a new mask
-        for option, mine in (("base", self._base_name), ("extrapolation", self.extrapolation)):
-            saved = local_metadata.get(option, mine)
-            if saved != mine:
-                error_msgs.append(
-                    f"{prefix.rstrip('.') or 'KANLinear'}: the state is of a layer with {option}={saved}, this one has "
-                    f"{option}={mine}; build the layer with the saved option, then load"
-                )
-        weight, grid = state_dict.get(prefix + "spline_weight"), state_dict.get(prefix + "grid")
-        if weight is None or grid is None or (weight.shape, grid.shape) == (self.spline_weight.shape, self.grid.shape):
-            return
-        if (weight.dim(), grid.dim()) != (3, 2):
-            return  # torch says so
-        order = grid.shape[1] - weight.shape[2] - 1
-        error_msgs.append(
-            f"{prefix.rstrip('.') or 'KANLinear'}: the state is of a layer with in_features={weight.shape[1]}, "
-            f"out_features={weight.shape[0]}, grid_size={weight.shape[2] - order}, spline_order={order}, this one has "
-            f"in_features={self.in_features}, out_features={self.out_features}, grid_size={self.grid_size}, "
-            f"spline_order={self.spline_order}; build the layer with the saved sizes, then load"
-        )
-
-    def _knots_increase(self, state_dict: dict[str, Any], prefix: str, error_msgs: list[str]) -> bool:
-        """Whether the knots of a state can be those of this layer; the sizes are compared elsewhere."""
-        knots = state_dict.get(prefix + "grid")
-        if not isinstance(knots, Tensor) or knots.is_meta or knots.shape != self.grid.shape:
-            return True
-        try:
-            grids.check_knots(collectives.local(knots).to(self.grid.dtype))
-        except ValueError as error:
-            error_msgs.append(f"{prefix.rstrip('.') or 'KANLinear'}: the state can't be loaded: {error}")
-            return False
-        return True
-
-    def _load_symbolic(self, state_dict: dict[str, Any], prefix: str, error_msgs: list[str]) -> None:
-        """Have the symbolic edges that the state has, so that it can be loaded; they stay if they are the same."""
-        edges, names = state_dict.get(prefix + "edges"), state_dict.get(prefix + "_extra_state")
-        if edges is None or names is None:
-            if prefix.removesuffix("symbolic.") + "spline_weight" in state_dict:
-                self._set_symbolic(None)
-            return
-        try:
-            if self.symbolic is None or not self.symbolic.are(edges, names):
-                shape = self.out_features, self.in_features
-                self._set_symbolic(SymbolicEdges.blank(shape, edges, names, self.spline_weight))
-        except ValueError as error:
-            error_msgs.append(f"{prefix.rstrip('.')}: the state has edges that can't be made here: {error}")
 
 
 def _check_options(grid_eps: float, backend: str | None) -> None:
