@@ -84,7 +84,8 @@ class Network(Kind):
     """`saveckpt` and `loadckpt`."""
 
     def make(self) -> None:
-        model = KAN([2, [2, 1], 1], grid=3, k=2, mult_arity=2, seed=0, sb_trainable=False, extrapolation="linear")
+        model = KAN([2, [2, 1], 1], grid=3, k=2, mult_arity=2, seed=0, extrapolation="linear")
+        model.layers[0].base_weight.requires_grad_(False)
         model.layers[0].fix_many([(0, 0), (1, 1)], ["sin", "x^3"])
         model.layers[1].mask = torch.tensor([[True, False, True]])
         model.layers[1].refine_(4)
