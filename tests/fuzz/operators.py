@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Any
 from unittest import mock
@@ -146,4 +147,6 @@ def _condition(given: dict[str, Any]) -> float:
     grid = given["grid"].double()
     if not grid.numel():
         return 1.0
+    if not (grid.diff(dim=-1) > 0).all():
+        return math.inf  # nothing is promised
     return float(1 + (grid.abs().amax(-1) / grid.diff(dim=-1).amin(-1)).max())
