@@ -26,7 +26,7 @@ test: build  ## the whole test suite (under 10 minutes)
 # Results may depend neither on the BLAS nor on the instruction set. These variables belong to torch and MKL: torch's
 # own kernels without vector instructions, and products of matrices as on a processor that MKL does not know.
 OTHER := ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE
-ISAS = $(shell $(BIN)/python -c "from kan_fast import _native; print(*_native.isas())")
+ISAS = $(shell $(BIN)/python -c "from kan_fast.ops import native; print(*native.isas())")
 
 other: build  ## the kernels and what rests on them, as on another processor (5 minutes)
 	$(OTHER) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not exhaustive" --isa baseline $(ARGS)

@@ -15,7 +15,7 @@ from kan_fast.ops import cuda
 
 ROOT = Path(__file__).parent.parent
 STRICT = "-Xptxas -v,--warn-on-spills,-Werror --Werror all-warnings -Xcompiler=-Wall,-Wextra"
-ASK = "from kan_fast import _cuda; print(_cuda.unavailable_reason())"
+ASK = "from kan_fast.ops import cuda; print(cuda.unavailable_reason())"
 
 needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc on PATH")
 

@@ -219,14 +219,15 @@ FORK = """
 import os, sys, time
 import numpy as np
 import torch
-from kan_fast import KANLinear, _native
+from kan_fast import KANLinear
+from kan_fast.ops import native
 torch.set_num_threads(2)
 layer, x = KANLinear(20, 30).requires_grad_(False), torch.randn(20_000, 20)
 expected = layer(x).numpy()  # starts the threads of OpenMP
 child = os.fork()
 if child == 0:  # torch's own parallel operators would hang: numpy compares
     same = np.array_equal(layer(x).numpy(), expected)
-    os._exit(not (same and _native.threading().startswith("one thread: this process was forked")))
+    os._exit(not (same and native.threading().startswith("one thread: this process was forked")))
 for _ in range(600):
     pid, status = os.waitpid(child, os.WNOHANG)
     if pid:

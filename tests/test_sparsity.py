@@ -42,7 +42,7 @@ def test_edge_deviation_is_that_of_the_activations(base, extrapolation, monkeypa
     x = torch.rand(5, 60, 2, dtype=torch.float64) * 8 - 2
     expected = edges(layer, x.flatten(0, 1)).std(0)
     for chunk in (1 << 22, 50):
-        monkeypatch.setattr("kan_fast.analysis.attribution._CHUNK", chunk)
+        monkeypatch.setattr("kan_fast.analysis.edges.CHUNK", chunk)
         torch.testing.assert_close(edge_deviation(layer, x), expected, rtol=1e-10, atol=1e-12)
 
 
