@@ -16,10 +16,10 @@ BACKENDS = [name for name, status in dispatch.backends().items() if status.avail
 EXPONENTS = {torch.float32: (-110, 110), torch.float64: (-1000, -350, 350, 1000)}
 
 
-native = pytest.mark.skipif(native.unavailable_reason() is not None, reason=str(native.unavailable_reason()))
+compiled = pytest.mark.skipif(native.unavailable_reason() is not None, reason=str(native.unavailable_reason()))
 
 
-@native
+@compiled
 @pytest.mark.parametrize("extrapolation", ["zero", "linear", "clamp"])
 @pytest.mark.parametrize("degree", range(6))
 @pytest.mark.parametrize("dtype", list(EXPONENTS), ids=str)
@@ -44,7 +44,7 @@ def _values(x: torch.Tensor, grid: torch.Tensor, p: Problem) -> tuple[torch.Tens
     return y, native.backward(x, None, p.g, *weights, grid, 0, p.spec)
 
 
-@native
+@compiled
 @pytest.mark.parametrize("order", [1, 2, 3])
 @pytest.mark.parametrize("exponent", [-100, 100])
 def test_higher_orders_scale(order: int, exponent: int) -> None:
