@@ -107,7 +107,11 @@ def test_what_a_file_cannot_keep_is_refused_when_it_is_written(tmp_path):
         (lambda model: setattr(model, "layers", torch.nn.ModuleList([Mine(2, 2)])), TypeError, "can't save a Mine"),
         (shared, ValueError, "could not be loaded again: .* share memory"),
         (normed, ValueError, "spline_weight is computed from others"),
-        (lambda model: model.layers[0].grid.fill_(0), ValueError, "knots of an input must increase .*those of input 0 "),
+        (
+            lambda model: model.layers[0].grid.fill_(0),
+            ValueError,
+            "knots of an input must increase .*those of input 0 ",
+        ),
         (lambda model: setattr(model, "input_id", [object(), 1]), TypeError, r"can't keep the network.input_id\[0\]"),
     ):
         model = KAN([2, 2, 2], seed=0)
@@ -137,7 +141,10 @@ def test_files_of_format_1_mean_the_same(tmp_path):
         (lambda saved: saved["layers"][0].update(grid_size=10**12), "spline_weight must be"),
         (lambda saved: saved["layers"][0].update(base="relu"), r"layers\[0\].base must be one of silu"),
         (lambda saved: saved["layers"][0].update(grid_range=(1.0, 0.0)), "start < end"),
-        (lambda saved: saved["state"]["layers.0.grid"].fill_(float("nan")), "knots of an input must increase .*those of input 0 "),
+        (
+            lambda saved: saved["state"]["layers.0.grid"].fill_(float("nan")),
+            "knots of an input must increase .*those of input 0 ",
+        ),
         (lambda saved: saved["state"].update({"layers.0.bias": torch.zeros(1).expand(3)}), "contiguous"),
         (lambda saved: saved["state"].update({"layers.0.bias": torch.zeros(3, device="meta")}), "contiguous"),
         (lambda saved: saved["state"].update({"more": torch.zeros(3)}), "Unexpected key"),
@@ -159,6 +166,6 @@ def test_layers_refuse_states_with_knots_that_are_none(knots):
     layer, other = KANLinear(2, 1), KANLinear(2, 1)
     before = layer.grid.clone()
     other.grid[1, 4] = knots
-    with pytest.raises(RuntimeError, match="knots of an input must increase strictly.* those of input 1 are"):
+    with pytest.raises(RuntimeError, match=r"knots of an input must increase strictly.* those of input 1 are"):
         layer.load_state_dict(other.state_dict())
     assert torch.equal(layer.grid, before)

@@ -22,3 +22,6 @@ class Edge(NamedTuple):
     def place(self) -> tuple[int, int]:
         """`(output, input)`, the place of the edge in the weights of its layer, which have the shape (out, in, ...)."""
         return self.output, self.input
+
+    def __str__(self) -> str:
+        return f"({self.layer}, {self.input}, {self.output})"

@@ -104,7 +104,7 @@ class FormulaReport:
         if not self.edges:
             return []
         head = ["(layer, input, output)", "function", "cost in RMSE"]
-        rows = [[str(tuple(e.edge)), e.function, f"{e.cost:.3g}"] for e in self.edges[:_SHOWN]]
+        rows = [[str(e.edge), e.function, f"{e.cost:.3g}"] for e in self.edges[:_SHOWN]]
         more = len(self.edges) - len(rows)
         return ["what it cost to fix edges", *_indented([head, *rows]), *([f"  and {more} more"] if more else [])]
 
@@ -116,7 +116,7 @@ class FormulaReport:
                 lines.append(f"output {k} is NaN or infinite for {worst.broken} of {self.samples} samples")
         for e in self.edges:
             if e.broken:
-                lines.append(f"  edge {tuple(e.edge)}, {e.function}, for {e.broken} of them")
+                lines.append(f"  edge {e.edge}, {e.function}, for {e.broken} of them")
         if self.splines:
             lines.append(f"no formula: {len(self.splines)} edges are splines")
         return lines

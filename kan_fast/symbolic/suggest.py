@@ -46,7 +46,7 @@ class Suggestions(tuple[Suggestion, ...]):
     def __str__(self) -> str:
         header = ("edge", "function", "R2 fit", "R2 held out", "complexity", "a", "b", "c", "d")
         rows = [
-            (str(tuple(s.edge)), s.name, _r2(s.r2), _r2(s.r2_held_out), f"{s.complexity:g}")
+            (str(s.edge), s.name, _r2(s.r2), _r2(s.r2_held_out), f"{s.complexity:g}")
             + tuple(f"{v:.5g}" for v in s.affine)
             for s in self
         ]
