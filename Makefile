@@ -80,8 +80,9 @@ aarch64: $(READY)  ## the CPU kernels cross-compiled for 64-bit Arm, and checked
 	done
 	qemu-aarch64-static -L /usr/$(ARM) build/$(ARM)/check
 
-# The wheel is made from the sdist, in isolation and so without torch; TORCH is what both are then run with.
-TORCH ?= torch==2.12.1
+# The wheel is made from the sdist, in isolation and so without torch; TORCH is what both are then run with. On Linux
+# that is 3 GB to download, since torch from the registry is a CUDA build.
+TORCH ?= torch==2.6.0
 DIST := build/dist
 
 wheel: $(READY)  ## a manylinux wheel and an sdist in dist/, each installed into a clean environment and run (15 minutes)

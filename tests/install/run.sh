@@ -8,11 +8,8 @@ trap 'rm -rf "$folder"' EXIT
 mkdir "$folder/clean – Окружение ä"
 cd "$folder/clean – Окружение ä"
 "$1" -m venv env
-# Without the CUDA libraries that torch asks for: the tests need its CPU part alone.
-env/bin/python -m pip install --quiet --no-deps "$2"
-env/bin/python -m pip install --quiet filelock fsspec jinja2 networkx typing-extensions setuptools \
-    numpy sympy tqdm matplotlib scikit-learn
-KAN_FAST_NATIVE=1 env/bin/python -m pip install --quiet --no-deps "$file"
+env/bin/python -m pip install --quiet "$2" numpy matplotlib scikit-learn
+KAN_FAST_NATIVE=1 env/bin/python -m pip install --quiet "$file"
 env/bin/python -m kan_fast doctor
 env/bin/python -c "
 from pathlib import Path
@@ -20,6 +17,6 @@ import kan_fast
 from kan_fast.demo import digits
 assert Path(kan_fast.__file__).is_relative_to(Path.cwd()), kan_fast.__file__
 assert kan_fast.backends()['cpu'].available, kan_fast.backends()['cpu']
-digits.run(Path('pictures'))
+digits.run(Path.cwd())
 "
 echo "right: ${file##*/} with $2"
