@@ -251,12 +251,12 @@ def test_on_macos_the_build_is_for_what_the_wheel_promises(plan, compiler):
     intel = compiler("echo '#define __x86_64__ 1'")
     python = {"CFLAGS": "-O2 -arch arm64  -arch x86_64 -g", "MACOSX_DEPLOYMENT_TARGET": "10.9"}
     universal = plan("darwin", python, CXX=intel)
-    for line in (flags_of(universal, "threads"), universal.partition("-bundle")[2].partition("\n")[0]):
+    for line in (flags_of(universal, "runtime/threads"), universal.partition("-bundle")[2].partition("\n")[0]):
         assert "-arch arm64 -arch x86_64 -mmacosx-version-min=10.14" in line
     assert "-Xarch_x86_64 -mavx2 -Xarch_x86_64 -mfma" in flags_of(universal, "kernels_avx2")
 
     single = plan("darwin", python, CXX=intel, ARCHFLAGS="-arch x86_64", MACOSX_DEPLOYMENT_TARGET="12.3")
-    assert "-arch x86_64 -mmacosx-version-min=12.3" in flags_of(single, "threads")
+    assert "-arch x86_64 -mmacosx-version-min=12.3" in flags_of(single, "runtime/threads")
     assert "arm64" not in single
     assert flags_of(single, "kernels_avx2").endswith("-mavx2 -mfma -mf16c")
     arm = plan("darwin", {"CFLAGS": "", "MACOSX_DEPLOYMENT_TARGET": 11}, CXX=compiler("echo '#define __arm64__ 1'"))
