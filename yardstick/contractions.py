@@ -14,27 +14,37 @@ from torch import Tensor
 from yardstick.double_double import DoubleDouble, concatenate, exp
 from yardstick.products import matmul
 
-PART = 1 << 15  # numbers in a temporary of the splines
-
 
 def bspline(x: Tensor, grid: Tensor, degree: int, order: int) -> DoubleDouble:
-    """The B-splines `(batch, in, G + k)` of x `(batch, in)`, or their derivative of an order: Cox-de Boor."""
-    x, grid = x.double()[..., None], grid.double()
-    rows = grid.shape[1] - degree - 1
+    """The B-splines `(batch, in, G + k)` of x `(batch, in)`, or their derivative of an order: Cox-de Boor.
+
+    At each degree p, only the functions c - p .. c differ from 0 in the span c that holds x.
+    """
+    x, grid = x.double(), grid.double()
+    knots, rows = grid.shape[1], grid.shape[1] - degree - 1
     if order > degree:
-        return DoubleDouble.of(torch.zeros(*x.shape[:-1], rows))
-    inside = (grid[:, :-1] <= x) & (x < grid[:, 1:])
-    inside[..., rows - 1] |= x[..., 0] == grid[:, rows]  # the grid range is closed
-    inside[..., rows:] &= x != grid[:, rows, None]
-    values, knots = DoubleDouble.of(inside.double()), DoubleDouble.of(grid)
+        return DoubleDouble.of(torch.zeros(*x.shape, rows))
+    span = torch.searchsorted(grid, x.T.contiguous(), right=True).T - 1
+    span = torch.where(x == grid[:, rows], rows - 1, span)  # the grid range is closed
+    inside = (span >= 0) & (span < knots - 1)
+    span = span.clamp(0, knots - 2)[..., None]
+
+    steps = torch.arange(1, degree + 1) * (grid[:, -1:] - grid[:, :1])  # further knots, of functions that are left out
+    further = torch.cat([grid[:, :1] - steps.flip(1), grid, grid[:, -1:] + steps], 1)
+    around = further.expand(len(x), -1, -1).gather(2, span + torch.arange(2 * degree + 2))  # c - k .. c + k + 1
+    near, x = DoubleDouble.of(around), x[..., None]
+    values, zero = DoubleDouble.of(inside.double()[..., None]), DoubleDouble.of(torch.zeros_like(x))
     for p in range(1, degree + 1):
-        scaled = values * (DoubleDouble.of(1.0) / (knots[:, p:] - knots[:, :-p]))
-        left, right = scaled[..., :-1], scaled[..., 1:]
+        start, end = near[..., degree - p + 1 : degree + 1], near[..., degree + 1 : degree + p + 1]
+        scaled = values / (end - start)
         if p <= degree - order:
-            values = (DoubleDouble.of(x) - knots[:, : -p - 1]) * left + (knots[:, p + 1 :] - x) * right
+            left, right = (-start + x) * scaled, (end - x) * scaled
         else:
-            values = (left - right) * float(p)
-    return values
+            left, right = scaled * float(p), scaled * float(-p)
+        values = concatenate([zero, left], -1) + concatenate([right, zero], -1)
+    place = span + torch.arange(degree + 1)  # of c - k .. c, if k functions come before the first
+    dense = torch.zeros(*x.shape[:-1], rows + 2 * degree, dtype=torch.float64)
+    return values.map(lambda t: dense.scatter(2, place, t))[..., degree : degree + rows]
 
 
 def basis(x: Tensor, grid: Tensor, order: int, spec: Any) -> DoubleDouble:
@@ -84,9 +94,7 @@ def _sigmoid_derivative(s: DoubleDouble, spread: DoubleDouble, order: int) -> Do
 
 def rows(x: Tensor, v: Tensor | None, grid: Tensor, order: int, spec: Any, splines: bool, base: bool) -> DoubleDouble:
     """All rows `(batch, in, R)` times v: the spline rows if wanted, then the base row if wanted."""
-    step = max(1, PART // max(1, grid.numel()))  # samples that fit into the caches
-    some = [basis(part, grid, order, spec) for part in x.split(step)]
-    parts = [concatenate(some, 0)] if splines else []
+    parts = [basis(x, grid, order, spec)] if splines else []
     if base:
         parts.append(base_function(x.double(), spec.base, order)[..., None])
     together = concatenate(parts, -1)
