@@ -177,8 +177,8 @@ def run_ninja(script: Path, target: Path) -> None:
     try:
         from ninja import BIN_DIR
     except ImportError:
-        BIN_DIR = None  # then the one on PATH
-    ninja = shutil.which("ninja", path=BIN_DIR)
+        BIN_DIR = ""
+    ninja = shutil.which("ninja", path=BIN_DIR or None)  # empty: it is on PATH, as in the isolated builds of pip
     if not ninja:
         raise CompileError("the build needs ninja: pip install ninja")
     command, lines = [ninja, "-f", str(script), str(target)], []

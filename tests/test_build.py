@@ -11,6 +11,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -263,6 +264,16 @@ def test_on_macos_the_build_is_for_what_the_wheel_promises(plan, compiler):
     assert "-mmacosx-version-min=11 " in arm.replace("\n", " ")
     assert "-arch" not in arm
     assert "-mavx" not in arm
+
+
+@pytest.mark.parametrize("module", [None, SimpleNamespace(BIN_DIR="")], ids=["no package", "isolated build"])
+def test_ninja_is_found_on_the_path(module, monkeypatch, plan, compiler, tmp_path, capfd):
+    ninja = compiler("echo ninja: no work to do.; echo compile it")
+    shutil.move(ninja, tmp_path / "ninja")
+    plan("linux", {}, CXX="false", PATH=f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setitem(sys.modules, "ninja", module)
+    runpy.run_path("setup.py")["run_ninja"](tmp_path / "build.ninja", tmp_path / "target")
+    assert capfd.readouterr().out == "compile it\n"
 
 
 def test_the_thread_pool_is_found_where_only_torch_sees_it(monkeypatch, tmp_path):
