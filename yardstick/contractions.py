@@ -20,7 +20,7 @@ def bspline(x: Tensor, grid: Tensor, degree: int, order: int) -> DoubleDouble:
 
     At each degree p, only the functions c - p .. c differ from 0 in the span c that holds x.
     """
-    x, grid = x.double(), grid.double()
+    x, grid = x.double(), grid.double().contiguous()
     knots, rows = grid.shape[1], grid.shape[1] - degree - 1
     if order > degree:
         return DoubleDouble.of(torch.zeros(*x.shape, rows))
