@@ -183,7 +183,7 @@ def test_backends_tell_why_something_was_not_built(monkeypatch, tmp_path):
     monkeypatch.setattr(native, "_C", None)
     monkeypatch.setattr(native, "_import_error", "No module named '_C'", raising=False)
     for module in (native, cuda):
-        monkeypatch.setattr(module, "__file__", str(tmp_path / "module.py"))
+        monkeypatch.setattr(module, "BUILT", tmp_path)
     cuda._library.cache_clear()
     cuda.unavailable_reason.cache_clear()
     try:

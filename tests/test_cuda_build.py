@@ -100,13 +100,18 @@ def asked_anew() -> Iterator[None]:
 def test_an_installation_without_kernels_says_so(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, asked_anew: None
 ) -> None:
-    monkeypatch.setattr(cuda, "__file__", str(tmp_path / "_cuda.py"))
+    monkeypatch.setattr(cuda, "BUILT", tmp_path)
     assert "compiled where nvcc is found" in str(cuda.unavailable_reason())
+
+
+def test_what_is_built_is_found() -> None:
+    built = [*(ROOT / "kan_fast").glob("_cuda_kernels.*")]
+    assert ("has no CUDA kernels" in str(cuda.unavailable_reason())) == (not built)
 
 
 def test_a_library_that_does_not_load_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, asked_anew: None
 ) -> None:
-    monkeypatch.setattr(cuda, "__file__", str(tmp_path / "_cuda.py"))
+    monkeypatch.setattr(cuda, "BUILT", tmp_path)
     (tmp_path / ("_cuda_kernels" + cuda.EXTENSION_SUFFIXES[0])).write_text("not a library")
     assert "can't be loaded" in str(cuda.unavailable_reason())

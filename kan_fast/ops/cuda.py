@@ -23,6 +23,7 @@ from kan_fast.ops import dense
 from kan_fast.ops.reference import Spec, edge_shape
 
 _TENSORS = "x v g spline_weight base_weight bias grid y gx gs ge low"
+BUILT = Path(__file__).parents[1]  # where setup.py puts what it builds, and NAME.missing for what it can't
 _OPERATIONS = [
     "forward",
     "grad_input",
@@ -69,13 +70,13 @@ def load(path: Path) -> ctypes.CDLL:
 def _library() -> ctypes.CDLL | str:
     """The kernels, or why there are none."""
     for suffix in EXTENSION_SUFFIXES:
-        path = Path(__file__).with_name("_cuda_kernels" + suffix)
+        path = BUILT / ("_cuda_kernels" + suffix)
         if path.exists():
             try:
                 return load(path)
             except OSError as error:
                 return f"the compiled kernels can't be loaded ({error})"
-    note = Path(__file__).with_name("_cuda_kernels.missing")  # setup.py leaves it where it can't build
+    note = BUILT / "_cuda_kernels.missing"
     why = note.read_text(encoding="utf-8") if note.exists() else "they are compiled where nvcc is found"
     return f"this installation has no CUDA kernels; {why}"
 

@@ -42,6 +42,7 @@ try:
 except ImportError as error:
     _C, _import_error = None, error
 
+BUILT = Path(__file__).parents[1]  # where setup.py puts what it builds, and NAME.missing for what it can't
 MAX_ORDER = 20
 TAKES_GROUPS = True
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
@@ -55,7 +56,7 @@ def unavailable_reason() -> str | None:
     """Why the compiled kernels can't be used; None if they can."""
     if _C is not None:
         return None
-    note = Path(__file__).with_name("_C.missing")  # setup.py leaves it where it can't build
+    note = BUILT / "_C.missing"
     why = note.read_text(encoding="utf-8") if note.exists() else _import_error
     return f"the compiled extension kan_fast._C can't be imported ({why})"
 
