@@ -78,12 +78,20 @@ Pieces<C> describe_pieces(const Layer& layer, Slopes slopes = Slopes::none) {
   return g;
 }
 
+// The power of two at or below a positive number.
+inline double power_below(double x) {
+  uint64_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  bits &= uint64_t(0x7ff) << 52;
+  memcpy(&x, &bits, sizeof bits);
+  return x;
+}
+
 // Fills the table of `feature` from the knots t. `scratch` holds knots() + 2 * degree + kLanes<double> doubles.
 template <class C, int K>
 void compile_feature(const Pieces<C>& g, const C* t, int64_t feature, double* scratch) {
   using V = Vec<double>;
   constexpr int lanes = kLanes<double>;
-  constexpr double taylor[] = {1, 1, 1. / 2, 1. / 6, 1. / 24, 1. / 120};  // 1 / q!
   const int knots = g.knots();
 
   // Knots beyond the ends belong to B-splines that do not exist; any increasing values will do.
@@ -113,14 +121,12 @@ void compile_feature(const Pieces<C>& g, const C* t, int64_t feature, double* sc
       }
     }
   }
-  // The weights of slopes from slope[q][j], the coefficients of u^q in s_j / (inverse * power): w'_j for j <= before,
-  // then w_j.
-  const auto put_slopes = [&](C* piece, const double (&slope)[K + 1][K + 1], int first_row, int before, double inverse,
-                              double power) {
+  // The weights of slopes from slope[q][j], the coefficients of u^q in s_j / scale: w'_j for j <= before, then w_j.
+  const auto put_slopes = [&](C* piece, const double (&slope)[K + 1][K + 1], int first_row, int before, double scale) {
     if (g.slopes == Slopes::none) return;
     const bool rows = g.slopes == Slopes::rows;
-    double factor[K + 1] = {inverse * power};
-    for (int row = 1; row <= K; row++) factor[row] = rows ? factor[0] : reach(first_row + row) * inverse * power;
+    double factor[K + 1] = {scale};
+    for (int row = 1; row <= K; row++) factor[row] = rows ? scale : reach(first_row + row) * scale;
     C* weight = piece + (K + 1) * g.width;
     for (int q = 0; q + g.order < K; q++, weight += g.width) {
       for (int row = 0; row <= K && rows; row++) weight[row] = C(slope[q][row] * factor[row]);
@@ -171,13 +177,15 @@ void compile_feature(const Pieces<C>& g, const C* t, int64_t feature, double* sc
         spline[p][r] = sum;
       }
     }
-    // Their q-th derivatives in u for the degree k: the last q steps are differences, which cancel less than the
-    // derivatives of a polynomial in u would. Every T_(K+r) - T_(K-p+r) holds the span, so that no derivative in u is
-    // large, while those in x can be beyond the numbers that there are.
+    // Their q-th derivatives for the degree k: the last q steps are differences, which cancel less than the derivatives
+    // of a polynomial in u would. They are derivatives in x / unit: every T_(K+r) - T_(K-p+r) holds the span, so that
+    // none is large, while those in x can be beyond the numbers that there are. A power of two as unit rounds nothing.
+    V unit = h;
+    for (int lane = 0; lane < lanes; lane++) unit[lane] = power_below(h[lane]);
 #pragma GCC unroll 5
     for (int p = 1; p <= K; p++) {
 #pragma GCC unroll 6
-      for (int r = 1; r <= p; r++) reciprocal[p][r] *= h;
+      for (int r = 1; r <= p; r++) reciprocal[p][r] *= unit;
     }
     V derivative[K + 1][K + 1];
 #pragma GCC unroll 6
@@ -204,24 +212,27 @@ void compile_feature(const Pieces<C>& g, const C* t, int64_t feature, double* sc
       const int m = m0 + lane, span = m - K;
       const int first_row = span < 0 ? 0 : span >= g.grid_size ? g.grid_size - 1 : span;
       C* piece = clear(1 + m - first_knot, origin[lane], inverse[lane]);
-      double power = 1;  // of a derivative in x: inverse^order
-      for (int d = 0; d < smaller(g.order, K); d++) power *= inverse[lane];
+      const double per_x = 1 / unit[lane], in_units = h[lane] / unit[lane];
+      double power = 1;  // per_x^order, which makes derivatives in x of those in x / unit
+      for (int d = 0; d < smaller(g.order, K); d++) power *= per_x;
       double slope[K + 1][K + 1] = {};
       for (int row = 0; row <= K; row++) {
         const int r = first_row + row - span;
         if (r < 0 || r > K) continue;
+        double scale = 1;  // (h / unit)^q / q!
         for (int q = 0; q + g.order <= K; q++) {
-          piece[q * g.width + row] = C(derivative[q + g.order][r][lane] * taylor[q] * power);
-          if (q + g.order < K) slope[q][row] = derivative[q + g.order + 1][r][lane] * taylor[q];
+          piece[q * g.width + row] = C(derivative[q + g.order][r][lane] * scale * power);
+          if (q + g.order < K) slope[q][row] = derivative[q + g.order + 1][r][lane] * scale;
+          scale *= in_units / (q + 1);
         }
       }
-      put_slopes(piece, slope, first_row, span < 0 ? 0 : span < g.grid_size ? middle : K, inverse[lane], power);
+      put_slopes(piece, slope, first_row, span < 0 ? 0 : span < g.grid_size ? middle : K, per_x * power);
 
       // The end pieces continue the first and the last interior span.
       for (int side = 0; side < 2 && !g.extended; side++) {
         if (span != (side ? g.grid_size - 1 : 0)) continue;
         C* outside = side ? above : below;
-        const double end = (knot[m + side] - origin[lane]) * inverse[lane];
+        const double end = (knot[m + side] - origin[lane]) * per_x;
         const bool linear = g.extrapolation == Extrapolation::linear, line = linear && g.order == 0 && K > 0;
         double end_slope[K + 1][K + 1] = {};
         if (line) outside[-3] = 1;  // u in units of x stays finite
@@ -231,12 +242,12 @@ void compile_feature(const Pieces<C>& g, const C* t, int64_t feature, double* sc
             rise = rise * end / (q + 1) + (q < K ? derivative[q + 1][r][lane] : 0);
             value = value * end / (q + 1) + derivative[q][r][lane];
           }
-          outside[r] = C(g.order == 0 ? value : g.order == 1 && linear ? rise * inverse[lane] : 0);
+          outside[r] = C(g.order == 0 ? value : g.order == 1 && linear ? rise * per_x : 0);
           if (!line) continue;
-          outside[g.width + r] = C(rise * inverse[lane]);
+          outside[g.width + r] = C(rise * per_x);
           end_slope[0][r] = rise;
         }
-        put_slopes(outside, end_slope, first_row, side ? K : 0, inverse[lane], power);
+        put_slopes(outside, end_slope, first_row, side ? K : 0, per_x * power);
       }
     }
   }
