@@ -62,9 +62,9 @@ sanitize: $(READY)  ## tests and random calls of the CPU kernels under AddressSa
 	cd $(SANITIZED) && KAN_FAST_CUDA=0 LDFLAGS="$(SANITIZERS)" \
 	    CXXFLAGS="-O1 -fexpensive-optimizations -g1 $(SANITIZERS) -fno-sanitize=null,object-size,alignment -fno-sanitize-recover=undefined" \
 	    $(CURDIR)/$(BIN)/python setup.py --quiet build_ext --inplace
-	cd $(SANITIZED) && $(SANITIZING) $(CURDIR)/$(BIN)/python tests/fuzz/calls.py $(FUZZ)
+	cd $(SANITIZED) && $(SANITIZING) $(CURDIR)/$(BIN)/python -m tests.fuzz.calls $(FUZZ)
 	cd $(SANITIZED) && $(SANITIZING) $(CURDIR)/$(BIN)/python -m pytest -p no:cacheprovider \
-	    tests/test_native.py tests/test_parity.py tests/test_operators.py $(ARGS)
+	    tests/ops/test_native.py tests/ops/test_parity.py tests/ops/test_operators.py $(ARGS)
 
 # The suffix names the folder of the build; the checks need no Python. Needs g++-aarch64-linux-gnu and qemu-user-static.
 ARM := aarch64-linux-gnu
@@ -73,7 +73,7 @@ ARM_KERNELS := build/ninja-cpython-$(ARM)/csrc/cpu
 aarch64: $(READY)  ## the CPU kernels cross-compiled for 64-bit Arm, and checked under qemu (3 minutes)
 	CXX=$(ARM)-g++ CXXFLAGS=-Werror KAN_FAST_CUDA=0 SETUPTOOLS_EXT_SUFFIX=.cpython-$(ARM).so \
 	    $(BIN)/python setup.py --quiet build_ext --build-lib build/$(ARM)
-	$(ARM)-g++ -O2 -std=c++17 -Wall -Wextra -Werror -fopenmp -Icsrc tests/cross/check.cpp $$(find $(ARM_KERNELS) -name '*.o') -o build/$(ARM)/check
+	$(ARM)-g++ -O2 -std=c++17 -Wall -Wextra -Werror -fopenmp -Icsrc tests/packaging/cross/check.cpp $$(find $(ARM_KERNELS) -name '*.o') -o build/$(ARM)/check
 	@for lanes in 4s 2d; do \
 	    echo "multiply-adds of $$lanes vectors:"; \
 	    $(ARM)-objdump -d $(ARM_KERNELS)/kernels_baseline.o | grep -c "fmla.*\.$$lanes" || exit 1; \
@@ -90,7 +90,7 @@ wheel: $(READY)  ## a manylinux wheel and an sdist in dist/, each installed into
 	$(BIN)/python -m build --outdir $(DIST)
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --wheel-dir dist $(DIST)/*.whl
 	cp $(DIST)/*.tar.gz dist
-	for file in dist/*; do tests/install/run.sh $(BIN)/python $(TORCH) $$file || exit 1; done
+	for file in dist/*; do tests/packaging/install/run.sh $(BIN)/python $(TORCH) $$file || exit 1; done
 
 lint: $(READY)  ## formatting, ruff, mypy, clang-format; changes nothing
 	$(BIN)/ruff format --check
@@ -112,9 +112,9 @@ build: $(READY)  ## compile what changed of the extension
 clean:  ## remove the environment and everything built
 	rm -rf .venv .venv-* build *.egg-info kan_fast/_C.* kan_fast/_cuda_kernels.*
 
-.venv-%/.ready: pyproject.toml tests/promised_versions.py
+.venv-%/.ready: pyproject.toml tests/packaging/promised_versions.py
 	$(PYTHON) -m venv --clear $(@D)
-	$(@D)/bin/python tests/promised_versions.py $(firstword $(subst -, ,$*)) >$(@D)/requirements.txt
+	$(@D)/bin/python tests/packaging/promised_versions.py $(firstword $(subst -, ,$*)) >$(@D)/requirements.txt
 	$(@D)/bin/python -m pip install --quiet --only-binary :all: -r $(@D)/requirements.txt
 	$(@D)/bin/python -m pip install --quiet --no-build-isolation --no-deps -e .
 	@touch $@

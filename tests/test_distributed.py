@@ -13,12 +13,12 @@ import pytest
 import torch
 import torch.distributed.checkpoint as checkpoint
 import torch.nn.functional as F
-from distributed import worker
 from torch import nn
 
 from kan_fast._support import collectives
 from kan_fast.distributed import ColwiseKAN
 from kan_fast.ops import native
+from tests.helpers import distributed_worker as worker
 
 CHECKS = {
     2: [

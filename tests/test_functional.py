@@ -6,7 +6,6 @@ import re
 
 import pytest
 import torch
-from problems import make_problem
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -14,6 +13,7 @@ import kan_fast
 from kan_fast import KANLinear, functional
 from kan_fast.ops import dispatch, reference
 from kan_fast.ops.arguments import grid_dtype
+from tests.helpers.problems import make_problem
 
 BACKENDS = [name for name, status in dispatch.backends().items() if status.available]
 

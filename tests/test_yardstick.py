@@ -7,12 +7,12 @@ from fractions import Fraction
 
 import mpmath
 import pytest
-import test_parity as parity
 import torch
-from problems import Problem, assert_as_accurate, make_problem
 from torch import Tensor
 
 from kan_fast.ops import reference
+from tests.helpers.problems import Problem, assert_as_accurate, make_problem
+from tests.ops import test_parity as parity
 from yardstick import DoubleDouble, contractions, exact_for
 from yardstick.double_double import exp, power_of_two
 from yardstick.products import matmul

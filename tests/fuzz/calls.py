@@ -1,7 +1,7 @@
 """Random calls of the operators and of the public Python interface, right ones and wrong ones.
 
-    python tests/fuzz/calls.py 10000         # that many calls; `make sanitize` makes some under AddressSanitizer
-    python tests/fuzz/calls.py 1 --seed 4711 # one of them again
+    python -m tests.fuzz.calls 10000         # that many calls; `make sanitize` makes some under AddressSanitizer
+    python -m tests.fuzz.calls 1 --seed 4711 # one of them again
 
 A wrong call must end in a TypeError or ValueError that says something; what a right one gives is compared with the
 reference in float64. Every call has its own seed, which is printed with a failure.
@@ -16,13 +16,10 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import interface
-import operators
 import torch
+
+from tests.fuzz import interface, operators
 
 KINDS: dict[str, Callable[[random.Random], str]] = {
     "operator": operators.call,

@@ -8,11 +8,11 @@ import random
 from typing import Any
 
 import torch
-import values
 from torch import Tensor
 
 from kan_fast import KAN, KANLinear, functional
 from kan_fast.nn import grids
+from tests.fuzz import values
 
 
 def maybe(choose: random.Random, right: Any, *wrong: Any, share: float = 0.06) -> Any:

@@ -8,12 +8,12 @@ from typing import Any
 from unittest import mock
 
 import torch
-import values
 from torch import Tensor
 
 import kan_fast  # noqa: F401  # defines the operators
 from kan_fast.ops import native, reference
 from kan_fast.ops.reference import Spec
+from tests.fuzz import values
 
 NAMES = ("forward", "grad_input", "grad_coef", "backward", "edge_magnitude", "edge_magnitude_backward")
 NEEDS = {"grad_coef": 2, "backward": 4}
