@@ -436,7 +436,7 @@ def test_functions_of_pykan_stay():
         {(0, 0): "sin", (0, 1): "x^3", (2, 0): "gaussian", (3, 1): "exp"},
         {(0, 0): "arctan", (0, 2): "sqrt"},
     ]
-    assert not kan.layers[0].present[1, 1] and kan.layers[0].spline_mask[1, 0]
+    assert not kan.layers[0].kinds.present[1, 1] and kan.layers[0].kinds.spline[1, 0]
 
 
 def test_from_pykan_refuses():

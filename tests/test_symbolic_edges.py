@@ -136,9 +136,9 @@ def test_parameters_are_taken_in_the_precision_of_the_layer():
 def test_a_masked_edge_can_be_fixed():
     layer = KANLinear(2, 1)
     layer.mask = torch.tensor([[False, True]])
-    assert layer.present.tolist() == [[False, True]]
+    assert layer.kinds.present.tolist() == [[False, True]]
     layer.fix(0, 0, "x")
-    assert layer.present.all() and layer.spline_mask.tolist() == [[False, True]]
+    assert layer.kinds.present.all() and layer.kinds.spline.tolist() == [[False, True]]
 
 
 @pytest.mark.parametrize(

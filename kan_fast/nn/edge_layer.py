@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,23 @@ from torch import Tensor, nn
 from kan_fast._support import collectives
 from kan_fast.nn import grids
 from kan_fast.nn.symbolic_edges import SymbolicEdges
+
+
+class EdgeKinds(NamedTuple):
+    """What each edge of a layer is, as bools `(out, in)`; an edge that is neither is absent.
+
+    Attributes:
+        spline: whether it is a spline.
+        symbolic: whether it is a function of the library.
+    """
+
+    spline: Tensor
+    symbolic: Tensor
+
+    @property
+    def present(self) -> Tensor:
+        """Whether it is one of both."""
+        return self.spline | self.symbolic
 
 
 class EdgeLayer(nn.Module):
@@ -35,25 +52,18 @@ class EdgeLayer(nn.Module):
     extrapolation: str
 
     @property
-    def spline_mask(self) -> Tensor | None:
-        """Which edges `(out, in)` are splines, neither masked nor symbolic; None if all are."""
+    def kinds(self) -> EdgeKinds:
+        """Which edges are splines and which are symbolic; splines that `mask` leaves out are absent."""
         mask = self._checked_mask()
-        if self.symbolic is None:
-            return mask
-        return ~self.symbolic.where if mask is None else mask & ~self.symbolic.where
-
-    @property
-    def splines(self) -> Tensor:
-        """`spline_mask` as a tensor in any case."""
-        mask = self.spline_mask
         if mask is None:
-            return torch.ones(self.spline_weight.shape[:2], dtype=torch.bool, device=self.grid.device)
-        return mask
+            mask = torch.ones(self.spline_weight.shape[:2], dtype=torch.bool, device=self.grid.device)
+        if self.symbolic is None:
+            return EdgeKinds(mask, torch.zeros_like(mask))
+        return EdgeKinds(mask & ~self.symbolic.where, self.symbolic.where)
 
-    @property
-    def present(self) -> Tensor:
-        """Which edges `(out, in)` there are: splines that are not masked, and symbolic edges."""
-        return self.splines.clone() if self.symbolic is None else self.splines | self.symbolic.where
+    def only_splines(self) -> bool:
+        """Whether the layer has neither a mask nor symbolic edges; its weights then count as they are."""
+        return self.symbolic is None and self.mask is None
 
     def has_splines(self) -> bool:
         """Whether some edge is a spline; without one, splines are not evaluated."""

@@ -125,9 +125,9 @@ class KANLinear(GridLayer, EdgeLayer):
 
     def edge_weights(self) -> tuple[Tensor, Tensor | None]:
         """`spline_weight` and `base_weight` as the layer applies them: 0 on masked and on symbolic edges."""
-        if self.symbolic is None and self.mask is None:
+        if self.only_splines():
             return self.spline_weight, self.base_weight
-        mask = self.splines
+        mask = self.kinds.spline
         base_weight = None if self.base_weight is None else torch.where(mask, self.base_weight, 0)
         return torch.where(mask[..., None], self.spline_weight, 0), base_weight
 

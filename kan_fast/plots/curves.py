@@ -69,7 +69,7 @@ def plot_edge(
         for knot in knots:
             if edge.x[0] <= knot <= edge.x[-1]:
                 axes.axvline(knot, color=COLORS[2], linewidth=0.6, alpha=0.4, zorder=0)
-    kind = "pruned" if not layer.present[j, i] else "spline" if function is None else function
+    kind = "pruned" if not layer.kinds.present[j, i] else "spline" if function is None else function
     axes.set_title(f"layer {l}, from {i} to {j}: {kind}", fontsize=10)
     axes.set(xlabel="input", ylabel="activation")
     return picture

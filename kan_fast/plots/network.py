@@ -86,7 +86,7 @@ def plot(
     )
     reached = model.reached(_spread(model) if x is None and model.last_inputs.x is None else x, "plot")
     scores = metrics.METRICS[METRICS[metric]](model, reached)
-    edges = [layer.present.T.nonzero().flip(1) for layer in model.layers]  # (output, input), by input
+    edges = [layer.kinds.present.T.nonzero().flip(1) for layer in model.layers]  # (output, input), by input
     options: dict[str, Any] = {"scale": 2 * scale, "title": title, "varscale": varscale}
     if max(map(len, edges)) > LARGEST:
         if ax is not None:

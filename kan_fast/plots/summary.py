@@ -52,8 +52,8 @@ def summary(
         )
         strongest = pairs[score[pairs.unbind(1)].argsort(descending=True)[: CURVES[0] * CURVES[1]]]
         axes = figure.add_subplot(grid[number, 0])
-        symbolic = np.zeros(score.shape, bool) if layer.symbolic is None else layer.symbolic.where.cpu().numpy()
-        _scores(axes, score.double().cpu().numpy() * layer.present.cpu().numpy(), symbolic, names, font)
+        shown, symbolic = (score * layer.kinds.present).double().cpu().numpy(), layer.kinds.symbolic.cpu().numpy()
+        _scores(axes, shown, symbolic, names, font)
         axes.set_title(f"layer {number}: {len(pairs)} edges, scores up to {float(score.max()):.2g}", fontsize=font)
         every.append(axes)
         curves = sketch(layer, samples, strongest)

@@ -215,7 +215,7 @@ def auto_symbolic(
     functions, threshold = select(lib), real("r2_threshold", r2_threshold)
     found: list[Suggestion] = []
     for number, layer in enumerate(model.layers):
-        pairs = [(output, input_) for output, input_ in layer.splines.nonzero().tolist()]
+        pairs = [(output, input_) for output, input_ in layer.kinds.spline.nonzero().tolist()]
         inputs = _inputs(model, x, "auto_symbolic", number)
         rows = _suggest(model, number, pairs, inputs, functions, weight_simple, holdout)
         best = [s._replace(fixed=math.isfinite(s.cost) and max(s.r2_held_out, 0) >= threshold) for s, *_ in rows]
