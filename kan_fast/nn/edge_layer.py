@@ -1,4 +1,4 @@
-"""Layers of edges: which edges are splines, symbolic or absent, and how a state dict keeps that and the options."""
+"""Layers of edges: which edges are splines, symbolic or absent, and how a state dict keeps that."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from kan_fast._support import collectives
 from kan_fast.nn import grids
+from kan_fast.nn.state import StatedOptions
 from kan_fast.nn.symbolic_edges import SymbolicEdges
 
 
@@ -30,7 +31,7 @@ class EdgeKinds(NamedTuple):
         return self.spline | self.symbolic
 
 
-class EdgeLayer(nn.Module):
+class EdgeLayer(StatedOptions):
     """Edges (output, input), each of which is a spline, a function of the library, or absent.
 
     Attributes:
@@ -89,11 +90,14 @@ class EdgeLayer(nn.Module):
     def _base_name(self) -> str:
         return self.base if isinstance(self.base, str) else getattr(self.base, "__name__", type(self.base).__name__)
 
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        metadata = getattr(destination, "_metadata", None)
-        if metadata is not None:
-            metadata[prefix[:-1]] |= {"base": self._base_name, "extrapolation": self.extrapolation}
+    def _stated(self) -> dict[str, Any]:
+        return {"base": self._base_name, "extrapolation": self.extrapolation}
+
+    def _refusal(self, saved: dict[str, Any]) -> str:
+        mine = self._stated()
+        others = [name for name in mine if saved[name] != mine[name]]
+        theirs, ours = (", ".join(f"{name}={options[name]}" for name in others) for options in (saved, mine))
+        return f"the state is of a layer with {theirs}, this one has {ours}; build the layer as it was saved, then load"
 
     def _load_from_state_dict(
         self,
@@ -117,13 +121,6 @@ class EdgeLayer(nn.Module):
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
         self.has_splines()  # compiled code notices a new answer, not a new mask
-        for option, mine in (("base", self._base_name), ("extrapolation", self.extrapolation)):
-            saved = local_metadata.get(option, mine)
-            if saved != mine:
-                error_msgs.append(
-                    f"{prefix.rstrip('.') or 'KANLinear'}: the state is of a layer with {option}={saved}, this one has "
-                    f"{option}={mine}; build the layer with the saved option, then load"
-                )
         weight, grid = state_dict.get(prefix + "spline_weight"), state_dict.get(prefix + "grid")
         if weight is None or grid is None or (weight.shape, grid.shape) == (self.spline_weight.shape, self.grid.shape):
             return
@@ -131,7 +128,7 @@ class EdgeLayer(nn.Module):
             return  # torch says so
         order = grid.shape[1] - weight.shape[2] - 1
         error_msgs.append(
-            f"{prefix.rstrip('.') or 'KANLinear'}: the state is of a layer with in_features={weight.shape[1]}, "
+            f"{self._called(prefix)}: the state is of a layer with in_features={weight.shape[1]}, "
             f"out_features={weight.shape[0]}, grid_size={weight.shape[2] - order}, spline_order={order}, this one has "
             f"in_features={self.in_features}, out_features={self.out_features}, grid_size={self.grid_size}, "
             f"spline_order={self.spline_order}; build the layer with the saved sizes, then load"
@@ -145,7 +142,7 @@ class EdgeLayer(nn.Module):
         try:
             grids.check_knots(collectives.local(knots).to(self.grid.dtype))
         except ValueError as error:
-            error_msgs.append(f"{prefix.rstrip('.') or 'KANLinear'}: the state can't be loaded: {error}")
+            error_msgs.append(f"{self._called(prefix)}: the state can't be loaded: {error}")
             return False
         return True
 
