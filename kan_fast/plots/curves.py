@@ -98,7 +98,7 @@ def plot_basis(layer: KANLinear, i: int = 0, *, ax: Axes | None = None) -> Pictu
     axes = picture.axes
     axes.plot(line, values, linewidth=1.4)
     axes.plot(grid[0], torch.zeros_like(grid[0]), "|", color=COLORS[2], markersize=8)
-    axes.axvspan(grid[0, k].item(), grid[0, -1 - k].item(), color=COLORS[2], alpha=0.1, linewidth=0)
+    axes.axvspan(*(ends[i].item() for ends in layer.grid_ends), color=COLORS[2], alpha=0.1, linewidth=0)
     axes.set_title(f"{values.shape[1]} B-splines of degree {k}, input {i}", fontsize=10)
     axes.set(xlabel="input")
     return picture
