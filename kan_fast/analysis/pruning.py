@@ -169,7 +169,7 @@ def remove_node(model: Network, l: int, i: int, mode: str = "all") -> None:  # n
 
 
 def _remove(layer: KANLinear, edges: Tensor) -> None:
-    symbolic = [] if layer.symbolic is None else layer.symbolic.pairs
+    symbolic = [] if layer.symbolic is None else layer.symbolic.places
     layer.unfix_many([edge for edge in symbolic if edges[edge]])
     layer.mask = ~edges if layer.mask is None else layer.mask & ~edges
 
