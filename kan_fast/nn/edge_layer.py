@@ -55,12 +55,17 @@ class EdgeLayer(StatedOptions):
     @property
     def kinds(self) -> EdgeKinds:
         """Which edges are splines and which are symbolic; splines that `mask` leaves out are absent."""
+        spline = self._spline_edges()
+        return EdgeKinds(spline, torch.zeros_like(spline) if self.symbolic is None else self.symbolic.where)
+
+    def _spline_edges(self) -> Tensor:
+        """`kinds.spline` by itself, which is what a forward pass with a mask or symbolic edges needs."""
         mask = self._checked_mask()
+        if self.symbolic is not None:
+            return ~self.symbolic.where if mask is None else mask & ~self.symbolic.where
         if mask is None:
-            mask = torch.ones(self.spline_weight.shape[:2], dtype=torch.bool, device=self.grid.device)
-        if self.symbolic is None:
-            return EdgeKinds(mask, torch.zeros_like(mask))
-        return EdgeKinds(mask & ~self.symbolic.where, self.symbolic.where)
+            return torch.ones(self.spline_weight.shape[:2], dtype=torch.bool, device=self.grid.device)
+        return mask
 
     def only_splines(self) -> bool:
         """Whether the layer has neither a mask nor symbolic edges; its weights then count as they are."""

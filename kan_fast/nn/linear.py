@@ -128,7 +128,7 @@ class KANLinear(GridLayer, EdgeLayer):
         """`spline_weight` and `base_weight` as the layer applies them: 0 on masked and on symbolic edges."""
         if self.only_splines():
             return self.spline_weight, self.base_weight
-        mask = self.kinds.spline
+        mask = self._spline_edges()
         base_weight = None if self.base_weight is None else torch.where(mask, self.base_weight, 0)
         return torch.where(mask[..., None], self.spline_weight, 0), base_weight
 
