@@ -28,22 +28,13 @@ class StatedOptions(nn.Module):
             metadata[prefix[:-1]] |= self._stated()
 
     def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *args: Any
     ) -> None:
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
-        mine = self._stated()
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
+        mine, error_messages = self._stated(), args[-1]
         saved = {name: local_metadata.get(name, value) for name, value in mine.items()}
         if saved != mine:
-            error_msgs.append(f"{self._called(prefix)}: {self._refusal(saved)}")
+            error_messages.append(f"{self._called(prefix)}: {self._refusal(saved)}")
 
     def _called(self, prefix: str) -> str:
         """The name of this module in the state dict that is loaded; that of its class if it is the whole."""
