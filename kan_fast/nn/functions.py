@@ -17,6 +17,8 @@ from kan_fast._support.checks import listed
 if TYPE_CHECKING:
     import sympy
 
+__all__ = ["LIBRARY", "Function", "add_symbolic", "find", "power"]
+
 
 @dataclass(frozen=True)
 class Function:

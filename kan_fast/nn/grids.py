@@ -17,6 +17,8 @@ from kan_fast.ops.reference import basis
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
+__all__ = ["check_knots", "extend", "grid_from_samples", "refine", "transfer", "uniform_grid"]
+
 Range = tuple[float, float] | tuple[tuple[float, float], ...]
 
 

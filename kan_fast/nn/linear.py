@@ -95,7 +95,11 @@ class KANLinear(GridLayer, EdgeLayer):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw new parameters, on the initial grid: see `kan_fast.nn.initial`."""
+        """Draw new parameters on the initial grid, as the constructor does.
+
+        Base weights are uniform and keep the mean square of the activations from layer to layer (Glorot and Bengio
+        2010, as in arXiv 2404.19756); splines are noise of a hundredth of that mean square; the bias is 0.
+        """
         with torch.no_grad():
             self.grid.copy_(grids.uniform_grid(self.in_features, self.grid_size, self.spline_order, self.grid_range))
             bound, deviation = initial.scales(self.grid_range, self.base, self.grid, self.spline_weight.dtype)

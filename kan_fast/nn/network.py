@@ -48,7 +48,7 @@ class Network(nn.Module):
 
     Attributes:
         layers: nn.ModuleList of KANLinear. The outputs of a layer are subnodes: sums, and factors of products.
-        nodes: nn.ModuleList of `kan_fast.nn.nodes.Nodes`, which make nodes of the outputs of each layer.
+        nodes: nn.ModuleList of `kan_fast.nn.Nodes`, which make nodes of the outputs of each layer.
         input_id: the columns that are left of those of the network that `prune_input` started from.
         last_inputs: the samples that `fit` trained on last, by reference; for `attribute` and `prune`.
 
@@ -213,7 +213,7 @@ class Network(nn.Module):
             layers: those of the network's layers to change; None for all.
 
         Raises:
-            flow.NotFinite: a ValueError: samples, or what becomes of them in a layer, are NaN or infinite.
+            kan_fast.nn.NotFinite: a ValueError: samples, or what becomes of them in a layer, are NaN or infinite.
             ValueError: see `KANLinear.update_grid`.
         """
         chosen = list(self.layers) if layers is None else list(layers)

@@ -40,7 +40,7 @@ _SYMBOLIC_SAMPLES, _SYMBOLIC_STEPS = 2000, 20  # of training a symbolic network 
 
 
 class _Estimator(BaseEstimator):
-    """What regression and classification share: standardised inputs, training, and scores of the features.
+    """The common part of regression and classification: standardised inputs, training, and scores of the features.
 
     Args:
         hidden: number of nodes in every hidden level; a pair counts sums and products, as in `kan_fast.KAN`.
@@ -68,10 +68,6 @@ class _Estimator(BaseEstimator):
         feature_importances_: shares of the features in the scores of KAN 2.0 (see `KAN.attribute`).
         history_: what `KAN.fit` returned.
         validation_losses_: one of each epoch (step, but with Adam).
-        symbolic_: a `KAN` like `model_` all of whose edges are functions of the library; made at the first access, and
-            can be set to another such network.
-        formula_: what `symbolic_` computes in the units and names of X and y, a sympy expression; a list of them where
-            the network has several outputs.
     """
 
     def __init__(
@@ -159,6 +155,7 @@ class _Estimator(BaseEstimator):
 
     @cached_property
     def symbolic_(self) -> KAN:
+        """A `KAN` like `model_` with functions of the library as edges, made at the first access; can be set."""
         check_is_fitted(self)
         inputs = self.model_.last_inputs.x
         if inputs is None:
@@ -176,6 +173,7 @@ class _Estimator(BaseEstimator):
 
     @property
     def formula_(self) -> Any:
+        """The function of `symbolic_` in the units and names of X and y, in sympy; a list for several outputs."""
         names = getattr(self, "feature_names_in_", None)
         formulas, _ = self.symbolic_formula(None if names is None else list(names))
         return formulas[0] if len(formulas) == 1 else formulas

@@ -80,12 +80,12 @@ def discover(
     * splines become functions of the library, layer by layer; the best combinations are trained on,
     * and edges that may as well be constants or straight lines become these.
 
-    The search ends with the first formula that is exact to rounding. Else the one is taken that has the smallest
-    error on held-out samples, a fifth of the data, complexity considered (see `kan_fast.symbolic.search.rate`). A
-    function of one variable may also be one function of the library of another, `log(1 + x^2)`, or the sum or product
-    of two, `x^2 + sin(x)`.
+    The search ends with the first formula that is exact up to rounding. If there is none, the result is the formula
+    with the best balance of complexity and error on held-out samples, a fifth of the data. For one variable the search
+    also covers chains of two functions of the library, such as `log(1 + x^2)`, and sums and products of two, such as
+    `x^2 + sin(x)`.
 
-    What another network has learnt is data as well: `KAN.discover((x, net(x)))` with a `net` that solves a differential
+    The outputs of another network can be the data: `KAN.discover((x, net(x)))` with a `net` that solves a differential
     equation.
 
     Args:

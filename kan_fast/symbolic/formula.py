@@ -35,17 +35,17 @@ def symbolic_formula(
     normalizer: Scales | None = None,
     output_normalizer: Scales | None = None,
 ) -> tuple[list[sympy.Expr], list[sympy.Expr]]:
-    """The formulas of a network all of whose edges are symbolic, in normal form (see `kan_fast.symbolic.expressions`).
+    """The formulas of a network all of whose edges are symbolic, in a normal form (see docs/symbolic.md).
 
-    They evaluate to the network's outputs, to rounding, unless `digits` or `constants` change their numbers.
+    They evaluate to the network's outputs up to rounding, unless `digits` or `constants` change their numbers.
 
     Args:
         model: the network; `model.symbolic_formula(...)` gives it.
-        var: a name, symbol or expression for every input; None for x_1, x_2, ..., the columns that the network was
-            trained with: what `prune_input` has removed keeps its number.
-        digits: decimal places to round numbers to; what becomes 0 is dropped. None for all digits.
-        constants: whether to replace numbers by fractions, roots, and multiples of pi and e that are close, or how
-            close: True is 1e-3. See `kan_fast.symbolic.expressions.constants.recognised`.
+        var: a name, symbol or expression for every input; None for x_1, x_2, ..., numbered as the columns that the
+            network was trained with: an input that `prune_input` removed keeps its number.
+        digits: decimal places to round numbers to, at least 0; terms that become 0 are dropped. None for all digits.
+        constants: True replaces numbers by fractions, roots, and multiples of pi and e that are within 1e-3 of them, a
+            number within that distance; simple candidates may be farther off than complicated ones.
         simplify: whether to expand products and collect factors where that makes formulas shorter.
         normalizer: `(mean, std)` of the inputs, if the network was trained with `(x - mean) / std`; the formulas then
             take x itself.

@@ -94,8 +94,7 @@ def fit(
     """Train the network in place; the options are those of pykan's `fit`.
 
     The objective is `loss + lamb * sum_l (lamb_l1 |Phi_l| + lamb_entropy S(Phi_l))`, the sparsity terms of
-    arXiv 2404.19756, Eq. 2.17-2.20; further options add to what `lamb` multiplies or take pykan's metrics instead (see
-    `kan_fast.training.regularization.regularization`).
+    arXiv 2404.19756, Eq. 2.17-2.20; further options add terms to the sum or take pykan's metrics (docs/sparsity.md).
 
     Data are cast to the dtype and device of the network. Grids are updated at the beginning of training, from all
     inputs in memory or from the present batch of a DataLoader, and reach a quarter of a span beyond them. That changes

@@ -17,6 +17,8 @@ from sympy.printing.numpy import NumPyPrinter
 from kan_fast.symbolic.expressions import special
 from kan_fast.symbolic.expressions.names import check_c_name, check_python_name
 
+__all__ = ["c_source", "latex", "numpy_function", "numpy_source"]
+
 _LATEX = {letter: f"\\{letter}" for letter in "_%&#${}"} | {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
