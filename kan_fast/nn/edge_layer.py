@@ -44,7 +44,7 @@ class EdgeLayer(nn.Module):
 
     @property
     def splines(self) -> Tensor:
-        """`spline_mask` as a tensor in any case."""
+        """Which edges `(out, in)` are splines, as `spline_mask`, but a tensor even if all are."""
         mask = self.spline_mask
         if mask is None:
             return torch.ones(self.spline_weight.shape[:2], dtype=torch.bool, device=self.grid.device)
@@ -69,9 +69,9 @@ class EdgeLayer(nn.Module):
         return mask
 
     def _set_symbolic(self, edges: SymbolicEdges | None) -> None:
-        """Have these symbolic edges instead of the present ones; none is None."""
+        """Replace the symbolic edges of the layer by `edges`; None for no symbolic edges."""
         if self.symbolic is not None:
-            del self.symbolic  # a None that replaces a module would stay a child
+            del self.symbolic  # to assign None would keep an empty child
         self.symbolic = edges.train(self.training) if edges is not None and edges.names else None
         self.has_splines()
 
@@ -106,7 +106,7 @@ class EdgeLayer(nn.Module):
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
-        self.has_splines()  # compiled code notices a new answer, not a new mask
+        self.has_splines()  # computed anew: compiled code looks at this answer, not at the mask
         for option, mine in (("base", self._base_name), ("extrapolation", self.extrapolation)):
             saved = local_metadata.get(option, mine)
             if saved != mine:
@@ -128,7 +128,7 @@ class EdgeLayer(nn.Module):
         )
 
     def _knots_increase(self, state_dict: dict[str, Any], prefix: str, error_msgs: list[str]) -> bool:
-        """Whether the knots of a state can be those of this layer; the sizes are compared elsewhere."""
+        """Whether the knots of a state increase strictly. True for other sizes, which are compared elsewhere."""
         knots = state_dict.get(prefix + "grid")
         if not isinstance(knots, Tensor) or knots.is_meta or knots.shape != self.grid.shape:
             return True
@@ -140,7 +140,7 @@ class EdgeLayer(nn.Module):
         return True
 
     def _load_symbolic(self, state_dict: dict[str, Any], prefix: str, error_msgs: list[str]) -> None:
-        """Have the symbolic edges that the state has, so that it can be loaded; they stay if they are the same."""
+        """Give the layer the symbolic edges of a state, so that the state can be loaded; equal edges stay."""
         edges, names = state_dict.get(prefix + "edges"), state_dict.get(prefix + "_extra_state")
         if edges is None or names is None:
             if prefix.removesuffix("symbolic.") + "spline_weight" in state_dict:

@@ -31,7 +31,7 @@ class Nodes(nn.Module):
         owner: the node that each subnode belongs to, a list of `sums + sum(arities)` ints.
 
     Raises:
-        TypeError, ValueError: a number is not allowed, or the input has not as many columns as there are subnodes.
+        TypeError, ValueError: a number is out of range, or the input has another number of columns than subnodes.
     """
 
     def __init__(self, sums: int, arities: Sequence[int] = ()) -> None:
@@ -42,7 +42,7 @@ class Nodes(nn.Module):
         self.owner = [*range(self.sums), *(self.sums + p for p, n in enumerate(self.arities) for _ in range(n))]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Multiply what belongs to products; a level without products returns x itself."""
+        """Multiply the factors of each product; a level without products returns x itself."""
         if not self.arities:
             return x
         if x.shape[-1] != len(self.owner):
@@ -59,7 +59,7 @@ class Nodes(nn.Module):
         return torch.cat(parts, -1)
 
     def subset(self, kept: Sequence[int]) -> Nodes:
-        """The nodes `kept`, numbers in ascending order, alone."""
+        """A level that has the nodes `kept` alone, given by their numbers in ascending order."""
         sums = sum(node < self.sums for node in kept)
         return Nodes(sums, [self.arities[node - self.sums] for node in kept[sums:]])
 
@@ -86,7 +86,7 @@ class Nodes(nn.Module):
 
 
 def levels(width: Sequence[Any], mult_arity: int | Sequence[Any] = 2) -> list[Level]:
-    """What a `width` and `mult_arity` of `KAN` say about every level, inputs first.
+    """Number of sums and factors of products in every level, inputs first, from `width` and `mult_arity` of `KAN`.
 
     Raises:
         TypeError, ValueError: they are not allowed; the message says what is.

@@ -1,4 +1,4 @@
-"""`KAN.symbolic_formula`: what a network computes whose edges are all symbolic."""
+"""`KAN.symbolic_formula`: the formula of a network whose edges are all symbolic."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     Scales = Sequence[Sequence[float] | torch.Tensor]
 
-_RECOGNISED = 1e-3  # tolerance of constants that are recognised, unless one is given
-_SHOWN = 8  # edges that an error names
+_RECOGNISED = 1e-3  # default tolerance for constants that are replaced
+_SHOWN = 8  # largest number of edges that an error names
 
 
 def symbolic_formula(
@@ -92,7 +92,7 @@ def symbolic_formula(
 
 
 def _symbols(names: Sequence[str | sympy.Expr], count: int) -> list[sympy.Expr]:
-    """What stands for each input in formulas."""
+    """The expression that stands for each input in the formulas."""
     import sympy
 
     if len(names) != count:
@@ -125,7 +125,7 @@ def _layer(layer: KANLinear, inputs: Sequence[Combination]) -> list[Combination]
 
 
 def _nodes(nodes: Nodes, subnodes: Sequence[Combination]) -> list[Combination]:
-    """The nodes of a level: sums as they are, and products."""
+    """The nodes of a level: its sums, then its products."""
     from kan_fast.symbolic.expressions.normal import product
 
     factors = groupby(range(nodes.sums, len(subnodes)), key=lambda subnode: nodes.owner[subnode])

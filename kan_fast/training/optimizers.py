@@ -21,6 +21,11 @@ LINE_SEARCHES = (torch.optim.LBFGS, optim.LBFGS, optim.LevenbergMarquardt)
 
 
 def trainable(model: Network) -> list[Tensor]:
+    """The parameters that `fit` trains: those that need gradients and that some output depends on.
+
+    Raises:
+        ValueError: there are none, or the network is on the meta device.
+    """
     if any(t.is_meta for t in [*model.parameters(), *model.buffers()]):
         raise ValueError(
             "the network is on the meta device, which holds no numbers; call to_empty(device=...), then "

@@ -1,7 +1,7 @@
 """Curves that are a function of the library of another one, `c f(a g(x) + b) + d`: all pairs in one computation.
 
-A network [1, 1, 1] of splines can write such a curve with any inner function that is monotonic; so its splines say
-nothing about f and g.
+A network [1, 1, 1] of splines can write such a curve with any monotonic inner function, so its splines say nothing
+about f and g.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class _Pairs(NamedTuple):
     half: Tensor  # (pairs,)
 
     def select(self, which: Tensor) -> _Pairs:
-        """Those of these numbers."""
+        """The chains with these numbers."""
         return _Pairs(self.functions, *(values[which] for values in self[1:]))
 
     @property

@@ -139,7 +139,7 @@ class Fits(Protocol):
         ...
 
     def select(self: F, which: Tensor) -> F:
-        """Those of these numbers."""
+        """The fits with these numbers."""
         ...
 
     def descend(self: F, x: Tensor, y: Tensor, steps: int) -> tuple[F, Tensor]:

@@ -1,6 +1,6 @@
 """Curves that are sums or products of two functions of the library, `c f(x) + e g(x) + d` or `c f(x) g(x) + d`.
 
-As with chains, splines say nothing about f and g, since many pairs of curves have one sum or product: all pairs of
+Many pairs of curves have the same sum or product, so splines say nothing about f and g, as with chains. All pairs of
 functions are fitted in one computation.
 """
 
@@ -38,7 +38,7 @@ def pairs(x: Tensor, y: Tensor, functions: Sequence[Function], count: int, multi
         y: values `(n,)`, not all equal.
         functions: f and g are two of these.
         count: number of pairs, each of other functions.
-        multiply: whether it is products, not sums.
+        multiply: whether to fit products instead of sums.
     """
     functions = [f for f in functions if f.complexity]
     if not functions:
@@ -58,7 +58,7 @@ class _State(NamedTuple):
     high: Tensor
 
     def select(self, numbers: Tensor) -> _State:
-        """Those of these numbers."""
+        """The pairs with these numbers."""
         return _State(self.functions, self.multiply, *(values[numbers] for values in self[2:]))
 
     @property

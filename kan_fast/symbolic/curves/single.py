@@ -137,8 +137,8 @@ def _fit(x: Tensor, y: Tensor, functions: Sequence[Function], test: Tensor, roun
 def plain(function: Function, affine: Tensor) -> Tensor:
     """The same curves by parameters `(..., 4)` that are easy to read, as far as the function has symmetries.
 
-    a is positive if the function is even or odd, b within half a period of 0. a is 1 or -1 where the scale of the
-    argument is of no consequence, and b is 0 where its origin is of none.
+    a is positive if the function is even or odd, and b within half a period of 0. a is 1 or -1 where the scale of the
+    argument is redundant, and b is 0 where the origin is.
     """
     a, b, c, d = affine.unbind(-1)
     f, one = function.evaluate, torch.ones_like(a)

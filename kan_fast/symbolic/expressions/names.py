@@ -58,7 +58,7 @@ def check_c_name(name: str) -> None:
 
 
 def check_python_name(name: str, source: str) -> None:
-    """Refuse a name that a function in Python can't have, or that `source`, what stands beside it, uses itself.
+    """Refuse a name that a function in Python can't have, or that the code beside it, `source`, uses itself.
 
     Raises:
         ValueError: the message says why.
