@@ -1,6 +1,7 @@
-"""All private names of torch that this package uses, as questions with answers: a new version of torch breaks here.
+"""All private names of torch that this package uses, as functions with names of our own.
 
-Most are bound, not wrapped: they are asked several times in each call of a layer.
+A new version of torch can break the package only here. Most names are bound, not wrapped, since each call of a layer
+calls them several times.
 """
 
 from __future__ import annotations

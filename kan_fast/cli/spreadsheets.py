@@ -1,4 +1,4 @@
-"""Tables that spreadsheets may open: text in them that would be run as a formula is marked as text."""
+"""Tables for spreadsheets: text that a spreadsheet would run as a formula is marked as text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 # What begins a formula for one of Excel, LibreOffice and Google Sheets, the wide forms of Chinese and Japanese too.
 _FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
-_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*|[+-]")  # or a sign alone, which is none either
+_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*|[+-]")  # a number or a sign alone: no formula
 
 
 def without_formulas(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:

@@ -1,4 +1,4 @@
-"""A network as numbers: what remains of its layers once torch is gone."""
+"""A network as plain numbers, from which exports without torch are made."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Symbolic(NamedTuple):
     """The symbolic edges of a layer that have one function."""
 
     formula: sympy.Expr  # of the symbol z
-    outputs: list[int]  # edges lead to them
-    inputs: list[int]  # edges start from them
+    outputs: list[int]  # the output that each edge leads to
+    inputs: list[int]  # the input that each edge starts from
     affine: npt.NDArray  # (n, 4)
 
 
