@@ -118,7 +118,7 @@ def _read(file: BinaryIO) -> Any:
         if compressed or sum(entry.file_size for entry in entries) > os.fstat(file.fileno()).st_size:
             raise zipfile.BadZipFile("its parts are larger than the file")
         if len({entry.filename for entry in entries}) < len(entries):
-            raise zipfile.BadZipFile("some parts have one name")
+            raise zipfile.BadZipFile("two of its parts have the same name")
         for entry in entries:
             checked.writestr(zipfile.ZipInfo(entry.filename), archive.read(entry))
     whole.seek(0)

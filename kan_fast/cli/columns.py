@@ -141,7 +141,8 @@ def numbers(values: pd.Series) -> Array:
     if np.isinf(size):
         raise Refused(f"column {values.name!r} holds infinite values; replace them, or leave the column out")
     if size > LARGEST or 0 < size < 1 / LARGEST:
-        raise Refused(f"column {values.name!r} reaches {size:.1e}; change its unit, so that it is not beyond 1e+-100")
+        allowed = f"{1 / LARGEST:g} to {LARGEST:g}"
+        raise Refused(f"column {values.name!r} reaches {size:.1e}; change its unit, so that it reaches {allowed}")
     return found
 
 

@@ -56,7 +56,8 @@ class SymbolicEdges(nn.Module):
                 f"and affine parameters {tuple(affine.shape)}"
             )
         if len(set(edges)) < len(edges):
-            raise ValueError("each edge has one function, got some edge twice")
+            twice = next(edge for edge in edges if list(edges).count(edge) > 1)
+            raise ValueError(f"each edge has one function, got the edge (output, input) = {tuple(twice)} twice")
         for edge in edges:
             if not (0 <= edge[0] < shape[0] and 0 <= edge[1] < shape[1]):
                 raise ValueError(f"(output, input) must be below {shape}, the sizes of the layer, got {edge}")

@@ -60,7 +60,9 @@ def checked(data: Any, options: Collection[str]) -> EstimatorData:
     given = saved["options"].record()
     unknown = given.keys() - set(options)
     if unknown:
-        raise ValueError(f"{saved.place} has options that there are none of: {', '.join(sorted(unknown))}")
+        raise ValueError(
+            f"{saved.place} has unknown options {', '.join(sorted(unknown))}; allowed: {', '.join(options)}"
+        )
     single = saved["single"].truth()
     if single and classes is None and outputs > 1:
         raise saved["single"].wrong(f"False for {outputs} targets")

@@ -238,7 +238,8 @@ class _Estimator(BaseEstimator):
         weight = self.model_.layers[0].spline_weight
         scaled = torch.from_numpy((x - self.x_mean_) / self.x_scale_).to(weight.device, weight.dtype)
         if not scaled.isfinite().all():
-            raise ValueError(f"X reaches {abs(x).max():.3g}, too far from the training samples for {weight.dtype}")
+            far = f"{abs(x).max():.3g}, too far from the training samples for {weight.dtype}"
+            raise ValueError(f"X reaches {far}; check its units, or train with dtype='float64'")
         return scaled
 
     def _outputs(self, X: Any) -> Array:

@@ -54,7 +54,10 @@ def multistart(
     """
     count, seed = integer("starts", starts, 1), integer("seed", seed, 0)
     if isinstance(opt, torch.optim.Optimizer):
-        raise TypeError("multistart needs the name or the class of an optimiser, to make one for every start")
+        raise TypeError(
+            f"multistart needs the name or the class of an optimiser, to make one for every start, got an instance of "
+            f"{type(opt).__name__}"
+        )
     for name in {"checkpoint", "grids"} & options.keys():
         raise ValueError(f"multistart takes no {name}: give it to the fit that follows")
     batches = None if isinstance(dataset, DataLoader) else seed
