@@ -1,4 +1,4 @@
-"""How much of the output each edge, node and input explains: scores propagated back through the network."""
+"""Attribution: scores of edges, nodes and inputs by their share in the output, propagated back through the network."""
 
 from __future__ import annotations
 

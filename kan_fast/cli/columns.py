@@ -1,4 +1,4 @@
-"""Columns as features: what kind each column is, and the numbers that it becomes."""
+"""Columns as features: the kind of each column, and the numbers that it becomes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TEXTS = ("string", "categorical")
 
 @dataclass
 class Column:
-    """How a column becomes features: a number, or an indicator for each level of a category.
+    """A column and the features that it becomes: a number, or an indicator for each level of a category.
 
     Attributes:
         name: of the column.

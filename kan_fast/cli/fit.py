@@ -173,8 +173,8 @@ def _folder(options: argparse.Namespace) -> Path:
 def _look_for_formula(model: TableModel, x: Array, y: Array, x_test: Array, options: argparse.Namespace) -> list[str]:
     """Give the model a formula that has values on rows to test; returns notes on the formula.
 
-    The formula of a regression is what `KAN.discover` finds in the data, that of a classification is the network with
-    functions for splines.
+    `KAN.discover` finds the formula of a regression in the data. The formula of a classification is that of its network
+    once splines are replaced by functions.
     """
     estimator = model.estimator
     with warnings.catch_warnings(record=True) as heard:

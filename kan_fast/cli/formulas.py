@@ -22,7 +22,7 @@ class Formulas(NamedTuple):
 
     exact: list[sympy.Expr]
     symbols: list[sympy.Symbol]
-    names: list[str]  # what each is called
+    names: list[str]  # name of each formula
     points: npt.NDArray[Any]  # (n, symbols), typical features
 
     @property

@@ -59,7 +59,7 @@ def train_in_turns(
         models: name to model.
         train: inputs and labels.
         watch: data that `score` is applied to after every epoch.
-        loss_fn: what is minimised.
+        loss_fn: the loss to minimise.
         score: the higher the better, from output and label.
         epochs: passes through the training data.
         batch: samples per step.

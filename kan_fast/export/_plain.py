@@ -54,7 +54,7 @@ def plain_layers(model: nn.Module, dtype: torch.dtype | None = None) -> list[Pla
     KANLinear that they follow.
 
     Args:
-        model: what to export.
+        model: the model to export.
         dtype: torch.float32 or torch.float64; None takes float64 for a float64 model, else float32.
 
     Raises:

@@ -107,7 +107,7 @@ static void kan_apply(const kan_layer *l, const kan_real *x, kan_real *y) {
 
 
 def to_c(model: nn.Module, name: str = "kan", dtype: torch.dtype | None = None) -> str:
-    """Source of `void name(const float *x, float *y)` in C99, which computes what the model does for one sample.
+    """Source of `void name(const float *x, float *y)` in C99, which evaluates the model for one sample.
 
     It needs nothing but math.h, allocates nothing, can be called by several threads at once, and evaluates only the
     k + 1 splines that differ from 0 on each edge. x and y must not overlap.

@@ -52,7 +52,7 @@ class EdgeLayer(nn.Module):
 
     @property
     def present(self) -> Tensor:
-        """Which edges `(out, in)` there are: splines that are not masked, and symbolic edges."""
+        """Which edges `(out, in)` are not absent: splines that are not masked, and symbolic edges."""
         return self.splines.clone() if self.symbolic is None else self.splines | self.symbolic.where
 
     def has_splines(self) -> bool:

@@ -36,7 +36,7 @@ class Network(nn.Module):
             drawn on the CPU, so every device gets the same. None draws from the global generator, as nn.Linear does.
         bias: whether every layer has a learnable bias.
         base: base function of every edge: "silu", "identity", "zero" or a callable that acts on each element.
-        extrapolation: what splines do outside of the grid: "zero", "linear" or "clamp"; see `KANLinear`.
+        extrapolation: splines outside of the grid: "zero", "linear" or "clamp"; see `kan_fast.functional.kan_linear`.
         grid_range: interval `(start, end)` that the grids cover at first. Or such a pair for every input of the
             network; the grids of the other layers then cover [-1, 1].
         grid_eps: share of the uniform grid in `update_grid`, 0 to 1.
@@ -49,11 +49,11 @@ class Network(nn.Module):
     Attributes:
         layers: nn.ModuleList of KANLinear. The outputs of a layer are subnodes: sums, and factors of products.
         nodes: nn.ModuleList of `kan_fast.nn.Nodes`, which make nodes of the outputs of each layer.
-        input_id: the columns that are left of those of the network that `prune_input` started from.
-        last_inputs: the samples that `fit` trained on last, by reference; for `attribute` and `prune`.
+        input_id: for each input of the network its column in the original data; `prune_input` removes some.
+        last_inputs: the inputs that `fit` trained on last, by reference; `attribute`, `prune` and others use them.
 
     Raises:
-        TypeError, ValueError: a width or option is not allowed; the message says what is.
+        TypeError, ValueError: a width or option has a wrong type or value; the message says what is allowed.
     """
 
     layers: Sequence[KANLinear]

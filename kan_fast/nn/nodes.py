@@ -89,7 +89,7 @@ def levels(width: Sequence[Any], mult_arity: int | Sequence[Any] = 2) -> list[Le
     """Number of sums and factors of products in every level, inputs first, from `width` and `mult_arity` of `KAN`.
 
     Raises:
-        TypeError, ValueError: they are not allowed; the message says what is.
+        TypeError, ValueError: an entry has a wrong type or value; the message says what is allowed.
     """
     expected = (
         "width must list the number of nodes of at least two layers, such as [2, 5, 1], or pairs [sums, products] of "

@@ -389,7 +389,7 @@ def rebuild(saved: dict[str, Any]) -> KANRegressor | KANClassifier:
 
 
 def _cross_entropy(output: Tensor, label: Tensor) -> Tensor:
-    """Of log-odds `(n, 1)` and 0 or 1, or of scores `(n, classes)` and numbers of classes."""
+    """Cross-entropy of log-odds `(n, 1)` and labels 0 or 1, or of scores `(n, classes)` and numbers of classes."""
     return (F.binary_cross_entropy_with_logits if output.shape[1] == 1 else F.cross_entropy)(output, label)
 
 

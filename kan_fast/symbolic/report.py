@@ -1,4 +1,4 @@
-"""`KAN.formula_report`: how good formulas are on held-out data, beside the network, and what each function costs."""
+"""`KAN.formula_report`: the errors of formulas and network on held-out data, and the cost of each function."""
 
 from __future__ import annotations
 

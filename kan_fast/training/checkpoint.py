@@ -47,7 +47,7 @@ def save(
     Args:
         path: of the file.
         position: stage, and steps that it has behind it.
-        model, optimizer, scheduler, stopping, history: what `load` restores.
+        model, optimizer, scheduler, stopping, history: the state that `load` restores.
 
     Raises:
         TypeError: the state of the optimiser or scheduler has values that a file can't keep.

@@ -1,4 +1,4 @@
-"""When `fit` changes grids, and what optimisers forget then."""
+"""The schedule by which `fit` changes grids, and the state that optimisers forget with each change."""
 
 from __future__ import annotations
 

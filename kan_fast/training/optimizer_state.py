@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from kan_fast import optim
 from kan_fast._support.saved import Saved
 
-# What optimisers of torch remember of each number of a parameter, in a tensor of its shape.
+# States of torch's optimisers that have the shape of their parameter.
 _ELEMENTWISE = (
     *("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf", "momentum_buffer", "square_avg", "grad_avg"),
     *("acc_delta", "sum", "prev", "step_size", "ax"),

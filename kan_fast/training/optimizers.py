@@ -1,4 +1,4 @@
-"""Which parameters `fit` trains, and the optimisers that it knows by name."""
+"""The parameters that `fit` trains, and the optimisers that it knows by name."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def make_optimizer(
 
 @contextmanager
 def splines_alone(model: Network) -> Iterator[None]:
-    """Freeze what acts on the whole line: base weights, biases and symbolic edges."""
+    """Freeze the parameters that act on the whole line: base weights, biases and symbolic edges."""
     weights = [
         p
         for layer in model.layers

@@ -137,7 +137,7 @@ Check = Callable[[str, Any], Any]
 
 
 def _maybe(check: Check) -> Check:
-    """None, or what the check lets pass."""
+    """A check that lets None pass."""
     return lambda name, value: None if value is None else check(name, value)
 
 

@@ -52,10 +52,10 @@ def fit_functions(x: Tensor, y: Tensor, functions: Sequence[Function], test: Ten
     Args:
         x: samples of each curve's argument `(n, curves)`, finite.
         y: values `(n, curves)`, finite.
-        functions: what to fit.
+        functions: the functions to fit.
         test: bool `(n,)`, samples that are not fitted but compared with the fit.
-        rounding: relative error of the numbers with which the formula is to be computed; R2 counts what becomes of it
-            where c f is much larger than what it adds up to.
+        rounding: relative error of the numbers with which the formula will be computed. R2 includes the error that it
+            causes where c f and d are much larger than their sum.
 
     Returns:
         Affine parameters and R2 = 1 - (mean squared error) / (variance of y), float64. R2 is 1 where y is constant.

@@ -112,7 +112,7 @@ def _far() -> tuple[Tensor, Tensor]:
 
 
 def _turns(function: Function) -> int:
-    """How often the function changes between rising and falling on a wide interval."""
+    """The number of changes between rising and falling of the function on a wide interval."""
     values = function.evaluate(torch.linspace(-WIDEST, WIDEST, 1001, dtype=torch.float64))
     slope = values.diff().sign()
     return int((slope[1:] * slope[:-1] < 0).sum())

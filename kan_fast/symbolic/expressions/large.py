@@ -46,5 +46,5 @@ def replace_numbers(expression: sympy.Expr, new: Numbers, exponential: Numbers |
 
 
 def is_small(expression: sympy.Expr) -> bool:
-    """Whether it has few parts."""
+    """Whether the expression has few parts."""
     return sum(1 for _ in islice(sympy.preorder_traversal(expression), _SMALL)) < _SMALL

@@ -10,7 +10,7 @@ import sympy
 
 from kan_fast.symbolic.expressions.source import numpy_function
 
-_CANCELLED = 1e-13  # coefficients that are smaller, relative to the largest, are what rounding leaves of 0
+_CANCELLED = 1e-13  # coefficients below this share of the largest are rounding errors of 0
 _SAME = 1e-9  # relative difference of values
 _TERMS = 500  # of a sum, up to which products are expanded
 

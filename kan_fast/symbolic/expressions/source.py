@@ -81,7 +81,7 @@ def c_expression(expression: sympy.Expr, prefix: str, single: bool = False) -> s
 
     Args:
         expression: of symbols whose names are C expressions.
-        prefix: what the names of helpers begin with.
+        prefix: beginning of the names of helpers.
         single: whether to compute in float, not double.
 
     Raises:
