@@ -184,6 +184,6 @@ def _check_same(name: str, theirs: Callable[[Tensor], Tensor] | None) -> None:
     z = torch.linspace(-2.3, 2.4, 48, dtype=torch.float64)
     if theirs is not None and not torch.allclose(theirs(z), ours.evaluate(z), rtol=1e-5, atol=1e-6, equal_nan=True):
         raise ValueError(
-            f"the function {name!r} of this pykan model differs from that of the same name in the library of kan_fast; "
-            "replace it there with kan_fast.nn.functions.add_symbolic"
+            f"the function {name!r} of this pykan model is another than the one of that name in kan_fast's library; "
+            "replace that one with kan_fast.nn.functions.add_symbolic"
         )
