@@ -62,7 +62,7 @@ def members(cls: type) -> Iterator[tuple[str, Any]]:
 
 
 def first_line(full: str, value: Any) -> str:
-    """What docs/api.md says about a name."""
+    """The description of a name on docs/api.md."""
     text = CONSTANTS.get(full) or inspect.getdoc(value) or ""
     return text.split("\n")[0]
 
