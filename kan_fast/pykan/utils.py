@@ -1,4 +1,4 @@
-"""What pykan's scripts import besides `KAN`: data from functions, and rounded formulas."""
+"""pykan's helpers that scripts import beside `KAN`: data from functions, and rounded formulas."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def _dataset(
 
 
 def _normalized(parts: list[Tensor]) -> list[Tensor]:
-    """By the mean and standard deviation of the first."""
+    """The tensors, standardised by the mean and standard deviation of the first one."""
     mean, std = parts[0].mean(0), parts[0].std(0)
     if not (std > 0).all():
         raise ValueError("can't normalise a column that is constant, or a single sample; leave it out")

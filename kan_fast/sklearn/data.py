@@ -1,4 +1,4 @@
-"""Estimators as plain data: what `describe` gives, and the check of it that `rebuild` begins with."""
+"""Estimators as plain data, as `describe` makes them, and the check with which `rebuild` begins."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _RANDOM_STATE = "RandomState"
 
 
 class EstimatorData(NamedTuple):
-    """An estimator that was checked."""
+    """The checked parts of an estimator."""
 
     columns: list[str] | None
     classes: list[Any] | None
@@ -32,19 +32,19 @@ class EstimatorData(NamedTuple):
 
 
 def plain_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of an estimator as a file can keep them.
+    """The arguments of an estimator in the form that a file keeps.
 
     Raises:
-        TypeError: it can't keep one.
+        TypeError: a file can't keep one of them.
     """
     return files.plain({name: _plain_option(value) for name, value in options.items()}, "the options")
 
 
 def checked(data: Any, options: Collection[str]) -> EstimatorData:
-    """The parts of an estimator that plain data describe; `options` are the arguments that it can have.
+    """The parts of an estimator from plain data; `options` are the arguments that estimators have, with defaults.
 
     Raises:
-        ValueError: these are no such data; the message says what is wrong.
+        ValueError: the data are not a description of an estimator; the message says what is wrong.
     """
     saved = Saved(data, "the estimator")
     scales = {name: entry.finite(torch.float64, (None,)) for name, entry in saved["scales"].record().items()}
@@ -60,7 +60,9 @@ def checked(data: Any, options: Collection[str]) -> EstimatorData:
     given = saved["options"].record()
     unknown = given.keys() - set(options)
     if unknown:
-        raise ValueError(f"{saved.place} has options that there are none of: {', '.join(sorted(unknown))}")
+        raise ValueError(
+            f"{saved.place} has unknown options {', '.join(sorted(unknown))}; allowed: {', '.join(options)}"
+        )
     single = saved["single"].truth()
     if single and classes is None and outputs > 1:
         raise saved["single"].wrong(f"False for {outputs} targets")
@@ -109,7 +111,7 @@ def _plain_option(value: Any) -> Any:
 
 
 def _option(saved: Saved) -> Any:
-    """An option; what estimators can't use, they refuse when they are trained."""
+    """An option of plain data. The estimator refuses a value that it can't use when it is trained."""
     if not isinstance(saved.value, dict):
         return saved.value
     keys = saved[_RANDOM_STATE].tensor(torch.int64, (624,))
