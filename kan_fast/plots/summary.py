@@ -36,7 +36,7 @@ def summary(
     title: str | None,
     varscale: float,
 ) -> Picture:
-    """Draw the summary, a row for each layer; see `KAN.plot`. `edges` are places (output, input), `scores` `(out, in)`."""
+    """A row for each layer; see `KAN.plot`. `edges` are places (output, input), `scores` `(out, in)`."""
     depth = len(model.layers)
     in_names, out_names = _short(in_names), _short(out_names)
     figure = new_figure((WIDTH * scale, HEIGHT * depth * scale))
