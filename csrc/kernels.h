@@ -4,11 +4,9 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace kan {
+#include "problem.h"
 
-enum class Type : int { f32, f64, f16, bf16 };
-enum class Base : int { silu, identity, zero };
-enum class Extrapolation : int { zero, linear, clamp };
+namespace kan {
 
 struct Layer {
   int64_t batch, in, out;
@@ -37,9 +35,9 @@ struct Kernels {
   Kernel forward, backward, edge_magnitude, edge_magnitude_backward;
 };
 
-// Runs a kernel on `groups` problems of one size, whose operands follow each other in memory. `edges`: y and g are
-// (out, in), as edge_magnitude has them, and not (batch, out).
-void run_groups(Kernel kernel, bool edges, Type type, const Layer& layer, const Operands& operands, int64_t groups);
+// Runs a kernel on all groups of a problem. `edges`: y and g are (out, in), as edge_magnitude has them, and not
+// (batch, out).
+void run(Kernel kernel, bool edges, const Problem& problem);
 
 // The kernels this processor can execute, best first; count receives their number.
 const Kernels* const* available_kernels(int* count);

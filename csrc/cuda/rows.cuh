@@ -113,7 +113,7 @@ __device__ void store_rows(const RowBlock<T>& block, const RowTile<T>& rows, con
 
 // splines (batch, count, rows), what rounding takes from them, and base (batch, count); each may be null. D: the dtype
 // of all tensors.
-template <class T, int K, int32_t D>
+template <class T, int K, Type D>
 __global__ void __launch_bounds__(kRowThreads, kRowBlocks<T, K>)
     rows_kernel(const Basis<T, K> f, const int64_t input, const int64_t count, const int64_t samples,
                 const RowTile<T> rows, void* splines, void* low, void* base) {
@@ -162,7 +162,7 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<T, K>)
 }
 
 // gx[b,i] = sum_r B_ir(x[b,i]) splines[b,i,r] + base(x[b,i]) base[b,i]. D: the dtype of x and gx.
-template <class T, int K, int32_t D>
+template <class T, int K, Type D>
 __global__ void __launch_bounds__(kRowThreads, kContractBlocks<T, K>)
     contract_kernel(const Basis<T, K> f, const int64_t samples, const T* __restrict__ splines,
                     const T* __restrict__ base, void* gx) {

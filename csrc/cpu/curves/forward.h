@@ -9,7 +9,7 @@ namespace {
 template <class S>
 struct Curves : CurveTable<S> {
   using Table = CurveTable<S>;
-  using Table::block, Table::columns, Table::lanes, Table::layer, Table::op, Table::padded, Table::problem,
+  using Table::block, Table::columns, Table::lanes, Table::layer, Table::op, Table::padded, Table::setup,
       Table::samples;
   using typename Table::C;
   using typename Table::V;
@@ -33,7 +33,7 @@ struct Curves : CurveTable<S> {
           sum(arena.take<C>(c.layer.out * c.padded)),
           part(arena.take<C>(c.layer.out * c.padded)),
           piece(arena.take<typename Bits<C>::Int>(c.padded)),
-          scratch(arena.take<double>(c.problem.scratch_size())) {}
+          scratch(arena.take<double>(c.setup.scratch_size())) {}
   };
 
   Curves(const Layer& l, const Operands& o) : Table(l, o, o.base_weight) {}
@@ -86,14 +86,14 @@ struct Curves : CurveTable<S> {
 
   // u, piece and base function of the samples of one feature.
   void locate(Workspace& w, int64_t feature, const C* x, int64_t n) const {
-    const Locator<C> locator(problem.basis.pieces, feature);
-    const bool silu = problem.basis.base.kind == Base::silu;
+    const Locator<C> locator(setup.basis.pieces, feature);
+    const bool silu = setup.basis.base.kind == Base::silu;
     for (int64_t b = 0; b < n; b += lanes) {
       const V xs = load<V>(x + b);
       const auto found = locator(xs);
-      store(w.u + b, problem.basis.pieces.poison_infinite ? found.u + (xs - xs) : found.u);
+      store(w.u + b, setup.basis.pieces.poison_infinite ? found.u + (xs - xs) : found.u);
       store(w.piece + b, found.piece);
-      if (problem.basis.has_base) store(w.base + b, problem.basis.base(xs, Sigmoid<C>(silu ? xs : V{})));
+      if (setup.basis.has_base) store(w.base + b, setup.basis.base(xs, Sigmoid<C>(silu ? xs : V{})));
     }
   }
 
@@ -108,7 +108,7 @@ struct Curves : CurveTable<S> {
         p[q][0] = load<V>(table + q * columns);
         p[q][1] = load<V>(table + q * columns + lanes);
       }
-      const C weight = problem.basis.has_base ? this->base_weights[feature * layer.out + o] : C(0);
+      const C weight = setup.basis.has_base ? this->base_weights[feature * layer.out + o] : C(0);
       for (int64_t b = 0; b < n; b += lanes) {
         const V u = load<V>(w.u + b);
         const auto piece = load<IntVec<C>>(w.piece + b);
@@ -116,7 +116,7 @@ struct Curves : CurveTable<S> {
         if (K == 0) value += u * 0;
 #pragma GCC unroll 6
         for (int q = K - 1; q >= 0; q--) value = value * u + lookup(p[q][0], p[q][1], piece);
-        if (problem.basis.has_base) value += weight * load<V>(w.base + b);
+        if (setup.basis.has_base) value += weight * load<V>(w.base + b);
         if (v) value *= load<V>(v + b);
         store(sums + b, first ? value : load<V>(sums + b) + value);
       }

@@ -22,7 +22,7 @@ inline T sum_of_lanes(typename Vector<T, N>::Type v) {
 template <class S>
 struct CurveGradients : CurveTable<S> {
   using Table = CurveTable<S>;
-  using Table::block, Table::columns, Table::lanes, Table::layer, Table::op, Table::padded, Table::problem,
+  using Table::block, Table::columns, Table::lanes, Table::layer, Table::op, Table::padded, Table::setup,
       Table::samples;
   using typename Table::C;
   using typename Table::V;
@@ -59,7 +59,7 @@ struct CurveGradients : CurveTable<S> {
           base(arena.take<C>(c.padded)),
           slope(arena.take<C>(c.padded)),
           piece(arena.take<Index>(c.padded)),
-          scratch(arena.take<double>(c.problem.scratch_size())) {}
+          scratch(arena.take<double>(c.setup.scratch_size())) {}
   };
 
   CurveGradients(const Layer& l, const Operands& o)
@@ -156,7 +156,7 @@ struct CurveGradients : CurveTable<S> {
 
   // Of the samples of one feature: u and its square, piece, weight in the sums, base function times v, and its slope.
   void locate(Workspace& w, int64_t feature, const C* x, const C* v, int64_t n) const {
-    const Basis<C>& basis = problem.basis;
+    const Basis<C>& basis = setup.basis;
     const bool poison = basis.pieces.poison_infinite, silu = basis.base.kind == Base::silu;
     const Locator<C> locator(basis.pieces, feature);
     IntVec<C> present = {};
@@ -198,13 +198,13 @@ struct CurveGradients : CurveTable<S> {
         for (int q = 0; q <= K; q++) {
           sum[q] += g * lookup(load<V>(table + q * columns), load<V>(table + q * columns + lanes), piece);
         }
-        if (problem.basis.has_base) base_sum += g * weights[o];
+        if (setup.basis.has_base) base_sum += g * weights[o];
       }
       V value = sum[K];
       if (K == 0) value += u * 0;
 #pragma GCC unroll 6
       for (int q = K - 1; q >= 0; q--) value = value * u + sum[q];
-      if (problem.basis.has_base) value += base_sum * load<V>(w.slope + b);
+      if (setup.basis.has_base) value += base_sum * load<V>(w.slope + b);
       store(gx + b, value);
     }
   }
@@ -213,7 +213,7 @@ struct CurveGradients : CurveTable<S> {
   template <int K>
   void add_sums(const Workspace& w, const C* g, int64_t n, C* sums, C* base_sum) const {
     constexpr int slots = 20 / (K + 1);
-    bool with_base = problem.basis.has_base;
+    bool with_base = setup.basis.has_base;
     for (uint32_t left = w.present; left;) {
       int pieces[slots], count = 0;
       for (; left && count < slots; left &= left - 1) pieces[count++] = __builtin_ctz(left);
@@ -248,7 +248,7 @@ struct CurveGradients : CurveTable<S> {
 
   // The rows of a block of features from the sums of all chunks.
   void finish(int64_t index) {
-    const int64_t first = index * block, count = smaller(block, layer.in - first), rows = problem.rows;
+    const int64_t first = index * block, count = smaller(block, layer.in - first), rows = setup.rows;
     for (int64_t i = first; i < first + count; i++) {
       for (int64_t k = 1; k < chunks; k++) {
         for (int64_t j = 0; j < feature_numbers; j += lanes) {
@@ -260,7 +260,7 @@ struct CurveGradients : CurveTable<S> {
         const int64_t edge = o * layer.in + i;
         write_rows(sums_of(0, i) + o * (layer.degree + 1) * columns, i, static_cast<S*>(op.grad_spline) + edge * rows);
         if (op.grad_base) {
-          const C sum = problem.basis.has_base ? base_sums_of(0, i)[o] : C(0);
+          const C sum = setup.basis.has_base ? base_sums_of(0, i)[o] : C(0);
           put(static_cast<S*>(op.grad_base) + edge, V{} + sum, 1);
         }
       }
@@ -277,9 +277,9 @@ struct CurveGradients : CurveTable<S> {
         }
         store(part + half, sum);
       }
-      for (int p = 0; p < problem.basis.pieces.count; p++) row[this->cell_of(p) + r] += part[p];
+      for (int p = 0; p < setup.basis.pieces.count; p++) row[this->cell_of(p) + r] += part[p];
     }
-    for (int64_t j = 0; j < problem.rows; j += lanes) put(target + j, load<V>(row + j), problem.rows - j);
+    for (int64_t j = 0; j < setup.rows; j += lanes) put(target + j, load<V>(row + j), setup.rows - j);
   }
 };
 

@@ -17,7 +17,7 @@ struct CurveTable {
   static constexpr int lanes = kLanes<C>, columns = 2 * lanes;
   static constexpr int64_t block = 16, most_outs = 32, most_bytes = 1 << 20;  // block: of features
 
-  Problem<C> problem;
+  Setup<C> setup;
   const Operands& op;
   const Layer& layer;
   int64_t samples, padded;  // of a tile
@@ -34,14 +34,14 @@ struct CurveTable {
   }
 
   CurveTable(const Layer& l, const Operands& o, bool has_base)
-      : problem(l, true, has_base && l.base != Base::zero), op(o), layer(problem.layer) {
+      : setup(l, true, has_base && l.base != Base::zero), op(o), layer(setup.layer) {
     samples = samples_per_tile(layer.batch, (2 * layer.out + 8) * sizeof(C));
     padded = round_up(samples, lanes);
-    threads = threads_for(layer, problem.rows);
+    threads = threads_for(layer, setup.rows);
   }
 
   void place_table(Arena& arena, bool with_curves) {
-    problem.place_tables(arena, layer.in);
+    setup.place_tables(arena, layer.in);
     curves = arena.take<C>(with_curves ? layer.in * edge_numbers() : 0);
     base_weights = arena.take<C>(layer.in * layer.out);
   }
@@ -55,28 +55,28 @@ struct CurveTable {
   }
   // The number of u^q in row r, for all pieces.
   const C* coefficient(int64_t feature, int q, int r) const {
-    const Pieces<C>& g = problem.basis.pieces;
+    const Pieces<C>& g = setup.basis.pieces;
     return g.columns_of(feature) + (4 + q * g.width + r) * columns;
   }
   int cell_of(int piece) const {
-    const Pieces<C>& g = problem.basis.pieces;
+    const Pieces<C>& g = setup.basis.pieces;
     return piece < g.shift ? 0 : piece - g.shift >= g.grid_size ? g.grid_size - 1 : piece - g.shift;
   }
 
   void compile(int64_t first, int64_t count, double* scratch) {
-    problem.compile(static_cast<const C*>(op.grid), first, count, scratch);
+    setup.compile(static_cast<const C*>(op.grid), first, count, scratch);
   }
 
   // The polynomials of a block of features, or their derivatives in x.
   void make_curves(int64_t first, int64_t count, bool derivative) {
-    const Pieces<C>& g = problem.basis.pieces;
+    const Pieces<C>& g = setup.basis.pieces;
     IntVec<C> cell[2];
     for (int lane = 0; lane < columns; lane++) cell[lane / lanes][lane % lanes] = cell_of(lane);
     for (int64_t i = first; i < first + count; i++) {
       const C* inverse = g.columns_of(i) + columns;
       for (int64_t o = 0; o < layer.out; o++) {
-        const S* weight = static_cast<const S*>(op.spline_weight) + (o * layer.in + i) * problem.rows;
-        const V low = fetch(weight, problem.rows), high = fetch(weight + lanes, problem.rows - lanes);
+        const S* weight = static_cast<const S*>(op.spline_weight) + (o * layer.in + i) * setup.rows;
+        const V low = fetch(weight, setup.rows), high = fetch(weight + lanes, setup.rows - lanes);
         for (int half = 0; half < columns; half += lanes) {
           C* target = curve(i, o) + half;
           for (int q = derivative; q <= layer.degree; q++) {

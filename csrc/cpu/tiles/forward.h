@@ -41,7 +41,7 @@ template <class S>
 struct Forward {
   using C = Compute<S>;
 
-  Problem<C> problem;
+  Setup<C> setup;
   const Operands& op;
   const Layer& layer;
   OutTiles<C> all_tiles;
@@ -54,28 +54,28 @@ struct Forward {
   // What one worker needs for one task: the plans of one block of features, their coefficients for one tile of outputs,
   // and the sums of all outputs.
   struct Workspace {
-    Problem<C> problem;
+    Setup<C> setup;
     PlanSet<S> plans;
     C *panel, *sum, *part;
     double* scratch;
 
     Workspace(Arena& arena, const Forward& f)
-        : problem(f.problem.with_tables(arena, kFeatureBlock)),
-          plans(arena, problem, kFeatureBlock, f.cut.samples / f.tile_samples, f.tile_samples, f.op.v, false),
-          panel(arena.take<C>(Panel<C>::size(kFeatureBlock, problem.rows, f.all_tiles.width(0)))),
+        : setup(f.setup.with_tables(arena, kFeatureBlock)),
+          plans(arena, setup, kFeatureBlock, f.cut.samples / f.tile_samples, f.tile_samples, f.op.v, false),
+          panel(arena.take<C>(Panel<C>::size(kFeatureBlock, setup.rows, f.all_tiles.width(0)))),
           sum(arena.take<C>(f.cut.samples * f.block_width())),
           part(arena.take<C>(f.tile_samples * f.all_tiles.width(0))),
-          scratch(arena.take<double>(problem.scratch_size())) {}
+          scratch(arena.take<double>(setup.scratch_size())) {}
   };
 
   Forward(const Layer& l, const Operands& o)
-      : problem(l, o.spline_weight, (o.base_weight && l.base != Base::zero) || !o.spline_weight),
+      : setup(l, o.spline_weight, (o.base_weight && l.base != Base::zero) || !o.spline_weight),
         op(o),
-        layer(problem.layer),
-        all_tiles(problem.kernel, 0, l.out),
-        tile_samples(samples_per_tile(l.batch, problem.kernel.wide.vectors * KAN_VECTOR_BYTES)),
-        threads(threads_for(layer, problem.rows)),
-        cut(layer, all_tiles, problem.active_rows(), problem.rows + 1, tile_samples, threads) {}
+        layer(setup.layer),
+        all_tiles(setup.kernel, 0, l.out),
+        tile_samples(samples_per_tile(l.batch, setup.kernel.wide.vectors * KAN_VECTOR_BYTES)),
+        threads(threads_for(layer, setup.rows)),
+        cut(layer, all_tiles, setup.active_rows(), setup.rows + 1, tile_samples, threads) {}
 
   int64_t block_width() const { return cut.tiles * all_tiles.width(0); }
   int64_t out_blocks() const { return ceil_div(all_tiles.count, cut.tiles); }
@@ -95,18 +95,17 @@ struct Forward {
     Workspace w = workspace_of(*this, worker);
     const int64_t row = index / out_blocks() * cut.samples, samples = smaller(cut.samples, layer.batch - row);
     const int64_t first_out = index % out_blocks() * block_width();
-    const OutTiles<C> tiles(problem.kernel, first_out, smaller(block_width(), layer.out - first_out));
+    const OutTiles<C> tiles(setup.kernel, first_out, smaller(block_width(), layer.out - first_out));
     const int64_t padded = tiles.padded();
 
     if (layer.in == 0) std::memset(w.sum, 0, padded * samples * sizeof(C));
     for (int64_t i0 = 0; i0 < layer.in; i0 += kFeatureBlock) {
       const int64_t features = smaller(kFeatureBlock, layer.in - i0);
-      w.problem.compile(static_cast<const C*>(op.grid) + i0 * problem.knots(), 0, features, w.scratch, i0 > 0);
-      w.plans.make(w.problem, op, row, samples, i0, features);
+      w.setup.compile(static_cast<const C*>(op.grid) + i0 * setup.knots(), 0, features, w.scratch, i0 > 0);
+      w.plans.make(w.setup, op, row, samples, i0, features);
       for (int64_t t = 0; t < tiles.count; t++) {
-        const Panel<C> panel{w.panel, features, problem.rows, tiles.width(t)};
-        pack_panel<S>(panel, tiles, t, op.spline_weight, problem.basis.has_base ? op.base_weight : nullptr, layer.in,
-                      i0);
+        const Panel<C> panel{w.panel, features, setup.rows, tiles.width(t)};
+        pack_panel<S>(panel, tiles, t, op.spline_weight, setup.basis.has_base ? op.base_weight : nullptr, layer.in, i0);
         Prefetch next = after(tiles, t, i0, ceil_div(samples, tile_samples) * features);
         for (int64_t b = 0; b < samples; b += tile_samples) {
           const int64_t n = smaller(tile_samples, samples - b);
@@ -126,8 +125,8 @@ struct Forward {
       first += kFeatureBlock;
     }
     if (first >= layer.in) return {};
-    return prefetch_panel<S>(tiles, t, problem.rows, op.spline_weight, layer.in, first,
-                             smaller(kFeatureBlock, layer.in - first), calls * problem.basis.cells());
+    return prefetch_panel<S>(tiles, t, setup.rows, op.spline_weight, layer.in, first,
+                             smaller(kFeatureBlock, layer.in - first), calls * setup.basis.cells());
   }
 
   // The sums over a block of features for the samples whose plans begin with number `first_plan`; `more`: added to
@@ -136,7 +135,7 @@ struct Forward {
                     Prefetch& next) const {
     for (int64_t i = 0; i < panel.features; i++) {
       const bool last = i == panel.features - 1;
-      ops.forward(w.plans[first_plan + i], problem.basis.cells(), panel.spline(i), panel.base(i),
+      ops.forward(w.plans[first_plan + i], setup.basis.cells(), panel.spline(i), panel.base(i),
                   i > 0 ? w.part : nullptr, last && more ? sum : nullptr, last ? sum : w.part, next);
     }
   }

@@ -12,7 +12,7 @@ constexpr int64_t kFeatureBlock = 16;
 
 // What one call evaluates: the layer, its basis, and the kernels for its rows.
 template <class C>
-struct Problem {
+struct Setup {
   Layer layer;
   Basis<C> basis;
   Kernel<C> kernel;
@@ -20,7 +20,7 @@ struct Problem {
   MakePlan<C> make_plan;
   int rows;  // spline rows in all
 
-  Problem(const Layer& l, bool spline, bool base, Slopes slopes = Slopes::none)
+  Setup(const Layer& l, bool spline, bool base, Slopes slopes = Slopes::none)
       : layer(l),
         basis{describe_pieces<C>(without_spline(l, spline), slopes), BaseFunction<C>(l.base, l.order),
               BaseFunction<C>(l.base, l.order + 1), spline, base},
@@ -47,8 +47,8 @@ struct Problem {
     basis.pieces.order_table = arena.take<int32_t>(differences * basis.pieces.grid_size * layer.degree);
     basis.pieces.piece_columns = arena.take<C>(features * basis.pieces.columns * basis.pieces.size);
   }
-  Problem with_tables(Arena& arena, int64_t features) const {
-    Problem p = *this;
+  Setup with_tables(Arena& arena, int64_t features) const {
+    Setup p = *this;
     p.place_tables(arena, features);
     return p;
   }
@@ -185,13 +185,12 @@ struct PlanSet {
   int32_t *start, *row, *outside;  // outside: the numbers of samples below and above the range
   PlanScratch<C> scratch;
 
-  PlanSet(Arena& arena, const Problem<C>& problem, int64_t features, int64_t tiles, int64_t n, bool with_v,
-          bool with_slope)
+  PlanSet(Arena& arena, const Setup<C>& setup, int64_t features, int64_t tiles, int64_t n, bool with_v, bool with_slope)
       : features(features),
         samples(n),
         padded(round_up(n, kLanes<C>)),
-        width(problem.basis.pieces.width),
-        cells(problem.basis.cells()),
+        width(setup.basis.pieces.width),
+        cells(setup.basis.cells()),
         x(arena.take<C>(features * padded)),
         v(with_v ? arena.take<C>(features * padded) : nullptr),
         value(arena.take<C>(tiles * features * padded * width)),
@@ -217,23 +216,23 @@ struct PlanSet {
   // The number of the first plan of the tile that begins with sample b.
   int64_t tile(int64_t b) const { return b / samples * features; }
 
-  // The plans of n samples from `row` on and of `count` features from `column` on, those of the problem's tables.
-  void make(const Problem<C>& problem, const Operands& op, int64_t row, int64_t n, int64_t column, int64_t count) {
+  // The plans of n samples from `row` on and of `count` features from `column` on, those of the tables of `setup`.
+  void make(const Setup<C>& setup, const Operands& op, int64_t row, int64_t n, int64_t column, int64_t count) {
     const S *xs = static_cast<const S*>(op.x), *vs = static_cast<const S*>(op.v);
     for (int64_t b = 0; b < n; b += samples) {
-      const int64_t at = (row + b) * problem.layer.in + column;
-      make_tile(problem, xs + at, vs ? vs + at : nullptr, smaller(samples, n - b), count, tile(b));
+      const int64_t at = (row + b) * setup.layer.in + column;
+      make_tile(setup, xs + at, vs ? vs + at : nullptr, smaller(samples, n - b), count, tile(b));
     }
   }
 
   // The plans of a tile. xs, vs: the first of n rows and of `count` columns.
-  void make_tile(const Problem<C>& problem, const S* xs, const S* vs, int64_t n, int64_t count, int64_t first) {
-    pack_transposed(xs, problem.layer.in, n, count, x, padded);
-    if (vs) pack_transposed(vs, problem.layer.in, n, count, v, padded);
+  void make_tile(const Setup<C>& setup, const S* xs, const S* vs, int64_t n, int64_t count, int64_t first) {
+    pack_transposed(xs, setup.layer.in, n, count, x, padded);
+    if (vs) pack_transposed(vs, setup.layer.in, n, count, v, padded);
     for (int64_t i = 0; i < count; i++) {
       Plan<C> plan = (*this)[first + i];
       const Samples<C> inputs{x + i * padded, vs ? v + i * padded : nullptr, n};
-      problem.make_plan(problem.basis, i, inputs, scratch, plan);
+      setup.make_plan(setup.basis, i, inputs, scratch, plan);
       outside[2 * (first + i)] = plan.below;
       outside[2 * (first + i) + 1] = plan.above;
     }
