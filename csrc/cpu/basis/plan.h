@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cpu/basis/pieces.h"
+#include "cpu/tuning.h"
 
 namespace kan {
 namespace {
@@ -316,19 +317,22 @@ void finish_values(const Basis<C>& basis, Samples<C> s, Plan<C>& plan) {
   }
 }
 
-// The samples sorted by key; outside: whether there may be any outside of the range.
+// Sorts the samples by key. outside: whether there may be any outside of the range.
 template <class C>
 void sort_samples(int cells, int64_t n, bool outside, PlanScratch<C>& scratch, Plan<C>& plan) {
-  constexpr int few = 32, lanes = 16;
+  constexpr int lanes = 16;
   int32_t *key = scratch.key, *start = scratch.start;
   plan.below = plan.above = 0;
-  if (kLookup && cells <= few) {
-    for (int64_t b = n; b % lanes != 0; b++) key[b] = -1;
-    if (!outside) return sort_by_few_keys(key, n, 1, cells, plan.start, plan.row, scratch.sorted);
-    sort_by_few_keys(key, n, 0, cells + 1, start, plan.row, scratch.sorted);
-  } else {
-    sort_by_key(key, n, cells + 2, scratch.next, start, plan.row);
+  bool sorted = false;
+  if constexpr (kLookup) {
+    if (cells <= tuning::kFewCells) {
+      for (int64_t b = n; b % lanes != 0; b++) key[b] = -1;
+      if (!outside) return sort_by_few_keys(key, n, 1, cells, plan.start, plan.row, scratch.sorted);
+      sort_by_few_keys(key, n, 0, cells + 1, start, plan.row, scratch.sorted);
+      sorted = true;
+    }
   }
+  if (!sorted) sort_by_key(key, n, cells + 2, scratch.next, start, plan.row);
   plan.below = start[1];
   plan.above = n - start[cells + 1];
   for (int c = 1; c < cells; c++) plan.start[c] = start[c + 1];
@@ -336,27 +340,29 @@ void sort_samples(int cells, int64_t n, bool outside, PlanScratch<C>& scratch, P
   plan.start[cells] = n;
 }
 
-// Places, and the weights of all rows.
+// The places, and the weights of all rows, with the pieces in registers. Two: see Locator.
+template <bool Two, class C, int K, bool Slope>
+void make_spline_by_lookup(const Basis<C>& basis, int64_t feature, Samples<C> s, PlanScratch<C>& scratch,
+                           Plan<C>& plan) {
+  const bool outside = locate_by_lookup<Two>(basis.pieces, feature, s, scratch.key);
+  sort_samples(basis.pieces.grid_size, s.n, outside, scratch, plan);
+  evaluate_by_lookup<Two, C, K, Slope>(basis, feature, s, outside ? nullptr : scratch.sorted, plan);
+}
+
+// The places, and the weights of all rows.
 template <class C, int K, bool Slope>
 void make_spline(const Basis<C>& basis, int64_t feature, Samples<C> s, PlanScratch<C>& scratch, Plan<C>& plan) {
   const Pieces<C>& g = basis.pieces;
-  const bool search = !kLookup || !g.columns, two = g.count > kLanes<C>;
-  if (search) {
-    locate_by_search(g, feature, s, scratch.piece, scratch.key);
-    sort_samples(g.grid_size, s.n, true, scratch, plan);
-    evaluate_by_sample<C, K, Slope>(g, feature, s, scratch, plan);
-    make_bases(basis, scratch.x, s.n, plan);
-    return;
+  if constexpr (kLookup) {
+    if (g.columns && g.count > kLanes<C>) {
+      return make_spline_by_lookup<true, C, K, Slope>(basis, feature, s, scratch, plan);
+    }
+    if (g.columns) return make_spline_by_lookup<false, C, K, Slope>(basis, feature, s, scratch, plan);
   }
-  const bool outside =
-      two ? locate_by_lookup<true>(g, feature, s, scratch.key) : locate_by_lookup<false>(g, feature, s, scratch.key);
-  sort_samples(g.grid_size, s.n, outside, scratch, plan);
-  const int32_t* key = outside ? nullptr : scratch.sorted;
-  if (two) {
-    evaluate_by_lookup<true, C, K, Slope>(basis, feature, s, key, plan);
-  } else {
-    evaluate_by_lookup<false, C, K, Slope>(basis, feature, s, key, plan);
-  }
+  locate_by_search(g, feature, s, scratch.piece, scratch.key);
+  sort_samples(g.grid_size, s.n, true, scratch, plan);
+  evaluate_by_sample<C, K, Slope>(g, feature, s, scratch, plan);
+  make_bases(basis, scratch.x, s.n, plan);
 }
 
 template <class C, int K, bool Slope>

@@ -14,9 +14,9 @@ struct Curves : CurveTable<S> {
   using typename Table::C;
   using typename Table::V;
 
-  // Whether this form computes the layer, and faster: the curves must be worth their making.
+  // Whether this form computes the layer, and in less time than tiles do.
   static bool suit(const Layer& l, const Operands& o) {
-    return o.spline_weight && Table::fits(l) && l.batch >= 64 + l.out * l.out;
+    return o.spline_weight && Table::fits(l) && Table::worth_making(l);
   }
 
   // A tile of samples: per feature x, then u, the piece and the base function; sums for every output.

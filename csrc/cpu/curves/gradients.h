@@ -27,18 +27,16 @@ struct CurveGradients : CurveTable<S> {
   using typename Table::C;
   using typename Table::V;
   using Index = typename Bits<C>::Int;
-  static constexpr int64_t most_chunks = 8, smallest_chunk = 2048;
 
   bool want_x, want_coef, joint;
   int64_t chunk, chunks, feature_numbers;
   C *sums, *base_sums, *bias_sums;  // [chunk][feature][output][power][piece]; [chunk][feature][output]; [chunk][output]
 
-  // Whether this form computes all gradients, and faster. The sums take time for every piece and every output, where
-  // tiles take as long for 16 outputs as for one: measured, they break even at 8 outputs of 5 spans or 3 of 19.
+  // Whether this form computes all gradients, and in less time than tiles do.
   static bool suit(const Layer& l, const Operands& o) {
     if (!Table::fits(l) || (o.grad_x && !o.spline_weight) || (o.grad_base && !o.grad_spline)) return false;
-    const bool faster = o.grad_spline ? l.out * (2 * l.grid_size + 5) <= 130 : o.grad_x != nullptr;
-    return faster && l.batch >= 64 + l.out * l.out;
+    const bool faster = o.grad_spline ? l.out * (2 * l.grid_size + 5) <= tuning::kMostPowerSums : o.grad_x != nullptr;
+    return faster && Table::worth_making(l);
   }
 
   // A tile of samples: per feature x, then what `locate` finds; g and grad_x.
@@ -67,7 +65,7 @@ struct CurveGradients : CurveTable<S> {
         want_x(o.grad_x),
         want_coef(o.grad_spline),
         joint(want_x && want_coef) {
-    chunks = larger(1, smaller(most_chunks, layer.batch / smallest_chunk));
+    chunks = larger(1, smaller(tuning::kWantedTasks, layer.batch / tuning::kSmallestChunk));
     chunk = want_coef || o.grad_bias ? round_up(ceil_div(layer.batch, chunks), samples) : samples;
     chunks = ceil_div(layer.batch, chunk);
     feature_numbers = this->edge_numbers();
@@ -212,7 +210,7 @@ struct CurveGradients : CurveTable<S> {
   // sums[q][piece] += sum of g weight u^q, base_sum += sum of g base: as many pieces at a time as fit in the registers.
   template <int K>
   void add_sums(const Workspace& w, const C* g, int64_t n, C* sums, C* base_sum) const {
-    constexpr int slots = 20 / (K + 1);
+    constexpr int slots = tuning::kSumRegisters / (K + 1);
     bool with_base = setup.basis.has_base;
     for (uint32_t left = w.present; left;) {
       int pieces[slots], count = 0;

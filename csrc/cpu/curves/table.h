@@ -15,7 +15,7 @@ struct CurveTable {
   using C = Compute<S>;
   using V = Vec<C>;
   static constexpr int lanes = kLanes<C>, columns = 2 * lanes;
-  static constexpr int64_t block = 16, most_outs = 32, most_bytes = 1 << 20;  // block: of features
+  static constexpr int64_t block = tuning::kFeatureBlock;
 
   Setup<C> setup;
   const Operands& op;
@@ -28,10 +28,12 @@ struct CurveTable {
 
   // Whether there is a table for this layer.
   static bool fits(const Layer& l) {
-    if (!kLookup || l.in < 1 || l.out < 1 || l.out > most_outs) return false;
+    if (l.in < 1 || l.out < 1 || l.out > tuning::kMostCurveOutputs) return false;
     const int64_t bytes = l.in * l.out * (l.degree + 1) * columns * int64_t(sizeof(C));
-    return describe_pieces<C>(l).columns && l.grid_size + l.degree <= columns && bytes <= most_bytes;
+    return describe_pieces<C>(l).columns && l.grid_size + l.degree <= columns && bytes <= tuning::kCurveBytes;
   }
+  // Whether there are enough samples to make up for the time in which the curves are made.
+  static bool worth_making(const Layer& l) { return l.batch >= tuning::kCurveSamples + l.out * l.out; }
 
   CurveTable(const Layer& l, const Operands& o, bool has_base)
       : setup(l, true, has_base && l.base != Base::zero), op(o), layer(setup.layer) {
@@ -49,7 +51,7 @@ struct CurveTable {
   int64_t edge_numbers() const { return layer.out * (layer.degree + 1) * columns; }
   int64_t blocks() const { return ceil_div(layer.in, block); }
   // Threads for work on all edges, which is little unless there are many features.
-  int edge_threads() const { return blocks() < 4 ? 1 : threads; }
+  int edge_threads() const { return blocks() < tuning::kParallelEdgeBlocks ? 1 : threads; }
   C* curve(int64_t feature, int64_t o) const {
     return curves + (feature * layer.out + o) * (layer.degree + 1) * columns;
   }

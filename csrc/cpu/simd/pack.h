@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cpu/simd/avx512.h"
+#include "cpu/tuning.h"
 
 namespace kan {
 namespace {
@@ -15,13 +16,12 @@ class Arena {
   template <class T>
   T* take(int64_t count) {
     T* p = memory_ ? reinterpret_cast<T*>(memory_ + used_) : nullptr;
-    used_ += round_up(count * int64_t(sizeof(T)), line) + line;
+    used_ += round_up(count * int64_t(sizeof(T)), tuning::kCacheLine) + tuning::kCacheLine;
     return p;
   }
   int64_t used() const { return used_; }
 
  private:
-  static constexpr int64_t line = 64;
   char* memory_;
   int64_t used_ = 0;
 };
@@ -85,13 +85,15 @@ void unpack_transposed(const Compute<S>* source, int64_t padded, S* target, int6
       }
       transpose(block);
       const int64_t count = smaller(lanes, rows - r);
-      if (past_caches && width >= lanes) {
-        for (int k = 0; k < count; k++) {
-          stream(reinterpret_cast<C*>(target + (r + k) * target_stride + c), block[k]);
+      if constexpr (kStream) {
+        if (past_caches && width >= lanes) {
+          for (int k = 0; k < count; k++) {
+            stream(reinterpret_cast<C*>(target + (r + k) * target_stride + c), block[k]);
+          }
+          continue;
         }
-      } else {
-        for (int k = 0; k < count; k++) put(target + (r + k) * target_stride + c, block[k], width);
       }
+      for (int k = 0; k < count; k++) put(target + (r + k) * target_stride + c, block[k], width);
     }
   }
   if (past_caches) end_of_stream();

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cpu/simd/simd.h"
+#include "cpu/tuning.h"
 
 namespace kan {
 namespace {
@@ -30,7 +31,7 @@ class Prefetch {
   }
 
  private:
-  static constexpr int64_t line = 64;
+  static constexpr int64_t line = tuning::kCacheLine;
   const char* row_ = nullptr;
   int64_t lines_ = 0, bytes_ = 0, stride_ = 0, steps_ = 1, at_ = 0, owed_ = 0;
 };

@@ -14,7 +14,6 @@ enum class Mode { backward, magnitude, magnitude_backward };
 template <class S>
 struct Columns {
   using C = Compute<S>;
-  static constexpr int64_t panel_bytes = 1 << 20, span_bytes = 1 << 19, wanted_tasks = 8, smallest_chunk = 2048;
 
   Mode mode;
   bool want_x, want_coef;
@@ -76,18 +75,20 @@ struct Columns {
     threads = threads_for(layer, setup.rows);
     // A cache line of grad_x belongs to one block: two threads that write to the same one wait for each other.
     const int64_t per_feature = larger(1, Panel<C>::size(1, setup.rows, tiles.padded()) * sizeof(C));
-    block = 64 / sizeof(S);
-    while (block > 1 && block * per_feature > panel_bytes) block /= 2;
+    block = tuning::kCacheLine / sizeof(S);
+    while (block > 1 && block * per_feature > tuning::kPanelBytes) block /= 2;
     blocks = larger(1, ceil_div(layer.in, block));
     // What sums depend on, the chunks, must not depend on the threads; the block may.
-    chunks = larger(1, smaller(ceil_div(wanted_tasks, blocks), layer.batch / smallest_chunk));
+    chunks = larger(1, smaller(ceil_div(tuning::kWantedTasks, blocks), layer.batch / tuning::kSmallestChunk));
     chunk = round_up(larger(1, ceil_div(layer.batch, chunks)), samples);
     chunks = larger(1, ceil_div(layer.batch, chunk));
-    if (block < 32 && 4 * block * per_feature <= panel_bytes && blocks * chunks >= 8 * threads) block *= 2;
+    const bool busy = blocks * chunks >= tuning::kBusyTasks * threads,
+               fits = 4 * block * per_feature <= tuning::kPanelBytes;
+    if (block < tuning::kLargestFeatureBlock && fits && busy) block *= 2;
     blocks = larger(1, ceil_div(layer.in, block));
     panel_size = Panel<C>::size(block, setup.rows, tiles.padded());
     const int64_t bytes = block * (2 * setup.basis.pieces.width + kLanes<C> + 3) * int64_t(sizeof(C));
-    single_span = chunk * bytes <= span_bytes;
+    single_span = chunk * bytes <= tuning::kSpanBytes;
     span = single_span ? chunk : samples;
   }
 

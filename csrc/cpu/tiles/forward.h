@@ -15,17 +15,17 @@ struct Cut {
   template <class C>
   Cut(const Layer& layer, const OutTiles<C>& outs, int64_t active_rows, int64_t rows, int64_t tile_samples,
       int threads) {
-    constexpr double plan_sample = 12, pack_row = 12, idle = 0.05;
-    constexpr int64_t most_sums = (1 << 19) / sizeof(C), most_samples = 1024;
+    constexpr int64_t most_sums = tuning::kForwardSumBytes / sizeof(C), most_samples = tuning::kMostTaskSamples;
     const int64_t width = outs.width(0), vectors = width / kLanes<C>;
     double least = 0;
     for (int64_t t = outs.count; t > 0; t = t > 1 ? ceil_div(t, 2) : 0) {
       if (t > 1 && tile_samples * t * width > most_sums) continue;
       for (int64_t n = tile_samples; n == tile_samples || (n * t * width <= most_sums && n <= most_samples); n *= 2) {
         const int64_t tasks = ceil_div(layer.batch, n) * ceil_div(outs.count, t);
-        const double task = n * (plan_sample + t * vectors * active_rows) + pack_row * t * vectors * rows;
+        const double task =
+            n * (tuning::kPlanSample + t * vectors * active_rows) + tuning::kPackRow * t * vectors * rows;
         // The last tasks end at different times, and some threads are idle.
-        const double time = (ceil_div(tasks, threads) + (threads > 1 ? idle : 0)) * task;
+        const double time = (ceil_div(tasks, threads) + (threads > 1 ? tuning::kIdle : 0)) * task;
         if (least == 0 || time < least) {
           least = time;
           samples = n;
@@ -60,9 +60,9 @@ struct Forward {
     double* scratch;
 
     Workspace(Arena& arena, const Forward& f)
-        : setup(f.setup.with_tables(arena, kFeatureBlock)),
-          plans(arena, setup, kFeatureBlock, f.cut.samples / f.tile_samples, f.tile_samples, f.op.v, false),
-          panel(arena.take<C>(Panel<C>::size(kFeatureBlock, setup.rows, f.all_tiles.width(0)))),
+        : setup(f.setup.with_tables(arena, tuning::kFeatureBlock)),
+          plans(arena, setup, tuning::kFeatureBlock, f.cut.samples / f.tile_samples, f.tile_samples, f.op.v, false),
+          panel(arena.take<C>(Panel<C>::size(tuning::kFeatureBlock, setup.rows, f.all_tiles.width(0)))),
           sum(arena.take<C>(f.cut.samples * f.block_width())),
           part(arena.take<C>(f.tile_samples * f.all_tiles.width(0))),
           scratch(arena.take<double>(setup.scratch_size())) {}
@@ -99,8 +99,8 @@ struct Forward {
     const int64_t padded = tiles.padded();
 
     if (layer.in == 0) std::memset(w.sum, 0, padded * samples * sizeof(C));
-    for (int64_t i0 = 0; i0 < layer.in; i0 += kFeatureBlock) {
-      const int64_t features = smaller(kFeatureBlock, layer.in - i0);
+    for (int64_t i0 = 0; i0 < layer.in; i0 += tuning::kFeatureBlock) {
+      const int64_t features = smaller(tuning::kFeatureBlock, layer.in - i0);
       w.setup.compile(static_cast<const C*>(op.grid) + i0 * setup.knots(), 0, features, w.scratch, i0 > 0);
       w.plans.make(w.setup, op, row, samples, i0, features);
       for (int64_t t = 0; t < tiles.count; t++) {
@@ -122,11 +122,11 @@ struct Forward {
   Prefetch after(const OutTiles<C>& tiles, int64_t t, int64_t first, int64_t calls) const {
     if (++t == tiles.count) {
       t = 0;
-      first += kFeatureBlock;
+      first += tuning::kFeatureBlock;
     }
     if (first >= layer.in) return {};
     return prefetch_panel<S>(tiles, t, setup.rows, op.spline_weight, layer.in, first,
-                             smaller(kFeatureBlock, layer.in - first), calls * setup.basis.cells());
+                             smaller(tuning::kFeatureBlock, layer.in - first), calls * setup.basis.cells());
   }
 
   // The sums over a block of features for the samples whose plans begin with number `first_plan`; `more`: added to

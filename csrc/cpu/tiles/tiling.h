@@ -7,9 +7,6 @@
 namespace kan {
 namespace {
 
-// Features whose plans and coefficients are made together.
-constexpr int64_t kFeatureBlock = 16;
-
 // What one call evaluates: the layer, its basis, and the kernels for its rows.
 template <class C>
 struct Setup {
@@ -58,7 +55,7 @@ struct Setup {
   // all of that block shared one table, it can go on to be used.
   void compile(const C* grid, int64_t first, int64_t features, double* scratch, bool follows = false) const {
     int32_t* table = basis.pieces.table;
-    bool shared = basis.has_spline && follows && table[kFeatureBlock - 1] == 0;
+    bool shared = basis.has_spline && follows && table[tuning::kFeatureBlock - 1] == 0;
     for (int64_t i = first; basis.has_spline && i < first + features; i++, shared = true) {
       const C* knot = grid + i * knots();
       const bool repeated = shared && std::memcmp(knot, knot - knots(), knots() * sizeof(C)) == 0;
@@ -155,12 +152,11 @@ void take_differences(const Pieces<C>& pieces, const Panel<C>& panel, C* last) {
 template <class S>
 void unpack_panel(const Panel<Compute<S>>& panel, const OutTiles<Compute<S>>& tiles, int64_t t, void* spline,
                   void* base, int64_t in, int64_t first) {
-  constexpr int64_t large = 8 << 20;
   const auto [data, features, rows, width] = panel;
   const int64_t edge = (tiles.first + tiles.start(t)) * in + first, n = tiles.valid(t), row = in * rows;
   if (spline) {
     unpack_transposed(data, width, static_cast<S*>(spline) + edge * rows, row, n, features * rows,
-                      tiles.outs * row * int64_t(sizeof(S)) > large);
+                      tiles.outs * row * int64_t(sizeof(S)) > tuning::kStreamBytes);
   }
   if (base) unpack_transposed(panel.base(0), width, static_cast<S*>(base) + edge, in, n, features);
 }
@@ -239,10 +235,11 @@ struct PlanSet {
   }
 };
 
-// Samples per tile: a tile of outputs takes about half of a first-level cache.
+// Samples per tile: their sums take tuning::kTileBytes.
 inline int64_t samples_per_tile(int64_t batch, int64_t bytes_per_sample) {
-  const int64_t n = 32768 / bytes_per_sample;
-  return larger(1, smaller(batch, n < 64 ? 64 : n > 512 ? 512 : n));
+  const int64_t fit = tuning::kTileBytes / bytes_per_sample;
+  const int64_t n = larger(tuning::kFewestTileSamples, smaller(fit, tuning::kMostTileSamples));
+  return larger(1, smaller(batch, n));
 }
 
 // Bytes of a call with `threads` workspaces: what `place` takes, and the workspaces. Sets workspace_bytes.
@@ -261,10 +258,10 @@ typename Call::Workspace workspace_of(const Call& call, int worker) {
   return typename Call::Workspace(arena, call);
 }
 
-// Small problems finish before a second thread would have woken up.
+// One thread for small problems: a second one would wake up after the first has finished.
 inline int threads_for(const Layer& layer, int rows) {
-  const double work = double(layer.batch) * layer.in * (layer.out + 16) * (rows + 1);
-  return work < 2e6 ? 1 : layer.threads;
+  const double work = double(layer.batch) * layer.in * (layer.out + tuning::kOutputsOfPlan) * (rows + 1);
+  return work < tuning::kParallelWork ? 1 : layer.threads;
 }
 
 }  // namespace
