@@ -189,8 +189,8 @@ struct Locator {
   Locator(const Pieces<C>& g, int64_t feature)
       : range(g, g.bounds_of(feature)),
         bounds(g.bounds_of(feature)),
-        origins(g.columns_of(feature)),
-        inverses(origins + 2 * kLanes<C>) {}
+        origins(g.origins_of(feature)),
+        inverses(g.inverse_widths_of(feature)) {}
 
   // The number of bounds <= x.
   I piece(V x) const {
@@ -250,7 +250,7 @@ void evaluate_by_lookup(const Basis<C>& basis, int64_t feature, Samples<C> s, co
   constexpr int lanes = kLanes<C>, width = K < 4 ? 4 : 8;
   using Keys = typename Vector<int32_t, lanes>::Type;
   const Pieces<C>& g = basis.pieces;
-  const C* columns = g.columns_of(feature) + 4 * 2 * lanes;
+  const C* columns = g.coefficients_of(feature);
   const Locator<C, Two> locator(g, feature);
   C *values = plan.value, *slopes = plan.slope;
   const bool slope_0 = !key || g.slopes == Slopes::rows;  // else w_0 stands for nothing
@@ -284,19 +284,20 @@ template <class C, int K, bool Slope>
 void evaluate_by_sample(const Pieces<C>& g, int64_t feature, Samples<C> s, PlanScratch<C>& scratch, Plan<C>& plan) {
   constexpr int width = K < 4 ? 4 : 8;
   using Rows = typename Vector<C, width>::Type;
-  const C* table = g.piece(feature, 0);
+  const C* table = g.piece(feature, 0).number;
   const Range<C> range(g, g.bounds_of(feature));
   for (int64_t q = 0; q < s.n; q++) scratch.x[q] = s.x[uint32_t(plan.row[q]) / KAN_VECTOR_BYTES];
   for (int64_t q = s.n; q % kLanes<C> != 0; q++) scratch.x[q] = 0;
   for (int64_t q = 0; q < s.n; q += kLanes<C>) store(scratch.clamped + q, range.clamp(load<Vec<C>>(scratch.x + q)));
   for (int64_t q = 0; q < s.n; q++) {
-    const C* p = table + int64_t(scratch.piece[uint32_t(plan.row[q]) / KAN_VECTOR_BYTES]) * g.size;
-    const C u = (scratch.clamped[q] - p[0]) * p[1];
+    const int64_t number = scratch.piece[uint32_t(plan.row[q]) / KAN_VECTOR_BYTES];
+    const Piece<const C> piece{table + number * g.size, K, width};
+    const C u = (scratch.clamped[q] - piece.origin()) * piece.inverse_width();
     const auto rows = [&](auto degree, const C* first) {
       return polynomial<Rows, degree>(u, [&](int power) { return load<Rows>(first + power * width); });
     };
-    store(plan.value + q * width, rows(std::integral_constant<int, K>{}, p + 4));
-    if (Slope) store(plan.slope + q * width, rows(std::integral_constant<int, K - 1>{}, p + 4 + (K + 1) * width));
+    store(plan.value + q * width, rows(std::integral_constant<int, K>{}, piece.rows(0)));
+    if (Slope) store(plan.slope + q * width, rows(std::integral_constant<int, K - 1>{}, piece.slopes(0)));
   }
 }
 

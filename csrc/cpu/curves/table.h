@@ -58,7 +58,7 @@ struct CurveTable {
   // The number of u^q in row r, for all pieces.
   const C* coefficient(int64_t feature, int q, int r) const {
     const Pieces<C>& g = setup.basis.pieces;
-    return g.columns_of(feature) + (4 + q * g.width + r) * columns;
+    return g.coefficients_of(feature) + (q * g.width + r) * columns;
   }
   int cell_of(int piece) const {
     const Pieces<C>& g = setup.basis.pieces;
@@ -75,7 +75,7 @@ struct CurveTable {
     IntVec<C> cell[2];
     for (int lane = 0; lane < columns; lane++) cell[lane / lanes][lane % lanes] = cell_of(lane);
     for (int64_t i = first; i < first + count; i++) {
-      const C* inverse = g.columns_of(i) + columns;
+      const C* inverse = g.inverse_widths_of(i);
       for (int64_t o = 0; o < layer.out; o++) {
         const S* weight = static_cast<const S*>(op.spline_weight) + (o * layer.in + i) * setup.rows;
         const V low = fetch(weight, setup.rows), high = fetch(weight + lanes, setup.rows - lanes);

@@ -1,8 +1,9 @@
 // How the outputs are cut into tiles, and how coefficients lie in a panel.
 #pragma once
 
+#include "cpu/basis/compile.h"
 #include "cpu/simd/pack.h"
-#include "cpu/tiles/tiles.h"
+#include "cpu/tiles/kernels.h"
 
 namespace kan {
 namespace {
