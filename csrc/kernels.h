@@ -42,14 +42,14 @@ void run(Kernel kernel, bool edges, const Problem& problem);
 // The kernels this processor can execute, best first; count receives their number.
 const Kernels* const* available_kernels(int* count);
 
-// The entry point of an OpenMP runtime, GOMP_parallel: GNU OpenMP has it, and libomp too. Null: one thread computes
-// all.
+// The entry point of an OpenMP runtime, GOMP_parallel, which both GNU OpenMP and libomp have. Null: kernels run on one
+// thread.
 using Fork = void (*)(void (*)(void*), void*, unsigned threads, unsigned flags);
 void use_thread_pool(Fork fork);
 bool has_thread_pool();
 
 // Runs task(context, index, worker) for every index in [0, tasks), on at most `threads` threads of that runtime. Worker
-// numbers are below `threads`. Throws what a task has thrown.
+// numbers are below `threads`. Rethrows the first exception of a task.
 using Task = void (*)(void* context, int64_t index, int worker);
 void parallel_for(int threads, int64_t tasks, Task task, void* context);
 

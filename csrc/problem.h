@@ -39,7 +39,7 @@ struct Problem {
   void* stream;
   void* workspace;       // as many bytes as kan_cuda_workspace says, aligned to 256
   const void* table;     // workspace of an earlier rows or contract with the same in, grid and order, or null
-  void* low;             // what rounding takes from the rows in gs, as these, or null
+  void* low;             // rounding errors of the rows in gs, in the same layout, or null
   int64_t first, count;  // the inputs of rows
 };
 

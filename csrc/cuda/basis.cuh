@@ -1,6 +1,6 @@
 // The basis rows of a layer: a table of polynomials for every span of every input, and their evaluation.
 //
-// A cell is the interval between two knots, or what lies beyond the first or last one. In each cell k + 1 neighbouring
+// A cell is the interval between two knots, or all beyond the first or last knot. In each cell k + 1 neighbouring
 // splines are polynomials in u = (x - origin) * scale. The table holds the derivative of the wanted order, and cells
 // outside of the grid range hold the extrapolation, so that evaluation knows nothing of either.
 #pragma once
@@ -9,7 +9,7 @@
 
 namespace kan_cuda {
 
-// What all rows have for one power of u; padded, so that 16 bytes are read at a time.
+// The coefficients of one power of u in all rows, padded so that 16 bytes are read at a time.
 template <class T, int K>
 constexpr int kPadded = K < 2           ? K + 1
                         : K < 4         ? 4

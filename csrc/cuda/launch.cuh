@@ -10,7 +10,7 @@
 
 namespace kan_cuda {
 
-// One pass over the launches of an operation, or only over the memory that they need.
+// One pass over an operation: it launches the kernels, or only measures the memory that they need.
 class Pass {
   char* memory_;
   cudaStream_t stream_;
@@ -50,8 +50,8 @@ inline int processors(int device) {
   return count;
 }
 
-// Shares of a sum of `steps` steps: few enough to keep each busy, enough of them for `blocks` blocks each to fill the
-// device.
+// Cuts a sum of `steps` steps into parts, each computed by `blocks` blocks: as many parts as fill the device, but no
+// more than there are steps, nor than 1024.
 struct Split {
   int64_t per_part, parts;
 
@@ -62,8 +62,8 @@ struct Split {
   }
 };
 
-// The samples of a block of rows.cuh: all it takes to begin is worth some hundred of them, if other blocks still fill
-// the device.
+// How many samples a block of rows.cuh takes. Beginning a block costs as much as some hundred samples, so a block takes
+// many of them if enough blocks remain to fill the device.
 struct RowShare {
   int64_t samples, blocks;
 
@@ -138,7 +138,7 @@ class Layer {
       pass_.launch(reduce_kernel<T>, ceil_div<int64_t>(output.size, 256), 1, 1, 256, 0, output, parts, bias, columns);
   }
 
-  // Windows of records for tiles of `inputs` inputs, beside `taken` bytes of shared memory.
+  // The windows of records for tiles of `inputs` inputs, if `taken` bytes of shared memory hold something else.
   Windows record_windows(int inputs, size_t taken) const {
     const int fit = int((kSharedBytes - taken) / (inputs * kStride<T> * sizeof(T))) - 1;  // and the base row
     if (rows_ <= fit) return {rows_ - K, 1};

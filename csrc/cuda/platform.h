@@ -1,4 +1,4 @@
-// What the kernels ask of the machine: number formats, shared memory and launches, on a GPU or emulated on a CPU.
+// The machine under the kernels, a GPU or its emulation on a CPU: number formats, shared memory and launches.
 #pragma once
 
 #ifdef KAN_EMULATION
@@ -31,7 +31,7 @@ __device__ inline float approximate_reciprocal(float value) {
 #endif
 
 constexpr int kWarp = 32;
-constexpr size_t kSharedBytes = 48 * 1024;  // what every device gives a block unasked
+constexpr size_t kSharedBytes = 48 * 1024;  // of a block, on every device and without asking
 
 // The bits of a 16-bit number.
 __device__ inline uint32_t half_bits(Type dtype, float value) {
@@ -74,7 +74,7 @@ struct Target {
 
   __device__ void put(int64_t index, T value) const;
   __device__ void put(int64_t index, const T (&values)[kPack], int count) const;  // 1 or, aligned, kPack of them
-  __device__ T rounded(T value) const;                                            // what `put` leaves of it
+  __device__ T rounded(T value) const;                                            // the number that `put` writes
 };
 
 template <>

@@ -1,5 +1,5 @@
-// The grid as a table of polynomials: within one span every derivative of every extrapolated B-spline is a polynomial
-// of degree at most k, so degree, derivative order and extrapolation are settled here once per call.
+// The grid as a table of polynomials. Within one span every derivative of an extrapolated B-spline is a polynomial of
+// degree at most k, so the table settles degree, order and extrapolation once per call.
 #pragma once
 
 #include "cpu/simd/avx512.h"

@@ -19,7 +19,8 @@ struct Curves : CurveTable<S> {
     return o.spline_weight && Table::fits(l) && Table::worth_making(l);
   }
 
-  // A tile of samples: per feature x, then u, the piece and the base function; sums for every output.
+  // One tile of samples: x and v of a block of features; u, the piece and the base function of one feature; the sums of
+  // every output.
   struct Workspace {
     C *x, *v, *u, *base, *sum, *part;
     typename Bits<C>::Int* piece;
@@ -69,7 +70,7 @@ struct Curves : CurveTable<S> {
       if (op.v) pack_columns(static_cast<const S*>(op.v) + at, layer.in, n, count, w.v, padded);
       for (int64_t i = 0; i < count; i++) {
         locate(w, i0 + i, w.x + i * padded, n);
-        // Sums of blocks, then their sum: shorter sums have smaller rounding errors.
+        // Each block is summed by itself first, because shorter sums have smaller rounding errors.
         const C* factor = op.v ? w.v + i * padded : nullptr;
         this->degree_of([&](auto k) { add<k>(w, i0 + i, factor, n, i0 == 0 ? w.sum : w.part, i == 0); });
       }
@@ -84,7 +85,7 @@ struct Curves : CurveTable<S> {
     unpack_columns(w.sum, padded, static_cast<S*>(op.y) + row * layer.out, layer.out, n, layer.out);
   }
 
-  // u, piece and base function of the samples of one feature.
+  // Finds u, the piece and the base function of the samples of one feature.
   void locate(Workspace& w, int64_t feature, const C* x, int64_t n) const {
     const Locator<C> locator(setup.basis.pieces, feature);
     const bool silu = setup.basis.base.kind == Base::silu;

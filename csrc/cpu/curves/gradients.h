@@ -17,8 +17,8 @@ inline T sum_of_lanes(typename Vector<T, N>::Type v) {
   }
 }
 
-// The coefficient gradient of an edge is sum_q b_qr S_q with S_q = sum_b g v u^q over the samples of a piece. So these
-// sums come first, with the samples in the lanes and masks instead of sorting, and are combined to rows at the end.
+// The coefficient gradient of an edge is sum_q b_qr S_q, where S_q = sum_b g v u^q over the samples b of a piece. So
+// the sums S_q come first, with the samples in the lanes and masks instead of sorting, and become rows at the end.
 template <class S>
 struct CurveGradients : CurveTable<S> {
   using Table = CurveTable<S>;
@@ -39,7 +39,8 @@ struct CurveGradients : CurveTable<S> {
     return faster && Table::worth_making(l);
   }
 
-  // A tile of samples: per feature x, then what `locate` finds; g and grad_x.
+  // One tile of samples: x, v and grad_x of a block of features, g, and for one feature the numbers that `locate`
+  // finds.
   struct Workspace {
     C *x, *v, *g, *grad_x, *u, *square, *weight, *base, *slope;
     Index* piece;
@@ -152,7 +153,8 @@ struct CurveGradients : CurveTable<S> {
     if (want_x) unpack_columns(w.grad_x, padded, static_cast<S*>(op.grad_x) + at, layer.in, n, count);
   }
 
-  // Of the samples of one feature: u and its square, piece, weight in the sums, base function times v, and its slope.
+  // Finds for the samples of one feature: u and its square, the piece, the weight in the sums, the base function times
+  // v and the slope of the base function.
   void locate(Workspace& w, int64_t feature, const C* x, const C* v, int64_t n) const {
     const Basis<C>& basis = setup.basis;
     const bool poison = basis.pieces.poison_infinite, silu = basis.base.kind == Base::silu;
@@ -169,7 +171,7 @@ struct CurveGradients : CurveTable<S> {
       if (!want_coef) continue;
       V weight = v ? load<V>(v + b) : splat<V>(C(1)), square = u * u;
       store(w.base + b, value * weight);
-      if (poison) {  // far outside powers that are not used would overflow
+      if (poison) {  // far outside of the range unused powers of u would overflow
         square = ((piece == 0) | (piece == basis.pieces.count - 1)) ? u - u : square;
         weight += poisoned;
       }
@@ -207,7 +209,8 @@ struct CurveGradients : CurveTable<S> {
     }
   }
 
-  // sums[q][piece] += sum of g weight u^q, base_sum += sum of g base: as many pieces at a time as fit in the registers.
+  // sums[q][piece] += sum of g weight u^q and base_sum += sum of g base, for as many pieces at a time as fit in the
+  // registers.
   template <int K>
   void add_sums(const Workspace& w, const C* g, int64_t n, C* sums, C* base_sum) const {
     constexpr int slots = tuning::kSumRegisters / (K + 1);
@@ -244,7 +247,7 @@ struct CurveGradients : CurveTable<S> {
     }
   }
 
-  // The rows of a block of features from the sums of all chunks.
+  // Adds the sums of all chunks and turns them into the rows of a block of features.
   void finish(int64_t index) {
     const int64_t first = index * block, count = smaller(block, layer.in - first), rows = setup.rows;
     for (int64_t i = first; i < first + count; i++) {

@@ -1,4 +1,5 @@
-// Layers with few outputs: every edge a piecewise polynomial that is looked up in registers, samples in the lanes.
+// Layers with few outputs: every edge is a piecewise polynomial that is looked up in registers, with samples in the
+// lanes.
 #pragma once
 
 #include "cpu/curves/narrow.h"
@@ -7,9 +8,9 @@
 namespace kan {
 namespace {
 
-// On a piece of the grid an edge is sum_r c_r sum_q b_qr u^q = sum_q p_q u^q: k + 1 look-ups and multiply-adds for each
-// edge and vector of samples, and no sorting. Tiles of outputs, with the outputs in the lanes, take as long for one
-// output as for a whole vector of them.
+// On a piece of the grid an edge is sum_r c_r sum_q b_qr u^q = sum_q p_q u^q. That costs k + 1 look-ups and
+// multiply-adds for each edge and vector of samples, and no sorting. Tiles have the outputs in the lanes, so they take
+// as long for one output as for a whole vector of outputs.
 template <class S>
 struct CurveTable {
   using C = Compute<S>;
@@ -26,7 +27,7 @@ struct CurveTable {
   char* workspaces;
   int64_t workspace_bytes;
 
-  // Whether there is a table for this layer.
+  // Whether the table holds this layer.
   static bool fits(const Layer& l) {
     if (l.in < 1 || l.out < 1 || l.out > tuning::kMostCurveOutputs) return false;
     const int64_t bytes = l.in * l.out * (l.degree + 1) * columns * int64_t(sizeof(C));
@@ -50,12 +51,12 @@ struct CurveTable {
 
   int64_t edge_numbers() const { return layer.out * (layer.degree + 1) * columns; }
   int64_t blocks() const { return ceil_div(layer.in, block); }
-  // Threads for work on all edges, which is little unless there are many features.
+  // The threads for work on all edges: one unless there are many features, because there is little to do.
   int edge_threads() const { return blocks() < tuning::kParallelEdgeBlocks ? 1 : threads; }
   C* curve(int64_t feature, int64_t o) const {
     return curves + (feature * layer.out + o) * (layer.degree + 1) * columns;
   }
-  // The number of u^q in row r, for all pieces.
+  // The coefficients of u^q in row r, one for each piece.
   const C* coefficient(int64_t feature, int q, int r) const {
     const Pieces<C>& g = setup.basis.pieces;
     return g.coefficients_of(feature) + (q * g.width + r) * columns;

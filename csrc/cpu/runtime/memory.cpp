@@ -11,8 +11,8 @@
 namespace kan {
 namespace {
 
-// The memory of the last call, kept for the next one: fresh memory is cleared page by page as it is touched, which can
-// take longer than the kernel. A call that finds it taken by another thread gets memory of its own.
+// The memory of the last call, kept for the next one: the system clears fresh memory page by page at the first touch,
+// which can take longer than the kernel. A call that finds it taken by another thread gets memory of its own.
 struct Kept {
   std::atomic_flag taken = ATOMIC_FLAG_INIT;
   void* memory = nullptr;

@@ -1,5 +1,5 @@
-// What the vector extension can't express or compilers don't find, in AVX-512: look-up, compression, gathering, masked
-// sums, streams.
+// Operations of AVX-512 that the vector extension can't express or compilers don't find: look-up, compression,
+// gathering, masked sums, streams.
 #pragma once
 
 #include "cpu/simd/simd.h"
@@ -52,9 +52,9 @@ inline bool any_of(IntVec<double> v, int32_t bits) {
   return _mm512_test_epi64_mask((__m512i)v, _mm512_set1_epi64(uint32_t(bits))) != 0;
 }
 
-// The rows of samples sorted by key, all from `first` to `last`, and their keys: one pass for each. start[k - first] is
-// the first place of key k, and one more the end. `row` and `sorted` have room for a whole vector more, and `key` is
-// padded to whole vectors by -1.
+// Sorts samples by key, by one pass over all keys for each key from `first` to `last`. `row` gets Plan::row of the
+// samples, `sorted` their keys, start[k - first] the first place of key k, and start[last + 1 - first] the end. `row`
+// and `sorted` have room for a whole vector more; `key` is padded to whole vectors by -1.
 inline void sort_by_few_keys(const int32_t* key, int64_t n, int first, int last, int32_t* start, int32_t* row,
                              int32_t* sorted) {
   const __m512i iota = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
@@ -111,7 +111,7 @@ void stream(C* p, V v) = delete;
 inline void end_of_stream() {}  // nothing to wait for
 #endif
 
-// The same from memory: a table of two vectors, of which only the first counts unless Two.
+// Look-up in a table in memory: of two vectors, or of one unless Two.
 template <bool Two, class C>
 inline Vec<C> lookup(const C* table, IntVec<C> index) {
   const Vec<C> low = load<Vec<C>>(table);

@@ -7,8 +7,8 @@
 namespace kan {
 namespace {
 
-// Hands out aligned pieces of one block of memory; without memory it measures how much is needed. Between them a cache
-// line is left: many have sizes of whole pages, and would begin in the same sets of the first-level cache.
+// Hands out aligned parts of one block of memory; without memory it measures how much is needed. It leaves a cache line
+// between them: many have sizes of whole pages, and would begin in the same sets of the first-level cache.
 class Arena {
  public:
   explicit Arena(char* memory) : memory_(memory) {}
@@ -26,8 +26,8 @@ class Arena {
   int64_t used_ = 0;
 };
 
-// target[c][r] = source[r][c]; `target` has `padded` numbers per row, whole vectors, and 0 where r >= rows. It also
-// has room for whole vectors of rows.
+// target[c][r] = source[r][c]. A row of `target` has `padded` numbers, which are whole vectors, and 0 where r >= rows.
+// The number of rows for which `target` has room is rounded up to whole vectors too.
 template <class S>
 void pack_transposed(const S* source, int64_t source_stride, int64_t rows, int64_t columns, Compute<S>* target,
                      int64_t padded) {
@@ -57,8 +57,8 @@ void pack_transposed(const S* source, int64_t source_stride, int64_t rows, int64
   }
 }
 
-// The inverse: target[r][c] = factor * source[c][r]. Large: the target is larger than the caches, so that it takes less
-// time to write to memory at once than to read there what is overwritten.
+// The inverse: target[r][c] = factor * source[c][r]. large: the target is larger than the caches, so it is written past
+// them, which saves reading the lines that are overwritten.
 template <class S>
 void unpack_transposed(const Compute<S>* source, int64_t padded, S* target, int64_t target_stride, int64_t rows,
                        int64_t columns, bool large = false, Compute<S> factor = 1) {

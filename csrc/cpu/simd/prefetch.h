@@ -1,4 +1,4 @@
-// Memory that is asked for before it is needed, a little at a time.
+// Prefetching: the kernels ask for memory before they need it, a few lines at a time.
 #pragma once
 
 #include "cpu/simd/simd.h"
@@ -7,8 +7,8 @@
 namespace kan {
 namespace {
 
-// Rows of `bytes` bytes at distance `stride`, asked for in `steps` steps: many lines at once would keep the loads of
-// the kernels waiting.
+// Asks for rows of `bytes` bytes at distance `stride` in `steps` steps. Many lines at once would keep the loads of the
+// kernels waiting.
 class Prefetch {
  public:
   Prefetch() = default;

@@ -1,4 +1,4 @@
-// Everything that is summed over the batch or the outputs: coefficient and input gradients, edge magnitudes.
+// The sums over the batch or over the outputs: coefficient gradients, input gradients and edge magnitudes.
 #pragma once
 
 #include "cpu/tiles/tiling.h"
@@ -9,8 +9,8 @@ namespace {
 enum class Mode { backward, magnitude, magnitude_backward };
 
 // A task is a block of features times a chunk of the batch. It makes the plans of a span of samples once and uses them
-// for all outputs and for both gradients, one tile of outputs after another. One chunk is the rule; where features
-// alone make too few tasks, the panels of the chunks are added in their order afterwards.
+// for all outputs and for both gradients, one tile of outputs after another. Usually the whole batch is one chunk. Only
+// if blocks of features make too few tasks, the batch is cut into several, whose panels are added in order at the end.
 template <class S>
 struct Columns {
   using C = Compute<S>;
@@ -22,8 +22,8 @@ struct Columns {
   const Layer& layer;
   OutTiles<C> tiles;
   int64_t samples, block, blocks, chunk, chunks, panel_size;
-  int64_t span;      // samples whose plans are kept, whole tiles
-  bool single_span;  // per task: tiles of outputs are visited once and can share the memory of one panel
+  int64_t span;      // the number of samples whose plans are kept: whole tiles
+  bool single_span;  // a task has one span, so it visits every tile of outputs once and keeps a single panel
   int threads;
   C *results, *bias_results;  // [chunk][block] panels; [chunk] sums of g
   char* workspaces;
@@ -34,7 +34,7 @@ struct Columns {
   static bool base(const Layer& l, const Operands& o) {
     return ((o.base_weight || o.grad_base) && l.base != Base::zero) || !spline(o);
   }
-  // For the input gradient alone the slopes are those of the order before.
+  // A call for the input gradient alone makes plans of order - 1 and takes their slopes, which have the wanted order.
   static Slopes wanted_slopes(Mode m, const Layer& l, const Operands& o) {
     if (m == Mode::magnitude_backward) return Slopes::rows;
     return o.grad_x && (coef(m, o) || l.order > 0) ? Slopes::differences : Slopes::none;
@@ -73,12 +73,12 @@ struct Columns {
         tiles(setup.kernel, 0, l.out) {
     samples = samples_per_tile(layer.batch, setup.kernel.wide.vectors * KAN_VECTOR_BYTES);
     threads = threads_for(layer, setup.rows);
-    // A cache line of grad_x belongs to one block: two threads that write to the same one wait for each other.
+    // A block covers whole cache lines of grad_x: threads that write to one line wait for each other.
     const int64_t per_feature = larger(1, Panel<C>::size(1, setup.rows, tiles.padded()) * sizeof(C));
     block = tuning::kCacheLine / sizeof(S);
     while (block > 1 && block * per_feature > tuning::kPanelBytes) block /= 2;
     blocks = larger(1, ceil_div(layer.in, block));
-    // What sums depend on, the chunks, must not depend on the threads; the block may.
+    // The chunks decide the order of additions, so they must not depend on the number of threads. The block may.
     chunks = larger(1, smaller(ceil_div(tuning::kWantedTasks, blocks), layer.batch / tuning::kSmallestChunk));
     chunk = round_up(larger(1, ceil_div(layer.batch, chunks)), samples);
     chunks = larger(1, ceil_div(layer.batch, chunk));
@@ -162,7 +162,7 @@ struct Columns {
                        : panel_at(data, tiles, t, count, setup.rows);
   }
 
-  // What is packed after tile t of block b.
+  // The coefficients that this worker packs after those of tile t of block b.
   Prefetch after(int64_t b, int64_t t, int64_t calls) const {
     if (++t == tiles.count) {
       t = 0;
@@ -184,7 +184,7 @@ struct Columns {
     }
   }
 
-  // Tile t of the outputs for n samples, whose plans begin with number `first_plan`.
+  // Adds tile t of the outputs for n samples; `first_plan` is the number of their first plan.
   void tile(Workspace& w, const Panel<C>& coefficients, const Panel<C>& sums, C* bias, int64_t row, int64_t n,
             int64_t t, int64_t first_plan, Prefetch& next) const {
     const int cells = setup.basis.cells();
@@ -222,7 +222,7 @@ struct Columns {
     }
   }
 
-  // grad_x of n samples from the sums of their plans.
+  // Writes grad_x of n samples from the sums that their plans have gathered.
   void finish_input(Workspace& w, int64_t row, int64_t n, int64_t first, int64_t count, int64_t first_plan) const {
     const int64_t padded = w.plans.padded;
     for (int64_t i = 0; i < count; i++) {
@@ -236,8 +236,9 @@ struct Columns {
     unpack_transposed(w.grad_x, padded, static_cast<S*>(op.grad_x) + row * layer.in + first, layer.in, n, count);
   }
 
-  // grad_x where the base function is infinite. It is infinite times one sum over the outputs; lane by lane, outputs of
-  // either sign and those that fill the last vector would make it NaN. A linear continuation is NaN there anyway.
+  // Replaces grad_x where the base function is infinite by infinity times one sum over the outputs. Lane by lane,
+  // outputs of opposite signs would give inf - inf, and the outputs that fill the last vector inf * 0. Where the
+  // splines continue linearly grad_x is NaN anyway.
   void sum_at_infinity(const Plan<C>& plan, int64_t row, int64_t n, int64_t feature, C* grad_x) const {
     if (setup.basis.has_spline && setup.basis.pieces.poison_infinite) return;
     for (int64_t q = 0; q < n; q++) {
@@ -253,7 +254,7 @@ struct Columns {
     }
   }
 
-  // The tile of g as rows of whole vectors: in place where it is stored like that.
+  // The tile of g as rows of whole vectors: the tensor itself if its rows are such, else a copy.
   const C* pack_g(Workspace& w, int64_t row, int64_t n, int64_t t) const {
     const S* g = static_cast<const S*>(op.g) + row * layer.out + tiles.start(t);
     if (sizeof(S) == sizeof(C) && tiles.width(t) == layer.out) return reinterpret_cast<const C*>(g);
@@ -274,7 +275,7 @@ struct Columns {
     }
   }
 
-  // target[b] = the sum of the lanes of sums[b]: each step adds pairs of lanes of two vectors into one.
+  // target[b] = the sum of the lanes of sums[b]. Each step adds neighbouring lanes of two vectors, which leaves one.
   static void add_lanes(const C* sums, int64_t n, C* target) {
     constexpr int lanes = kLanes<C>;
     using Sequence = std::make_integer_sequence<int, lanes>;

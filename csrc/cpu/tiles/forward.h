@@ -1,4 +1,4 @@
-// y = bias + sum over inputs and rows: tasks are blocks of samples times blocks of outputs.
+// The forward contraction, a sum over inputs and rows. Its tasks are blocks of samples times blocks of outputs.
 #pragma once
 
 #include "cpu/tiles/tiling.h"
@@ -6,12 +6,12 @@
 namespace kan {
 namespace {
 
-// How the samples and the outputs are cut into tasks. A task plans its samples and packs the coefficients of its
-// outputs, so samples are planned once for every block of outputs, coefficients packed once for every block of samples.
+// How samples and outputs are cut into tasks. A task plans its samples and packs the coefficients of its outputs. So
+// more blocks of outputs mean more plans of the same samples, and more blocks of samples more packing of coefficients.
 struct Cut {
   int64_t samples = 1, tiles = 1;  // per task
 
-  // The cut that takes the least time; see docs/cpu_kernels.md for the costs, in multiply-adds of vectors.
+  // Chooses the cut that takes the least time, by the costs of tuning.h in multiply-adds of vectors.
   template <class C>
   Cut(const Layer& layer, const OutTiles<C>& outs, int64_t active_rows, int64_t rows, int64_t tile_samples,
       int threads) {
@@ -24,7 +24,7 @@ struct Cut {
         const int64_t tasks = ceil_div(layer.batch, n) * ceil_div(outs.count, t);
         const double task =
             n * (tuning::kPlanSample + t * vectors * active_rows) + tuning::kPackRow * t * vectors * rows;
-        // The last tasks end at different times, and some threads are idle.
+        // The last tasks end at different times, so some threads wait for others.
         const double time = (ceil_div(tasks, threads) + (threads > 1 ? tuning::kIdle : 0)) * task;
         if (least == 0 || time < least) {
           least = time;
@@ -51,8 +51,8 @@ struct Forward {
   char* workspaces;
   int64_t workspace_bytes;
 
-  // What one worker needs for one task: the plans of one block of features, their coefficients for one tile of outputs,
-  // and the sums of all outputs.
+  // The memory of one worker: the plans of one block of features, their coefficients for one tile of outputs, and the
+  // sums of all outputs of a task.
   struct Workspace {
     Setup<C> setup;
     PlanSet<S> plans;
@@ -118,7 +118,7 @@ struct Forward {
     }
   }
 
-  // What is packed after tile t of the features from `first` on.
+  // The coefficients that are packed after those of tile t, for the features from `first` on.
   Prefetch after(const OutTiles<C>& tiles, int64_t t, int64_t first, int64_t calls) const {
     if (++t == tiles.count) {
       t = 0;
@@ -129,8 +129,8 @@ struct Forward {
                              smaller(tuning::kFeatureBlock, layer.in - first), calls * setup.basis.cells());
   }
 
-  // The sums over a block of features for the samples whose plans begin with number `first_plan`; `more`: added to
-  // those of the blocks before. Sums of blocks, then their sum: shorter sums have smaller rounding errors.
+  // Sums over a block of features, for the samples whose first plan has number `first_plan`. more: adds to the sums of
+  // the blocks before. Each block is summed by itself first, because shorter sums have smaller rounding errors.
   void add_features(Workspace& w, const Panel<C>& panel, const TileOps<C>& ops, int64_t first_plan, bool more, C* sum,
                     Prefetch& next) const {
     for (int64_t i = 0; i < panel.features; i++) {

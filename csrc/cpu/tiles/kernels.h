@@ -23,7 +23,7 @@ constexpr TileOps<C> tile_ops() {
   return {NZ, T::forward, T::grad_input, T::grad_coef, T::magnitude, T::magnitude_backward};
 }
 
-// Wide tiles and one-vector tiles for what is left of the outputs.
+// The kernels for wide tiles, and those for tiles of one vector, which take the outputs that are left.
 template <class C>
 struct Kernel {
   TileOps<C> wide, narrow;

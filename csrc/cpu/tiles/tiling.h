@@ -8,7 +8,7 @@
 namespace kan {
 namespace {
 
-// What one call evaluates: the layer, its basis, and the kernels for its rows.
+// All that a call settles once: the layer, its basis, and the kernels for its rows.
 template <class C>
 struct Setup {
   Layer layer;
@@ -52,8 +52,9 @@ struct Setup {
   }
   int active_rows() const { return (basis.has_spline ? layer.degree + 1 : 0) + basis.has_base; }
   int64_t scratch_size() const { return basis.pieces.knots() + 2 * layer.degree + kLanes<double>; }
-  // Follows: the tables are those of a whole block of features right before these, whose first feature is number 0. If
-  // all of that block shared one table, it can go on to be used.
+  // Compiles the knots of features [first, first + features), or points to the table of the feature before if the knots
+  // are the same. follows: the tables still hold the block of features before these. If all features of that block
+  // share its first table, this block can share it too.
   void compile(const C* grid, int64_t first, int64_t features, double* scratch, bool follows = false) const {
     int32_t* table = basis.pieces.table;
     bool shared = basis.has_spline && follows && table[tuning::kFeatureBlock - 1] == 0;
@@ -77,7 +78,7 @@ struct OutTiles {
     const int64_t width = k.wide.vectors * kLanes<C>;
     wide = n / width;
     count = wide + (n - wide * width + kLanes<C> - 1) / kLanes<C>;
-    // A padded wide tile takes less time than two narrow ones.
+    // One wide tile with padding takes less time than two narrow ones.
     if (count - wide > 1) {
       wide++;
       count = wide;
@@ -86,7 +87,7 @@ struct OutTiles {
 
   const TileOps<C>& ops(int64_t t) const { return t < wide ? kernel.wide : kernel.narrow; }
   int64_t width(int64_t t) const { return ops(t).vectors * kLanes<C>; }
-  // Outputs before tile t, padding included.
+  // The number of outputs before tile t, padding included.
   int64_t start(int64_t t) const {
     const int64_t w = kernel.wide.vectors * kLanes<C>;
     return t <= wide ? t * w : wide * w + (t - wide) * kLanes<C>;
@@ -114,8 +115,8 @@ Panel<C> panel_at(C* data, const OutTiles<C>& tiles, int64_t t, int64_t features
   return {data + Panel<C>::size(features, rows, tiles.start(t)), features, rows, tiles.width(t)};
 }
 
-// spline (out, in, rows) and base (out, in) -> the panel of tile t and of the features from `first` on. An absent
-// tensor gives zeros.
+// Fills the panel of tile t, for the features from `first` on, from spline (out, in, rows) and base (out, in). An
+// absent tensor counts as zeros.
 template <class S>
 void pack_panel(const Panel<Compute<S>>& panel, const OutTiles<Compute<S>>& tiles, int64_t t, const void* spline,
                 const void* base, int64_t in, int64_t first) {
@@ -133,8 +134,8 @@ void pack_panel(const Panel<Compute<S>>& panel, const OutTiles<Compute<S>>& tile
   }
 }
 
-// Replaces the spline rows c_j of a panel by c_0 and, for j > 0, e_j of Slopes. last: gets the last c_j of every
-// feature.
+// Replaces the spline rows c_j of a panel for j > 0 by the differences e_j of Slopes. `last` receives the last c_j of
+// every feature.
 template <class C>
 void take_differences(const Pieces<C>& pieces, const Panel<C>& panel, C* last) {
   const int64_t width = panel.width;
@@ -162,7 +163,7 @@ void unpack_panel(const Panel<Compute<S>>& panel, const OutTiles<Compute<S>>& ti
   if (base) unpack_transposed(panel.base(0), width, static_cast<S*>(base) + edge, in, n, features);
 }
 
-// Asks for the spline coefficients of tile t and of the features from `first` on.
+// Asks the memory for the spline coefficients of tile t, for the features from `first` on.
 template <class S>
 Prefetch prefetch_panel(const OutTiles<Compute<S>>& tiles, int64_t t, int64_t rows, const void* spline, int64_t in,
                         int64_t first, int64_t features, int64_t steps) {
@@ -172,12 +173,13 @@ Prefetch prefetch_panel(const OutTiles<Compute<S>>& tiles, int64_t t, int64_t ro
           steps};
 }
 
-// One plan per feature for each of `tiles` tiles of at most n samples, and the inputs they come from. Plans are made in
-// their order: what sorting writes beyond the end of one, the next one overwrites.
+// The plans of `tiles` tiles of at most n samples, one plan for each tile and feature, and the inputs of one tile.
+// Plans must be made in their order: sorting writes up to a vector beyond the end of a plan, where the next plan
+// begins.
 template <class S>
 struct PlanSet {
   using C = Compute<S>;
-  int64_t features, samples, padded, width, cells;  // features and samples of a tile
+  int64_t features, samples, padded, width, cells;  // of one tile
   C *x, *v, *value, *base, *slope, *base_slope;
   int32_t *start, *row, *outside;  // outside: the numbers of samples below and above the range
   PlanScratch<C> scratch;
@@ -213,7 +215,8 @@ struct PlanSet {
   // The number of the first plan of the tile that begins with sample b.
   int64_t tile(int64_t b) const { return b / samples * features; }
 
-  // The plans of n samples from `row` on and of `count` features from `column` on, those of the tables of `setup`.
+  // Makes the plans of n samples from `row` on, for the `count` features from `column` on. The tables of `setup` are
+  // those of these features.
   void make(const Setup<C>& setup, const Operands& op, int64_t row, int64_t n, int64_t column, int64_t count) {
     const S *xs = static_cast<const S*>(op.x), *vs = static_cast<const S*>(op.v);
     for (int64_t b = 0; b < n; b += samples) {
@@ -222,7 +225,7 @@ struct PlanSet {
     }
   }
 
-  // The plans of a tile. xs, vs: the first of n rows and of `count` columns.
+  // Makes the plans of one tile. xs, vs: its first number; it has n rows and `count` columns.
   void make_tile(const Setup<C>& setup, const S* xs, const S* vs, int64_t n, int64_t count, int64_t first) {
     pack_transposed(xs, setup.layer.in, n, count, x, padded);
     if (vs) pack_transposed(vs, setup.layer.in, n, count, v, padded);
@@ -243,7 +246,7 @@ inline int64_t samples_per_tile(int64_t batch, int64_t bytes_per_sample) {
   return larger(1, smaller(batch, n));
 }
 
-// Bytes of a call with `threads` workspaces: what `place` takes, and the workspaces. Sets workspace_bytes.
+// The bytes of a call: those that `place` takes, and `threads` workspaces. Sets workspace_bytes.
 template <class Call>
 int64_t bytes_of(Call& call) {
   Arena workspace(nullptr), rest(nullptr);
