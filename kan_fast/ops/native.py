@@ -218,17 +218,27 @@ def _run(
     """Call a kernel; results are wanted where they are given and not of shape (..., 0)."""
     if order > MAX_ORDER:
         raise ValueError(f"the cpu backend takes derivatives up to order {MAX_ORDER}, got {order}; use 'reference'")
-    given = {
-        "x": x, "v": v, "g": g, "spline_weight": spline_weight, "base_weight": base_weight, "bias": bias, "grid": grid,
-        "y": y, "gx": gx, "gs": gs, "gb": gb, "gbias": gbias,
-    }  # fmt: skip
-    # `held` keeps the contiguous copies alive until the call returns.
-    held = {name: t if t.is_contiguous() else t.contiguous() for name, t in given.items() if t is not None}
+    # These names keep the contiguous copies alive until the call returns.
+    x, grid = x.contiguous(), grid.contiguous()
+    v, g, spline_weight, base_weight, bias = (
+        t if t is None or t.is_contiguous() else t.contiguous() for t in (v, g, spline_weight, base_weight, bias)
+    )
     degree, base, extrapolation = spec
     assert isinstance(base, str), "callables run unfused"
     *groups, batch, features = x.shape
     problem = Problem(
-        **{name: t.data_ptr() for name, t in held.items()},
+        x=x.data_ptr(),
+        v=None if v is None else v.data_ptr(),
+        g=None if g is None else g.data_ptr(),
+        spline_weight=None if spline_weight is None else spline_weight.data_ptr(),
+        base_weight=None if base_weight is None else base_weight.data_ptr(),
+        bias=None if bias is None else bias.data_ptr(),
+        grid=grid.data_ptr(),
+        y=None if y is None else y.data_ptr(),
+        gx=None if gx is None else gx.data_ptr(),
+        gs=None if gs is None else gs.data_ptr(),
+        gb=None if gb is None else gb.data_ptr(),
+        gbias=None if gbias is None else gbias.data_ptr(),
         batch=batch,
         inputs=features,
         outputs=out,
