@@ -245,8 +245,8 @@ def _device_and_stream(device: torch.device) -> tuple[int, int]:
 
 
 def _outputs(**tensors: Tensor) -> int:
-    """Of the operations that know outputs."""
-    for name, dimension in (("y", 1), ("spline_weight", 0), ("base_weight", 0), ("g", 1)):
+    """Of the operations that know outputs: they have weights, or g (batch, out)."""
+    for name, dimension in (("spline_weight", 0), ("base_weight", 0), ("g", 1)):
         if name in tensors:
             return tensors[name].shape[dimension]
     return 0
