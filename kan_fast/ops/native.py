@@ -220,9 +220,8 @@ def _run(
         raise ValueError(f"the cpu backend takes derivatives up to order {MAX_ORDER}, got {order}; use 'reference'")
     # These names keep the contiguous copies alive until the call returns.
     x, grid = x.contiguous(), grid.contiguous()
-    v, g, spline_weight, base_weight, bias = (
-        t if t is None or t.is_contiguous() else t.contiguous() for t in (v, g, spline_weight, base_weight, bias)
-    )
+    given = (v, g, spline_weight, base_weight, bias)
+    v, g, spline_weight, base_weight, bias = [t if t is None or t.is_contiguous() else t.contiguous() for t in given]
     degree, base, extrapolation = spec
     assert isinstance(base, str), "callables run unfused"
     *groups, batch, features = x.shape
