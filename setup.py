@@ -39,7 +39,7 @@ if NATIVE not in ("", "0", "1"):
 
 CUDA_SOURCES = sorted(Path("csrc/cuda").glob("*.cu"))
 CUDA_ARCHITECTURES = "75 80 86 89 90 100 120"
-NVCC_FLAGS = ["-O3", "-std=c++17", "-Xcompiler=-fPIC"]
+NVCC_FLAGS = ["-O3", "-std=c++17", "-Icsrc", "-Xcompiler=-fPIC"]
 # Static, and its symbols hidden from the runtime that torch brings.
 NVCC_LINK_FLAGS = ["-shared", "-cudart=static", "-Xlinker=--exclude-libs,ALL"]
 

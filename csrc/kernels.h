@@ -4,11 +4,9 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace kan {
+#include "problem.h"
 
-enum class Type : int { f32, f64, f16, bf16 };
-enum class Base : int { silu, identity, zero };
-enum class Extrapolation : int { zero, linear, clamp };
+namespace kan {
 
 struct Layer {
   int64_t batch, in, out;
@@ -37,21 +35,21 @@ struct Kernels {
   Kernel forward, backward, edge_magnitude, edge_magnitude_backward;
 };
 
-// Runs a kernel on `groups` problems of one size, whose operands follow each other in memory. `edges`: y and g are
-// (out, in), as edge_magnitude has them, and not (batch, out).
-void run_groups(Kernel kernel, bool edges, Type type, const Layer& layer, const Operands& operands, int64_t groups);
+// Runs a kernel on all groups of a problem. `edges`: y and g are (out, in), as edge_magnitude has them, and not
+// (batch, out).
+void run(Kernel kernel, bool edges, const Problem& problem);
 
 // The kernels this processor can execute, best first; count receives their number.
 const Kernels* const* available_kernels(int* count);
 
-// The entry point of an OpenMP runtime, GOMP_parallel: GNU OpenMP has it, and libomp too. Null: one thread computes
-// all.
+// The entry point of an OpenMP runtime, GOMP_parallel, which both GNU OpenMP and libomp have. Null: kernels run on one
+// thread.
 using Fork = void (*)(void (*)(void*), void*, unsigned threads, unsigned flags);
 void use_thread_pool(Fork fork);
 bool has_thread_pool();
 
 // Runs task(context, index, worker) for every index in [0, tasks), on at most `threads` threads of that runtime. Worker
-// numbers are below `threads`. Throws what a task has thrown.
+// numbers are below `threads`. Rethrows the first exception of a task.
 using Task = void (*)(void* context, int64_t index, int worker);
 void parallel_for(int threads, int64_t tasks, Task task, void* context);
 

@@ -26,24 +26,27 @@ void with_type(Type type, Run run) {
 
 template <class S>
 void forward(const Layer& layer, const Operands& op) {
-  if (Curves<S>::suit(layer, op)) return Curves<S>(layer, op).run();
+  if constexpr (kLookup) {
+    if (Curves<S>::suit(layer, op)) return Curves<S>(layer, op).run();
+  }
   Forward<S>(layer, op).run();
 }
 
 template <class S>
 void backward(const Layer& layer, const Operands& op) {
-  if (CurveGradients<S>::suit(layer, op)) return CurveGradients<S>(layer, op).run();
-  // For many samples the input gradient alone is worth a pass of its own.
-  Operands input = op;
-  input.grad_spline = input.grad_base = input.grad_bias = nullptr;
-  if (layer.batch < 2048 || !op.grad_x || !CurveGradients<S>::suit(layer, input)) {
-    return Columns<S>(Mode::backward, layer, op).run();
-  }
-  Layer slope = layer;
-  slope.order++;
-  CurveGradients<S>(slope, input).run();
   Operands rest = op;
-  rest.grad_x = nullptr;
+  if constexpr (kLookup) {
+    if (CurveGradients<S>::suit(layer, op)) return CurveGradients<S>(layer, op).run();
+    // For many samples the input gradient alone is worth a pass of its own.
+    Operands input = op;
+    input.grad_spline = input.grad_base = input.grad_bias = nullptr;
+    if (layer.batch >= tuning::kSeparateGradientSamples && op.grad_x && CurveGradients<S>::suit(layer, input)) {
+      Layer slope = layer;
+      slope.order++;
+      CurveGradients<S>(slope, input).run();
+      rest.grad_x = nullptr;
+    }
+  }
   Columns<S>(Mode::backward, layer, rest).run();
 }
 

@@ -1,6 +1,6 @@
 // The basis rows of a layer: a table of polynomials for every span of every input, and their evaluation.
 //
-// A cell is the interval between two knots, or what lies beyond the first or last one. In each cell k + 1 neighbouring
+// A cell is the interval between two knots, or all beyond the first or last knot. In each cell k + 1 neighbouring
 // splines are polynomials in u = (x - origin) * scale. The table holds the derivative of the wanted order, and cells
 // outside of the grid range hold the extrapolation, so that evaluation knows nothing of either.
 #pragma once
@@ -9,7 +9,7 @@
 
 namespace kan_cuda {
 
-// What all rows have for one power of u; padded, so that 16 bytes are read at a time.
+// The coefficients of one power of u in all rows, padded so that 16 bytes are read at a time.
 template <class T, int K>
 constexpr int kPadded = K < 2           ? K + 1
                         : K < 4         ? 4
@@ -42,7 +42,9 @@ struct Basis {
   Frame<T>* frames;            // (in, cells)
   T* silu;                     // see silu_polynomials
   int64_t batch, in;
-  int knots, stride, base, order;  // stride: a power of 2 > knots
+  int knots, stride;  // stride: a power of 2 > knots
+  Base base;
+  int order;
   bool has_spline, has_base;
   bool bounded;  // whether a cell beyond the first or last knot is constant, so that x may be clamped
 
@@ -70,8 +72,8 @@ __device__ void silu_polynomials(int order, double* scratch, T* result) {
 
 template <class T, int K>
 __device__ T base_function(const Basis<T, K>& f, T x) {
-  if (f.base == kIdentity) return f.order == 0 ? x : T(f.order == 1) + 0 * x;
-  if (f.base != kSilu) return 0 * x;
+  if (f.base == Base::identity) return f.order == 0 ? x : T(f.order == 1) + 0 * x;
+  if (f.base != Base::silu) return 0 * x;
   const T e = exp(-fabs(x)), tail = e * reciprocal(1 + e), s = x < 0 ? tail : 1 - tail;
   if (f.order == 0) return x * s;
   const T t = x < 0 ? tail - T(0.5) : T(0.5) - tail;
@@ -84,12 +86,14 @@ __device__ T base_function(const Basis<T, K>& f, T x) {
 // Writes the polynomials of one cell where zeros are, by the Cox-de Boor recursion on their coefficients in double
 // precision; its last `order` steps are differences, as the derivative of a B-spline is.
 template <class T, int K>
-__device__ void make_cell(const T* t, int cell, int order, int extrapolation, const Basis<T, K>& f, int64_t i) {
+__device__ void make_cell(const T* t, int cell, int order, Extrapolation extrapolation, const Basis<T, K>& f,
+                          int64_t i) {
   const int knots = f.knots, rows = f.rows();
   auto knot = [&](int j) { return double(t[j < 0 ? 0 : j < knots ? j : knots - 1]); };
 
   int span = cell - 1;
-  const bool left = span < K && extrapolation != kFadeOut, right = span >= rows && extrapolation != kFadeOut;
+  const bool left = span < K && extrapolation != Extrapolation::zero,
+             right = span >= rows && extrapolation != Extrapolation::zero;
   if (left) span = K;
   if (right) span = rows - 1;
   const double width = knot(span + 1) - knot(span), scale = width > 0 ? reciprocal(width) : 1;
@@ -118,7 +122,7 @@ __device__ void make_cell(const T* t, int cell, int order, int extrapolation, co
     }
   }
 
-  const int taylor = (extrapolation == kLinear) - order;  // degree of what continues beyond the range
+  const int taylor = (extrapolation == Extrapolation::linear) - order;  // degree of what continues beyond the range
   const double end = knot(left ? K : rows), u = (end - origin) * scale;
   f.frames[i * f.cells() + cell] = {T(left || right ? end : origin), T(scale)};
   const int lowest = span - K, first = lowest < 0 ? 0 : lowest < rows - K ? lowest : rows - K - 1;
@@ -144,7 +148,7 @@ __device__ void make_cell(const T* t, int cell, int order, int extrapolation, co
 // A block for each input. `scratch` holds 2 (order + 1) numbers.
 template <class T, int K>
 __global__ void __launch_bounds__(kWarp)
-    table_kernel(const T* __restrict__ grid, const Basis<T, K> f, const int extrapolation, double* scratch) {
+    table_kernel(const T* __restrict__ grid, const Basis<T, K> f, const Extrapolation extrapolation, double* scratch) {
   const int64_t i = blockIdx.x;
   const T* t = grid + i * f.knots;
   if (i == 0 && threadIdx.x == 0) silu_polynomials(f.order, scratch, f.silu);

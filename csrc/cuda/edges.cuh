@@ -17,8 +17,9 @@ enum class EdgeSum {
   kMagnitudeCoef,  // gc[o,i,r] = sum_b B_ir(x[b,i]) sign(phi_oi(x[b,i])) g[o,i] * mean
 };
 
-// Rows of the tiles in shared memory. If there are several windows, tiles reach `degree` rows beyond both ends of what
-// the window owns, so that all rows of a record lie in the tile if one of them is owned; only owned rows are written.
+// The rows of a tile in shared memory. If there are several windows, a tile reaches `degree` rows beyond both ends of
+// the rows that its window owns. So it holds all rows of a record of which it owns one. It writes only the rows it
+// owns.
 struct EdgeTile {
   int row0, rows, pad;
 
@@ -102,7 +103,7 @@ __global__ void __launch_bounds__(kEdgeInputs* kWarp, 4)
   // in double precision, so that it is rounded once
   const auto factor = [&](int64_t edge) { return E == EdgeSum::kMagnitude ? mean : g[edge] * mean; };
 
-  // each window has its own share of what it adds up per edge
+  // each window has its own share of the sum of an edge
   const int64_t part = int64_t(blockIdx.y) * windows.count + window;
 #pragma unroll
   for (int j = 0; j < kLanes<T>; ++j) {

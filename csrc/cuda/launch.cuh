@@ -10,7 +10,7 @@
 
 namespace kan_cuda {
 
-// One pass over the launches of an operation, or only over the memory that they need.
+// One pass over an operation: it launches the kernels, or only measures the memory that they need.
 class Pass {
   char* memory_;
   cudaStream_t stream_;
@@ -50,8 +50,8 @@ inline int processors(int device) {
   return count;
 }
 
-// Shares of a sum of `steps` steps: few enough to keep each busy, enough of them for `blocks` blocks each to fill the
-// device.
+// Cuts a sum of `steps` steps into parts, each computed by `blocks` blocks: as many parts as fill the device, but no
+// more than there are steps, nor than 1024.
 struct Split {
   int64_t per_part, parts;
 
@@ -62,8 +62,8 @@ struct Split {
   }
 };
 
-// The samples of a block of rows.cuh: all it takes to begin is worth some hundred of them, if other blocks still fill
-// the device.
+// How many samples a block of rows.cuh takes. Beginning a block costs as much as some hundred samples, so a block takes
+// many of them if enough blocks remain to fill the device.
 struct RowShare {
   int64_t samples, blocks;
 
@@ -93,13 +93,13 @@ class Layer {
   template <class Call>
   void with_dtype(Call call) const {
     if constexpr (sizeof(T) == 8)
-      call(std::integral_constant<int32_t, kFloat64>());
-    else if (p_.dtype == kFloat16)
-      call(std::integral_constant<int32_t, kFloat16>());
-    else if (p_.dtype == kBFloat16)
-      call(std::integral_constant<int32_t, kBFloat16>());
+      call(std::integral_constant<Type, Type::f64>());
+    else if (p_.dtype == Type::f16)
+      call(std::integral_constant<Type, Type::f16>());
+    else if (p_.dtype == Type::bf16)
+      call(std::integral_constant<Type, Type::bf16>());
     else
-      call(std::integral_constant<int32_t, kFloat32>());
+      call(std::integral_constant<Type, Type::f32>());
   }
 
   Basis<T, K> basis(const void* v, int order) {
@@ -112,7 +112,7 @@ class Layer {
     auto* frames = memory.take<Frame<T>>(p_.in * cells);
     T* silu = memory.take<T>(2 * order);
     double* scratch = memory.take<double>(2 * (order + 1));
-    const bool bounded = p_.extrapolation != kLinear || order > 0;
+    const bool bounded = p_.extrapolation != Extrapolation::linear || order > 0;
     const Basis<T, K> f{in(p_.x), in(v),  breaks,  powers, frames, silu, p_.batch, p_.in,
                         knots,    stride, p_.base, order,  true,   true, bounded};
     if (!p_.table)
@@ -138,7 +138,7 @@ class Layer {
       pass_.launch(reduce_kernel<T>, ceil_div<int64_t>(output.size, 256), 1, 1, 256, 0, output, parts, bias, columns);
   }
 
-  // Windows of records for tiles of `inputs` inputs, beside `taken` bytes of shared memory.
+  // The windows of records for tiles of `inputs` inputs, if `taken` bytes of shared memory hold something else.
   Windows record_windows(int inputs, size_t taken) const {
     const int fit = int((kSharedBytes - taken) / (inputs * kStride<T> * sizeof(T))) - 1;  // and the base row
     if (rows_ <= fit) return {rows_ - K, 1};
@@ -146,7 +146,7 @@ class Layer {
   }
 
   template <EdgeSum E>
-  void edges(const Basis<T, K>& f, void* gs, void* ge) {
+  void edges(const Basis<T, K>& f, void* row_sums, void* edge_sums) {
     const size_t records = shared_bytes<Entry>(kEdgeInputs * kEdgeSamples);
     const size_t factors = E == EdgeSum::kCoef ? shared_bytes<T>(kEdgeSamples * kOutputs<T>) : 0;
     const int tiles = E == EdgeSum::kMagnitudeCoef ? 2 : 1;
@@ -159,8 +159,8 @@ class Layer {
 
     const int64_t blocks = ceil_div<int64_t>(p_.in, kEdgeInputs) * ceil_div<int64_t>(p_.out, kOutputs<T>);
     const Split split(ceil_div<int64_t>(p_.batch, kEdgeSamples), blocks * w.count, p_.device);
-    const Output<T> rows = output(gs, p_.out * p_.in * rows_, split.parts);
-    const Output<T> edges = output(ge, p_.out * p_.in, split.parts * w.count);
+    const Output<T> rows = output(row_sums, p_.out * p_.in * rows_, split.parts);
+    const Output<T> edges = output(edge_sums, p_.out * p_.in, split.parts * w.count);
     pass_.launch(edge_kernel<T, K, E>, blocks, split.parts, w.count, kEdgeInputs * kWarp, shared, f, weights_, in(p_.g),
                  mean_, rows, edges, w, split.per_part * kEdgeSamples);
     reduce(rows, split.parts);
@@ -209,12 +209,12 @@ class Layer {
   void rows() {
     Basis<T, K> f = basis(p_.v, p_.order);
     f.has_spline = p_.gs;
-    f.has_base = p_.ge;
+    f.has_base = p_.gb;
     const RowShare share(p_.batch, p_.count, p_.device);
     const RowTile<T> tile(p_.count, p_.gs ? rows_ : 0);
     with_dtype([&](auto dtype) {
       pass_.launch(rows_kernel<T, K, decltype(dtype)::value>, share.blocks, 1, 1, kRowThreads, tile.bytes(), f,
-                   p_.first, p_.count, share.samples, tile, p_.gs, p_.low, p_.ge);
+                   p_.first, p_.count, share.samples, tile, p_.gs, p_.low, p_.gb);
     });
   }
 
@@ -237,13 +237,13 @@ class Layer {
       case kGradInput:
         return grad_input<false>(p_.order);
       case kGradCoef:
-        return edges<EdgeSum::kCoef>(basis(p_.v, p_.order), p_.gs, p_.ge);
+        return edges<EdgeSum::kCoef>(basis(p_.v, p_.order), p_.gs, p_.gb);
       case kEdgeMagnitude:
-        return edges<EdgeSum::kMagnitude>(weighted_basis(nullptr, 0), nullptr, p_.ge);
+        return edges<EdgeSum::kMagnitude>(weighted_basis(nullptr, 0), nullptr, p_.y);
       case kEdgeGradInput:
         return grad_input<true>(1);
       case kEdgeGradCoef:
-        return edges<EdgeSum::kMagnitudeCoef>(weighted_basis(nullptr, 0), p_.gs, p_.ge);
+        return edges<EdgeSum::kMagnitudeCoef>(weighted_basis(nullptr, 0), p_.gs, p_.gb);
       case kRows:
         return rows();
       case kContract:

@@ -1,4 +1,4 @@
-// What the kernels ask of the machine: number formats, shared memory and launches, on a GPU or emulated on a CPU.
+// The machine under the kernels, a GPU or its emulation on a CPU: number formats, shared memory and launches.
 #pragma once
 
 #ifdef KAN_EMULATION
@@ -13,7 +13,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "problem.h"
+#include "interface.h"
 
 namespace kan_cuda {
 
@@ -31,24 +31,24 @@ __device__ inline float approximate_reciprocal(float value) {
 #endif
 
 constexpr int kWarp = 32;
-constexpr size_t kSharedBytes = 48 * 1024;  // what every device gives a block unasked
+constexpr size_t kSharedBytes = 48 * 1024;  // of a block, on every device and without asking
 
 // The bits of a 16-bit number.
-__device__ inline uint32_t half_bits(int32_t dtype, float value) {
-  return dtype == kFloat16 ? __half_as_ushort(__float2half_rn(value))
-                           : __bfloat16_as_ushort(__float2bfloat16_rn(value));
+__device__ inline uint32_t half_bits(Type dtype, float value) {
+  return dtype == Type::f16 ? __half_as_ushort(__float2half_rn(value))
+                            : __bfloat16_as_ushort(__float2bfloat16_rn(value));
 }
 
-__device__ inline float from_half_bits(int32_t dtype, uint32_t bits) {
-  return dtype == kFloat16 ? __half2float(__ushort_as_half(static_cast<unsigned short>(bits)))
-                           : __uint_as_float(bits << 16);
+__device__ inline float from_half_bits(Type dtype, uint32_t bits) {
+  return dtype == Type::f16 ? __half2float(__ushort_as_half(static_cast<unsigned short>(bits)))
+                            : __uint_as_float(bits << 16);
 }
 
 // A tensor of any storage type that is computed in T: float for float32, float16 and bfloat16, double for float64.
 template <class T>
 struct Source {
   const void* data;  // may be null
-  int32_t dtype;
+  Type dtype;
 
   __device__ T operator[](int64_t index) const;
 };
@@ -60,7 +60,7 @@ __device__ inline double Source<double>::operator[](int64_t index) const {
 
 template <>
 __device__ inline float Source<float>::operator[](int64_t index) const {
-  if (dtype == kFloat32) return static_cast<const float*>(data)[index];
+  if (dtype == Type::f32) return static_cast<const float*>(data)[index];
   return from_half_bits(dtype, static_cast<const unsigned short*>(data)[index]);
 }
 
@@ -70,11 +70,11 @@ constexpr int kPack = 4;
 template <class T>
 struct Target {
   void* data;  // may be null
-  int32_t dtype;
+  Type dtype;
 
   __device__ void put(int64_t index, T value) const;
   __device__ void put(int64_t index, const T (&values)[kPack], int count) const;  // 1 or, aligned, kPack of them
-  __device__ T rounded(T value) const;                                            // what `put` leaves of it
+  __device__ T rounded(T value) const;                                            // the number that `put` writes
 };
 
 template <>
@@ -96,12 +96,12 @@ __device__ inline void Target<double>::put(int64_t index, const double (&values)
 
 template <>
 __device__ inline float Target<float>::rounded(float value) const {
-  return dtype == kFloat32 ? value : from_half_bits(dtype, half_bits(dtype, value));
+  return dtype == Type::f32 ? value : from_half_bits(dtype, half_bits(dtype, value));
 }
 
 template <>
 __device__ inline void Target<float>::put(int64_t index, float value) const {
-  if (dtype == kFloat32)
+  if (dtype == Type::f32)
     static_cast<float*>(data)[index] = value;
   else
     static_cast<unsigned short*>(data)[index] = static_cast<unsigned short>(half_bits(dtype, value));
@@ -110,7 +110,7 @@ __device__ inline void Target<float>::put(int64_t index, float value) const {
 template <>
 __device__ inline void Target<float>::put(int64_t index, const float (&values)[kPack], int count) const {
   if (count == 1) return put(index, values[0]);
-  if (dtype == kFloat32) {
+  if (dtype == Type::f32) {
     static_cast<float4*>(data)[uint64_t(index) / kPack] = {values[0], values[1], values[2], values[3]};
   } else {
     uint32_t pairs[2];

@@ -1,4 +1,4 @@
-// Kernels that write the rows of a layer out, or multiply them with given factors: what matrix products leave to do.
+// Kernels beside matrix products: they write out the rows of a layer, or multiply the rows by given factors.
 //
 // A block has 8 inputs and works on 32 samples at a time, a thread on one pair of them. The lanes of a warp are samples
 // of one input, which share a table, but tensors are read and written with the lanes along the inputs, as they lie in
@@ -16,10 +16,10 @@ template <class T>
 constexpr int kRowPitch = kRowSamples + 16 / sizeof(T);  // neither direction has bank conflicts
 template <class T>
 constexpr int kRowPairs = kRowInputs * kRowPitch<T>;
-constexpr size_t kRowShared = 27 * 1024;  // so much, for many blocks to fit into a multiprocessor
+constexpr size_t kRowShared = 27 * 1024;  // of a block; many such blocks fit into a multiprocessor
 
-// Blocks that a multiprocessor should have the registers for: they wait often, for memory and for each other. More
-// would spill on some architecture.
+// The blocks for which a multiprocessor should have the registers. Many are good, because blocks often wait for memory
+// and at barriers. With more than these, registers spill on some architecture.
 constexpr int resident_blocks(int of_float, int of_double, size_t size, int degree) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 750  // 1024 threads
   of_float = 4;
@@ -41,7 +41,7 @@ struct alignas(16) Pack {
 template <class T>
 struct RowTile {
   int rows, pitch;
-  bool fits;   // else zeros are written to the tensor first, then what is not 0
+  bool fits;   // else the tensor gets zeros first, then the rows that are not 0
   bool packs;  // samples begin and end at multiples of kPack
 
   RowTile(int64_t inputs, int rows) : rows(rows), pitch(kRowInputs * rows + kPack), packs(inputs * rows % kPack == 0) {
@@ -73,7 +73,7 @@ struct RowBlock {
   __device__ int64_t index(int64_t in, int64_t before = 0) const { return (begin + sample) * in + before + i0 + lane; }
 };
 
-// The tensor of rows, and the one of what rounding takes from them.
+// The tensor of rows, and that of their rounding errors.
 template <class T>
 struct RowTarget {
   Target<T> high, low;
@@ -111,9 +111,9 @@ __device__ void store_rows(const RowBlock<T>& block, const RowTile<T>& rows, con
   }
 }
 
-// splines (batch, count, rows), what rounding takes from them, and base (batch, count); each may be null. D: the dtype
+// splines (batch, count, rows), their rounding errors `low`, and base (batch, count); each may be null. D: the dtype
 // of all tensors.
-template <class T, int K, int32_t D>
+template <class T, int K, Type D>
 __global__ void __launch_bounds__(kRowThreads, kRowBlocks<T, K>)
     rows_kernel(const Basis<T, K> f, const int64_t input, const int64_t count, const int64_t samples,
                 const RowTile<T> rows, void* splines, void* low, void* base) {
@@ -162,7 +162,7 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<T, K>)
 }
 
 // gx[b,i] = sum_r B_ir(x[b,i]) splines[b,i,r] + base(x[b,i]) base[b,i]. D: the dtype of x and gx.
-template <class T, int K, int32_t D>
+template <class T, int K, Type D>
 __global__ void __launch_bounds__(kRowThreads, kContractBlocks<T, K>)
     contract_kernel(const Basis<T, K> f, const int64_t samples, const T* __restrict__ splines,
                     const T* __restrict__ base, void* gx) {

@@ -1,4 +1,4 @@
-// What a block keeps in shared memory, and the two-stage sum of results that several blocks share.
+// The tile that a block keeps in shared memory, and the two-stage sum of results that several blocks share.
 #pragma once
 
 #include "basis.cuh"
@@ -67,7 +67,7 @@ __device__ T sign(T value) {
 }
 
 // Where a block leaves its share of a sum: in the result itself if there are no other shares, else in the workspace,
-// from where reduce_kernel takes them. No atomics, so that the same input always gives the same bits.
+// for reduce_kernel to add. There are no atomics, so the same input always gives the same bits.
 template <class T>
 struct Output {
   Target<T> result;

@@ -2,7 +2,7 @@
 
 Implements the backend contract of docs/architecture.md. The contractions have two forms: matrix products of all rows
 (`dense`), and kernels that evaluate only the k + 1 rows that are not 0, for large grids. The kernels are a plain shared
-library behind the C interface of csrc/cuda/problem.h, with the CUDA runtime inside: it loads on any machine, and
+library behind the C interface of csrc/cuda/interface.h, with the CUDA runtime inside: it loads on any machine, and
 `unavailable_reason` says what is missing there. Nothing here waits for the device, so every function can be captured in
 a CUDA graph.
 """
@@ -20,9 +20,9 @@ from torch import Tensor
 
 from kan_fast._support import torch_internals
 from kan_fast.ops import dense
+from kan_fast.ops.problem import BASES, DTYPES, EXTRAPOLATIONS, Problem, check_size
 from kan_fast.ops.reference import Spec, edge_shape
 
-_TENSORS = "x v g spline_weight base_weight bias grid y gx gs ge low"
 BUILT = Path(__file__).parents[1]  # where setup.py puts what it builds, and NAME.missing for what it can't
 _OPERATIONS = [
     "forward",
@@ -34,33 +34,22 @@ _OPERATIONS = [
     "rows",
     "contract",
 ]
-DTYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
-_BASES = {"silu": 0, "identity": 1, "zero": 2}
-_EXTRAPOLATIONS = {"zero": 0, "linear": 1, "clamp": 2}
 
 # Rows that a matrix product takes in the time that the local form needs for one, measured on an H100 (docs/gpu.md).
 ROWS_PER_ROW = {"half": 110, "tf32": 60, "ieee": 7, "float64": 20}
 
 
-class _Problem(ctypes.Structure):
-    """Mirror of kan_cuda::Problem."""
-
-    _fields_ = (
-        *((name, ctypes.c_void_p) for name in [*_TENSORS.split(), "table", "workspace", "stream"]),
-        *((name, ctypes.c_int64) for name in ("batch", "inputs", "outputs", "knots", "first", "count")),
-        *((name, ctypes.c_int32) for name in ("dtype", "degree", "order", "base", "extrapolation", "device")),
-    )
-
-
 def load(path: Path) -> ctypes.CDLL:
-    """Load a library with the interface of csrc/cuda/problem.h.
+    """Load a library with the interface of csrc/cuda/interface.h.
 
     Raises:
         OSError: the file is missing or not a library for this machine.
+        ImportError: it was built from other sources.
     """
     library = ctypes.CDLL(str(path))
-    library.kan_cuda_workspace.argtypes = [ctypes.c_int32, ctypes.POINTER(_Problem)]
-    library.kan_cuda_launch.argtypes = [ctypes.c_int32, ctypes.POINTER(_Problem)]
+    check_size(library.kan_cuda_problem_size() if hasattr(library, "kan_cuda_problem_size") else None)
+    library.kan_cuda_workspace.argtypes = [ctypes.c_int32, ctypes.POINTER(Problem)]
+    library.kan_cuda_launch.argtypes = [ctypes.c_int32, ctypes.POINTER(Problem)]
     library.kan_cuda_workspace.restype = ctypes.c_int64
     library.kan_cuda_error_name.restype = library.kan_cuda_error_text.restype = ctypes.c_char_p
     return library
@@ -74,7 +63,7 @@ def _library() -> ctypes.CDLL | str:
         if path.exists():
             try:
                 return load(path)
-            except OSError as error:
+            except (OSError, ImportError) as error:
                 return f"the compiled kernels can't be loaded ({error})"
     note = BUILT / "_cuda_kernels.missing"
     why = note.read_text(encoding="utf-8") if note.exists() else "they are compiled where nvcc is found"
@@ -106,7 +95,7 @@ class Basis(dense.Basis):
     def write(
         self, x: Tensor, v: Tensor | None, inputs: range, high: Tensor | None, low: Tensor | None, base: Tensor | None
     ) -> None:
-        self._call("rows", x, inputs, v=v, gs=high, low=low, ge=base)
+        self._call("rows", x, inputs, v=v, gs=high, low=low, gb=base)
 
     def contract(self, x: Tensor, splines: Tensor | None, base: Tensor | None, gx: Tensor) -> None:
         self._call("contract", x, spline_weight=splines, base_weight=base, gx=gx)
@@ -172,7 +161,7 @@ def grad_coef(
     gs = x.new_empty(*edges, grid.shape[1] - spec.degree - 1) if needs[0] else None
     gb = x.new_empty(edges) if needs[1] else None
     if any(needs):
-        _run("grad_coef", x, grid, order, spec, v=v, g=g, gs=gs, ge=gb)
+        _run("grad_coef", x, grid, order, spec, v=v, g=g, gs=gs, gb=gb)
     return _or_empty(gs, x), _or_empty(gb, x)
 
 
@@ -198,7 +187,7 @@ def edge_magnitude(
     x: Tensor, spline_weight: Tensor | None, base_weight: Tensor | None, grid: Tensor, spec: Spec
 ) -> Tensor:
     m = x.new_empty(edge_shape(spline_weight, base_weight))
-    _run("edge_magnitude", x, grid, 0, spec, spline_weight=spline_weight, base_weight=base_weight, ge=m)
+    _run("edge_magnitude", x, grid, 0, spec, spline_weight=spline_weight, base_weight=base_weight, y=m)
     return m
 
 
@@ -208,7 +197,7 @@ def edge_magnitude_backward(
     gx, gs, gb = (None if t is None else t.new_empty(t.shape) for t in (x, spline_weight, base_weight))
     weights: dict[str, Any] = {"spline_weight": spline_weight, "base_weight": base_weight}
     _run("edge_grad_input", x, grid, 0, spec, g=gm, gx=gx, **weights)
-    _run("edge_grad_coef", x, grid, 0, spec, g=gm, gs=gs, ge=gb, **weights)
+    _run("edge_grad_coef", x, grid, 0, spec, g=gm, gs=gs, gb=gb, **weights)
     return _or_empty(gx, x), _or_empty(gs, x), _or_empty(gb, x)
 
 
@@ -225,7 +214,7 @@ def _run(
     # copies live until the launch; the allocator then gives their memory to later work on the same stream
     held = {name: t.contiguous() for name, t in {"x": x, "grid": grid, **tensors}.items() if t is not None}
     device, stream = _device_and_stream(x.device)
-    problem = _Problem(
+    problem = Problem(
         **{name: t.data_ptr() for name, t in held.items()},
         device=device,
         stream=stream,
@@ -238,8 +227,8 @@ def _run(
         dtype=DTYPES[x.dtype],
         degree=spec.degree,
         order=order,
-        base=_BASES[spec.base],  # type: ignore[index]  # callables are computed in functional.py
-        extrapolation=_EXTRAPOLATIONS[spec.extrapolation],
+        base=BASES[spec.base],  # type: ignore[index]  # callables are computed in functional.py
+        extrapolation=EXTRAPOLATIONS[spec.extrapolation],
     )
     number = _OPERATIONS.index(operation)
     workspace = torch.empty(library.kan_cuda_workspace(number, problem), dtype=torch.uint8, device=x.device)
@@ -256,8 +245,8 @@ def _device_and_stream(device: torch.device) -> tuple[int, int]:
 
 
 def _outputs(**tensors: Tensor) -> int:
-    """Of the operations that know outputs."""
-    for name, dimension in (("y", 1), ("spline_weight", 0), ("base_weight", 0), ("g", 1)):
+    """Of the operations that know outputs: they have weights, or g (batch, out)."""
+    for name, dimension in (("spline_weight", 0), ("base_weight", 0), ("g", 1)):
         if name in tensors:
             return tensors[name].shape[dimension]
     return 0

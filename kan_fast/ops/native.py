@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, get_num_threads
 
+from kan_fast.ops.problem import BASES, DTYPES, EXTRAPOLATIONS, Problem, check_size
 from kan_fast.ops.reference import Spec, edge_shape
 
 
@@ -38,6 +39,7 @@ def _thread_pool() -> int:
 _C: Any
 try:
     _C = import_module("kan_fast._C")
+    check_size(_C.problem_size() if hasattr(_C, "problem_size") else None)
     _C.use_thread_pool(_thread_pool())
 except ImportError as error:
     _C, _import_error = None, error
@@ -45,9 +47,6 @@ except ImportError as error:
 BUILT = Path(__file__).parents[1]  # where setup.py puts what it builds, and NAME.missing for what it can't
 MAX_ORDER = 20
 TAKES_GROUPS = True
-DTYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
-_BASES = {"silu": 0, "identity": 1, "zero": 2}
-_EXTRAPOLATIONS = {"zero": 0, "linear": 1, "clamp": 2}
 
 _isa = 0  # index into isas()
 
@@ -219,25 +218,36 @@ def _run(
     """Call a kernel; results are wanted where they are given and not of shape (..., 0)."""
     if order > MAX_ORDER:
         raise ValueError(f"the cpu backend takes derivatives up to order {MAX_ORDER}, got {order}; use 'reference'")
-    # Names keep the contiguous copies alive until the call returns.
-    given = (grid, x, v, g, spline_weight, base_weight, bias)
-    inputs = [t if t is None or t.is_contiguous() else t.contiguous() for t in given]
-    addresses = [0 if t is None else t.data_ptr() for t in (*inputs, y, gx, gs, gb, gbias)]
+    # These names keep the contiguous copies alive until the call returns.
+    x, grid = x.contiguous(), grid.contiguous()
+    given = (v, g, spline_weight, base_weight, bias)
+    v, g, spline_weight, base_weight, bias = [t if t is None or t.is_contiguous() else t.contiguous() for t in given]
     degree, base, extrapolation = spec
     assert isinstance(base, str), "callables run unfused"
     *groups, batch, features = x.shape
-    getattr(_C, kernel)(
-        _isa,
-        DTYPES[x.dtype],
-        get_num_threads(),
-        groups[0] if groups else 1,
-        batch,
-        features,
-        out,
-        grid.shape[-1] - 2 * degree - 1,
-        degree,
-        order,
-        _BASES[base],
-        _EXTRAPOLATIONS[extrapolation],
-        *addresses,
+    problem = Problem(
+        x=x.data_ptr(),
+        v=None if v is None else v.data_ptr(),
+        g=None if g is None else g.data_ptr(),
+        spline_weight=None if spline_weight is None else spline_weight.data_ptr(),
+        base_weight=None if base_weight is None else base_weight.data_ptr(),
+        bias=None if bias is None else bias.data_ptr(),
+        grid=grid.data_ptr(),
+        y=None if y is None else y.data_ptr(),
+        gx=None if gx is None else gx.data_ptr(),
+        gs=None if gs is None else gs.data_ptr(),
+        gb=None if gb is None else gb.data_ptr(),
+        gbias=None if gbias is None else gbias.data_ptr(),
+        batch=batch,
+        inputs=features,
+        outputs=out,
+        knots=grid.shape[-1],
+        dtype=DTYPES[x.dtype],
+        degree=degree,
+        order=order,
+        base=BASES[base],
+        extrapolation=EXTRAPOLATIONS[extrapolation],
+        threads=get_num_threads(),
+        groups=groups[0] if groups else 1,
     )
+    getattr(_C, kernel)(_isa, ctypes.addressof(problem))

@@ -37,7 +37,7 @@ def compile_emulation(folder: Path, *flags: str) -> list[str]:
     if "-fsanitize" in " ".join(flags):
         sources.append(EMULATION / "sanitize.cpp")
     objects = [str(folder / source.with_suffix(".o").name) for source in sources]
-    include = [f"-I{EMULATION}", f"-I{ROOT / 'csrc/cuda'}"]
+    include = [f"-I{folder}" for folder in (EMULATION, ROOT / "csrc", ROOT / "csrc/cuda")]
 
     def command(source: Path, built: str) -> list[str]:
         chosen = list(flags)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kan_fast.ops import dispatch, native, reference
+from kan_fast.ops import dispatch, native, problem, reference
 from tests.helpers.problems import Problem, make_problem
 
 pytestmark = pytest.mark.skipif(native.unavailable_reason() is not None, reason=str(native.unavailable_reason()))
@@ -87,10 +88,11 @@ def test_kernels_let_other_python_threads_run(kernel: str) -> None:
     """Python itself takes no turns here, so the other thread can only run when the kernel gives up the interpreter."""
     p = make_problem(500, 20, 30)
     g = p.gm if kernel.startswith("edge") else p.g
-    results = [torch.empty(p.g.numel()) for _ in range(5)]  # the largest of them is y
-    operands = [p.grid, p.x, p.v, g, p.spline_weight, p.base_weight, p.bias, *results]
-    sizes = [1, 500, 20, 30, 5, p.spec.degree, 0, 0, 0]  # groups, batch, in, out, G, k, order, base, extrapolation
-    arguments = [0, 0, 1, *sizes, *(t.data_ptr() for t in operands)]
+    tensors = {"x": p.x, "v": p.v, "g": g, "spline_weight": p.spline_weight, "base_weight": p.base_weight}
+    tensors |= {"bias": p.bias, "grid": p.grid}
+    tensors |= {name: torch.empty(p.g.numel()) for name in ("y", "gx", "gs", "gb", "gbias")}  # y is the largest
+    sizes = {"groups": 1, "batch": 500, "inputs": 20, "outputs": 30, "knots": p.grid.shape[1], "degree": p.spec.degree}
+    call = problem.Problem(**{name: t.data_ptr() for name, t in tensors.items()}, **sizes, threads=1)
     go, ran = threading.Event(), threading.Event()
     other = threading.Thread(target=lambda: go.wait() and ran.set())
     other.start()
@@ -99,7 +101,7 @@ def test_kernels_let_other_python_threads_run(kernel: str) -> None:
     try:
         go.set()
         while not ran.is_set() and time.monotonic() < end:
-            getattr(native._C, kernel)(*arguments)
+            getattr(native._C, kernel)(0, ctypes.addressof(call))
         assert ran.is_set()
     finally:
         sys.setswitchinterval(interval)

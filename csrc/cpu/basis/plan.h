@@ -1,7 +1,8 @@
-// The plan of one feature and one tile of samples: samples sorted by cell, with the values of their basis rows.
+// The plan of one feature and one tile of samples: the samples sorted by cell, and the values of their basis rows.
 #pragma once
 
 #include "cpu/basis/pieces.h"
+#include "cpu/tuning.h"
 
 namespace kan {
 namespace {
@@ -60,10 +61,10 @@ struct BaseFunction {
   }
 };
 
-// Cell c holds the places start[c] .. start[c + 1] - 1, where the first `below` places of the first cell have samples
-// below the range and the last `above` places of the last cell samples above it. At each place there is a sample: `row`
-// is its number times the bytes of a vector, where it begins in matrices of whole vectors; the weights are `width`
-// padded spline rows, and the base row apart.
+// The samples in the order of their cells. Cell c has the places start[c] .. start[c + 1] - 1. The first `below` places
+// of the first cell hold samples below the range, the last `above` places of the last cell samples above it. `row` is
+// the number of the sample at a place times the bytes of a vector: its offset in matrices of one vector per row. A
+// place has the weights of `width` spline rows, some of them padding, and that of the base row apart.
 template <class C>
 struct Plan {
   int32_t *start, *row;
@@ -72,7 +73,7 @@ struct Plan {
   int below, above;
 };
 
-// What all plans of one call have in common.
+// The rows that all plans of one call evaluate.
 template <class C>
 struct Basis {
   Pieces<C> pieces;
@@ -82,8 +83,8 @@ struct Basis {
   int cells() const { return has_spline ? pieces.grid_size : 1; }
 };
 
-// Workspace of make_plan for a tile of n samples: their pieces and keys, and without look-up x in the order of places.
-// A key is 0 below the range, 1 + c in cell c, and 1 + cells above.
+// Workspace of make_plan for a tile of n samples: their pieces and their keys. A key is 0 below the range, 1 + c in
+// cell c, and 1 + cells above. x and clamped are the inputs in the order of places, if pieces are not looked up.
 template <class C>
 struct PlanScratch {
   C *x, *clamped;
@@ -100,7 +101,7 @@ struct PlanScratch {
         start(arena.template take<int32_t>(cells + 3)) {}
 };
 
-// The rows of the samples of each key, in their order.
+// Sorts the samples by key, equal keys in their order: `start` gets the first place of each key, `row` Plan::row.
 inline void sort_by_key(const int32_t* key, int64_t n, int keys, int32_t* next, int32_t* start, int32_t* row) {
   for (int k = 0; k < keys; k++) next[k] = 0;
   for (int64_t b = 0; b < n; b++) next[key[b]]++;
@@ -121,8 +122,8 @@ struct Samples {
   int64_t n;
 };
 
-// The weights of the base row at the places from q on, where the inputs are x. silu alone needs neither 1 - s nor the
-// derivatives of the sigmoid.
+// The weights of the base row at the places from q on, whose inputs are x. The value of silu without a derivative needs
+// neither 1 - s nor the derivatives of the sigmoid.
 template <class C>
 inline void make_base(const Basis<C>& basis, Vec<C> x, int64_t q, Plan<C>& plan) {
   if (basis.base.kind == Base::silu && basis.base.order == 0 && !plan.slope) {
@@ -139,7 +140,8 @@ void make_bases(const Basis<C>& basis, const C* x, int64_t n, Plan<C>& plan) {
   for (int64_t q = 0; q < n && basis.has_base; q += kLanes<C>) make_base(basis, load<Vec<C>>(x + q), q, plan);
 }
 
-// Infinite inputs are brought to where u is finite; only a linear continuation goes on to there.
+// Clamps inputs to the range in which u is finite and its polynomials count: all finite numbers where the splines
+// continue linearly, else the outermost bounds.
 template <class C>
 struct Range {
   C low, high;
@@ -155,7 +157,7 @@ struct Range {
   }
 };
 
-// Horner's rule. coefficient(q) gives that of u^q. The product with 0 keeps NaN where no power of u is left.
+// Horner's rule; coefficient(q) is that of u^q. A polynomial without a power of u adds u * 0, which is NaN for a NaN.
 template <class V, int Degree, class U, class Coefficient>
 inline V polynomial(U u, Coefficient coefficient) {
   if constexpr (Degree < 0) {
@@ -165,15 +167,15 @@ inline V polynomial(U u, Coefficient coefficient) {
     if (Degree == 0) value += u * 0;
 #pragma GCC unroll 6
     for (int q = Degree - 1; q >= 0; q--) {
-      const V next = coefficient(q);  // first: g++ 12 forms no multiply-add around a call
+      const V next = coefficient(q);  // apart, because g++ 12 forms no multiply-add around a call
       value = value * u + next;
     }
     return value;
   }
 }
 
-// Where the samples of one feature lie: their pieces, with all bounds in registers, and u there. Two: there are more
-// pieces than one vector holds.
+// Finds the piece of a sample and u in it, with all bounds of one feature in registers. Two: there are more pieces than
+// one vector holds.
 template <class C, bool Two = true>
 struct Locator {
   using V = Vec<C>;
@@ -188,8 +190,8 @@ struct Locator {
   Locator(const Pieces<C>& g, int64_t feature)
       : range(g, g.bounds_of(feature)),
         bounds(g.bounds_of(feature)),
-        origins(g.columns_of(feature)),
-        inverses(origins + 2 * kLanes<C>) {}
+        origins(g.origins_of(feature)),
+        inverses(g.inverse_widths_of(feature)) {}
 
   // The number of bounds <= x.
   I piece(V x) const {
@@ -206,8 +208,8 @@ struct Locator {
   }
 };
 
-// Keys with all bounds in registers, a vector of samples at a time. Returns whether there are samples outside of the
-// range.
+// Finds the keys of all samples with the bounds in registers, a vector of samples at a time. Returns whether some
+// samples are outside of the range.
 template <bool Two, class C>
 bool locate_by_lookup(const Pieces<C>& g, int64_t feature, Samples<C> s, int32_t* key) {
   using I = IntVec<C>;
@@ -225,7 +227,7 @@ bool locate_by_lookup(const Pieces<C>& g, int64_t feature, Samples<C> s, int32_t
   return any_of(some, ~(((1u << cells) - 1) << g.shift));
 }
 
-// The same by binary search, for any number of pieces; all samples side by side.
+// Finds pieces and keys by binary search, for any number of pieces. Each step is one loop over all samples.
 template <class C>
 void locate_by_search(const Pieces<C>& g, int64_t feature, Samples<C> s, int32_t* piece, int32_t* key) {
   const C* bounds = g.bounds_of(feature);
@@ -239,9 +241,9 @@ void locate_by_search(const Pieces<C>& g, int64_t feature, Samples<C> s, int32_t
   }
 }
 
-// The weights of the samples in the order of places, with all pieces in registers. key: the keys of the places, which
-// tell the pieces unless there are samples outside of the range; null makes it look for the pieces once more. The base
-// function, which waits for divisions, takes less time between look-ups than by itself.
+// The weights of all places, with the pieces in registers. key: the keys of the places, which give the pieces if all
+// samples are inside of the range; null: the pieces are looked for once more. The base function is evaluated in the
+// same loop, because the look-ups then fill the time in which it waits for its divisions.
 template <bool Two, class C, int K, bool Slope>
 void evaluate_by_lookup(const Basis<C>& basis, int64_t feature, Samples<C> s, const int32_t* key, Plan<C>& plan) {
   using V = Vec<C>;
@@ -249,7 +251,7 @@ void evaluate_by_lookup(const Basis<C>& basis, int64_t feature, Samples<C> s, co
   constexpr int lanes = kLanes<C>, width = K < 4 ? 4 : 8;
   using Keys = typename Vector<int32_t, lanes>::Type;
   const Pieces<C>& g = basis.pieces;
-  const C* columns = g.columns_of(feature) + 4 * 2 * lanes;
+  const C* columns = g.coefficients_of(feature);
   const Locator<C, Two> locator(g, feature);
   C *values = plan.value, *slopes = plan.slope;
   const bool slope_0 = !key || g.slopes == Slopes::rows;  // else w_0 stands for nothing
@@ -278,28 +280,29 @@ void evaluate_by_lookup(const Basis<C>& basis, int64_t feature, Samples<C> s, co
   }
 }
 
-// The same place by place; row says which sample's piece it is.
+// The weights of all places one by one, by the pieces that locate_by_search has found.
 template <class C, int K, bool Slope>
 void evaluate_by_sample(const Pieces<C>& g, int64_t feature, Samples<C> s, PlanScratch<C>& scratch, Plan<C>& plan) {
   constexpr int width = K < 4 ? 4 : 8;
   using Rows = typename Vector<C, width>::Type;
-  const C* table = g.piece(feature, 0);
+  const C* table = g.piece(feature, 0).number;
   const Range<C> range(g, g.bounds_of(feature));
   for (int64_t q = 0; q < s.n; q++) scratch.x[q] = s.x[uint32_t(plan.row[q]) / KAN_VECTOR_BYTES];
   for (int64_t q = s.n; q % kLanes<C> != 0; q++) scratch.x[q] = 0;
   for (int64_t q = 0; q < s.n; q += kLanes<C>) store(scratch.clamped + q, range.clamp(load<Vec<C>>(scratch.x + q)));
   for (int64_t q = 0; q < s.n; q++) {
-    const C* p = table + int64_t(scratch.piece[uint32_t(plan.row[q]) / KAN_VECTOR_BYTES]) * g.size;
-    const C u = (scratch.clamped[q] - p[0]) * p[1];
+    const int64_t number = scratch.piece[uint32_t(plan.row[q]) / KAN_VECTOR_BYTES];
+    const Piece<const C> piece{table + number * g.size, K, width};
+    const C u = (scratch.clamped[q] - piece.origin()) * piece.inverse_width();
     const auto rows = [&](auto degree, const C* first) {
       return polynomial<Rows, degree>(u, [&](int power) { return load<Rows>(first + power * width); });
     };
-    store(plan.value + q * width, rows(std::integral_constant<int, K>{}, p + 4));
-    if (Slope) store(plan.slope + q * width, rows(std::integral_constant<int, K - 1>{}, p + 4 + (K + 1) * width));
+    store(plan.value + q * width, rows(std::integral_constant<int, K>{}, piece.rows(0)));
+    if (Slope) store(plan.slope + q * width, rows(std::integral_constant<int, K - 1>{}, piece.slopes(0)));
   }
 }
 
-// What few calls ask of the values: NaN where infinite inputs give it, and factors v.
+// Makes values NaN where infinite inputs ask for it, and multiplies them by v. Few calls need either.
 template <class C, int K>
 void finish_values(const Basis<C>& basis, Samples<C> s, Plan<C>& plan) {
   constexpr int width = K < 4 ? 4 : 8;
@@ -316,19 +319,22 @@ void finish_values(const Basis<C>& basis, Samples<C> s, Plan<C>& plan) {
   }
 }
 
-// The samples sorted by key; outside: whether there may be any outside of the range.
+// Sorts the samples by key. outside: whether there may be any outside of the range.
 template <class C>
 void sort_samples(int cells, int64_t n, bool outside, PlanScratch<C>& scratch, Plan<C>& plan) {
-  constexpr int few = 32, lanes = 16;
+  constexpr int lanes = 16;
   int32_t *key = scratch.key, *start = scratch.start;
   plan.below = plan.above = 0;
-  if (kLookup && cells <= few) {
-    for (int64_t b = n; b % lanes != 0; b++) key[b] = -1;
-    if (!outside) return sort_by_few_keys(key, n, 1, cells, plan.start, plan.row, scratch.sorted);
-    sort_by_few_keys(key, n, 0, cells + 1, start, plan.row, scratch.sorted);
-  } else {
-    sort_by_key(key, n, cells + 2, scratch.next, start, plan.row);
+  bool sorted = false;
+  if constexpr (kLookup) {
+    if (cells <= tuning::kFewCells) {
+      for (int64_t b = n; b % lanes != 0; b++) key[b] = -1;
+      if (!outside) return sort_by_few_keys(key, n, 1, cells, plan.start, plan.row, scratch.sorted);
+      sort_by_few_keys(key, n, 0, cells + 1, start, plan.row, scratch.sorted);
+      sorted = true;
+    }
   }
+  if (!sorted) sort_by_key(key, n, cells + 2, scratch.next, start, plan.row);
   plan.below = start[1];
   plan.above = n - start[cells + 1];
   for (int c = 1; c < cells; c++) plan.start[c] = start[c + 1];
@@ -336,27 +342,29 @@ void sort_samples(int cells, int64_t n, bool outside, PlanScratch<C>& scratch, P
   plan.start[cells] = n;
 }
 
-// Places, and the weights of all rows.
+// The places, and the weights of all rows, with the pieces in registers. Two: see Locator.
+template <bool Two, class C, int K, bool Slope>
+void make_spline_by_lookup(const Basis<C>& basis, int64_t feature, Samples<C> s, PlanScratch<C>& scratch,
+                           Plan<C>& plan) {
+  const bool outside = locate_by_lookup<Two>(basis.pieces, feature, s, scratch.key);
+  sort_samples(basis.pieces.grid_size, s.n, outside, scratch, plan);
+  evaluate_by_lookup<Two, C, K, Slope>(basis, feature, s, outside ? nullptr : scratch.sorted, plan);
+}
+
+// The places, and the weights of all rows.
 template <class C, int K, bool Slope>
 void make_spline(const Basis<C>& basis, int64_t feature, Samples<C> s, PlanScratch<C>& scratch, Plan<C>& plan) {
   const Pieces<C>& g = basis.pieces;
-  const bool search = !kLookup || !g.columns, two = g.count > kLanes<C>;
-  if (search) {
-    locate_by_search(g, feature, s, scratch.piece, scratch.key);
-    sort_samples(g.grid_size, s.n, true, scratch, plan);
-    evaluate_by_sample<C, K, Slope>(g, feature, s, scratch, plan);
-    make_bases(basis, scratch.x, s.n, plan);
-    return;
+  if constexpr (kLookup) {
+    if (g.columns && g.count > kLanes<C>) {
+      return make_spline_by_lookup<true, C, K, Slope>(basis, feature, s, scratch, plan);
+    }
+    if (g.columns) return make_spline_by_lookup<false, C, K, Slope>(basis, feature, s, scratch, plan);
   }
-  const bool outside =
-      two ? locate_by_lookup<true>(g, feature, s, scratch.key) : locate_by_lookup<false>(g, feature, s, scratch.key);
-  sort_samples(g.grid_size, s.n, outside, scratch, plan);
-  const int32_t* key = outside ? nullptr : scratch.sorted;
-  if (two) {
-    evaluate_by_lookup<true, C, K, Slope>(basis, feature, s, key, plan);
-  } else {
-    evaluate_by_lookup<false, C, K, Slope>(basis, feature, s, key, plan);
-  }
+  locate_by_search(g, feature, s, scratch.piece, scratch.key);
+  sort_samples(g.grid_size, s.n, true, scratch, plan);
+  evaluate_by_sample<C, K, Slope>(g, feature, s, scratch, plan);
+  make_bases(basis, scratch.x, s.n, plan);
 }
 
 template <class C, int K, bool Slope>

@@ -9,17 +9,18 @@ namespace {
 template <class S>
 struct Curves : CurveTable<S> {
   using Table = CurveTable<S>;
-  using Table::block, Table::columns, Table::lanes, Table::layer, Table::op, Table::padded, Table::problem,
+  using Table::block, Table::columns, Table::lanes, Table::layer, Table::op, Table::padded, Table::setup,
       Table::samples;
   using typename Table::C;
   using typename Table::V;
 
-  // Whether this form computes the layer, and faster: the curves must be worth their making.
+  // Whether this form computes the layer, and in less time than tiles do.
   static bool suit(const Layer& l, const Operands& o) {
-    return o.spline_weight && Table::fits(l) && l.batch >= 64 + l.out * l.out;
+    return o.spline_weight && Table::fits(l) && Table::worth_making(l);
   }
 
-  // A tile of samples: per feature x, then u, the piece and the base function; sums for every output.
+  // One tile of samples: x and v of a block of features; u, the piece and the base function of one feature; the sums of
+  // every output.
   struct Workspace {
     C *x, *v, *u, *base, *sum, *part;
     typename Bits<C>::Int* piece;
@@ -33,7 +34,7 @@ struct Curves : CurveTable<S> {
           sum(arena.take<C>(c.layer.out * c.padded)),
           part(arena.take<C>(c.layer.out * c.padded)),
           piece(arena.take<typename Bits<C>::Int>(c.padded)),
-          scratch(arena.take<double>(c.problem.scratch_size())) {}
+          scratch(arena.take<double>(c.setup.scratch_size())) {}
   };
 
   Curves(const Layer& l, const Operands& o) : Table(l, o, o.base_weight) {}
@@ -69,7 +70,7 @@ struct Curves : CurveTable<S> {
       if (op.v) pack_columns(static_cast<const S*>(op.v) + at, layer.in, n, count, w.v, padded);
       for (int64_t i = 0; i < count; i++) {
         locate(w, i0 + i, w.x + i * padded, n);
-        // Sums of blocks, then their sum: shorter sums have smaller rounding errors.
+        // Each block is summed by itself first, because shorter sums have smaller rounding errors.
         const C* factor = op.v ? w.v + i * padded : nullptr;
         this->degree_of([&](auto k) { add<k>(w, i0 + i, factor, n, i0 == 0 ? w.sum : w.part, i == 0); });
       }
@@ -84,16 +85,16 @@ struct Curves : CurveTable<S> {
     unpack_columns(w.sum, padded, static_cast<S*>(op.y) + row * layer.out, layer.out, n, layer.out);
   }
 
-  // u, piece and base function of the samples of one feature.
+  // Finds u, the piece and the base function of the samples of one feature.
   void locate(Workspace& w, int64_t feature, const C* x, int64_t n) const {
-    const Locator<C> locator(problem.basis.pieces, feature);
-    const bool silu = problem.basis.base.kind == Base::silu;
+    const Locator<C> locator(setup.basis.pieces, feature);
+    const bool silu = setup.basis.base.kind == Base::silu;
     for (int64_t b = 0; b < n; b += lanes) {
       const V xs = load<V>(x + b);
       const auto found = locator(xs);
-      store(w.u + b, problem.basis.pieces.poison_infinite ? found.u + (xs - xs) : found.u);
+      store(w.u + b, setup.basis.pieces.poison_infinite ? found.u + (xs - xs) : found.u);
       store(w.piece + b, found.piece);
-      if (problem.basis.has_base) store(w.base + b, problem.basis.base(xs, Sigmoid<C>(silu ? xs : V{})));
+      if (setup.basis.has_base) store(w.base + b, setup.basis.base(xs, Sigmoid<C>(silu ? xs : V{})));
     }
   }
 
@@ -108,7 +109,7 @@ struct Curves : CurveTable<S> {
         p[q][0] = load<V>(table + q * columns);
         p[q][1] = load<V>(table + q * columns + lanes);
       }
-      const C weight = problem.basis.has_base ? this->base_weights[feature * layer.out + o] : C(0);
+      const C weight = setup.basis.has_base ? this->base_weights[feature * layer.out + o] : C(0);
       for (int64_t b = 0; b < n; b += lanes) {
         const V u = load<V>(w.u + b);
         const auto piece = load<IntVec<C>>(w.piece + b);
@@ -116,7 +117,7 @@ struct Curves : CurveTable<S> {
         if (K == 0) value += u * 0;
 #pragma GCC unroll 6
         for (int q = K - 1; q >= 0; q--) value = value * u + lookup(p[q][0], p[q][1], piece);
-        if (problem.basis.has_base) value += weight * load<V>(w.base + b);
+        if (setup.basis.has_base) value += weight * load<V>(w.base + b);
         if (v) value *= load<V>(v + b);
         store(sums + b, first ? value : load<V>(sums + b) + value);
       }

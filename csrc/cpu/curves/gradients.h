@@ -17,31 +17,30 @@ inline T sum_of_lanes(typename Vector<T, N>::Type v) {
   }
 }
 
-// The coefficient gradient of an edge is sum_q b_qr S_q with S_q = sum_b g v u^q over the samples of a piece. So these
-// sums come first, with the samples in the lanes and masks instead of sorting, and are combined to rows at the end.
+// The coefficient gradient of an edge is sum_q b_qr S_q, where S_q = sum_b g v u^q over the samples b of a piece. So
+// the sums S_q come first, with the samples in the lanes and masks instead of sorting, and become rows at the end.
 template <class S>
 struct CurveGradients : CurveTable<S> {
   using Table = CurveTable<S>;
-  using Table::block, Table::columns, Table::lanes, Table::layer, Table::op, Table::padded, Table::problem,
+  using Table::block, Table::columns, Table::lanes, Table::layer, Table::op, Table::padded, Table::setup,
       Table::samples;
   using typename Table::C;
   using typename Table::V;
   using Index = typename Bits<C>::Int;
-  static constexpr int64_t most_chunks = 8, smallest_chunk = 2048;
 
   bool want_x, want_coef, joint;
   int64_t chunk, chunks, feature_numbers;
   C *sums, *base_sums, *bias_sums;  // [chunk][feature][output][power][piece]; [chunk][feature][output]; [chunk][output]
 
-  // Whether this form computes all gradients, and faster. The sums take time for every piece and every output, where
-  // tiles take as long for 16 outputs as for one: measured, they break even at 8 outputs of 5 spans or 3 of 19.
+  // Whether this form computes all gradients, and in less time than tiles do.
   static bool suit(const Layer& l, const Operands& o) {
     if (!Table::fits(l) || (o.grad_x && !o.spline_weight) || (o.grad_base && !o.grad_spline)) return false;
-    const bool faster = o.grad_spline ? l.out * (2 * l.grid_size + 5) <= 130 : o.grad_x != nullptr;
-    return faster && l.batch >= 64 + l.out * l.out;
+    const bool faster = o.grad_spline ? l.out * (2 * l.grid_size + 5) <= tuning::kMostPowerSums : o.grad_x != nullptr;
+    return faster && Table::worth_making(l);
   }
 
-  // A tile of samples: per feature x, then what `locate` finds; g and grad_x.
+  // One tile of samples: x, v and grad_x of a block of features, g, and for one feature the numbers that `locate`
+  // finds.
   struct Workspace {
     C *x, *v, *g, *grad_x, *u, *square, *weight, *base, *slope;
     Index* piece;
@@ -59,7 +58,7 @@ struct CurveGradients : CurveTable<S> {
           base(arena.take<C>(c.padded)),
           slope(arena.take<C>(c.padded)),
           piece(arena.take<Index>(c.padded)),
-          scratch(arena.take<double>(c.problem.scratch_size())) {}
+          scratch(arena.take<double>(c.setup.scratch_size())) {}
   };
 
   CurveGradients(const Layer& l, const Operands& o)
@@ -67,7 +66,7 @@ struct CurveGradients : CurveTable<S> {
         want_x(o.grad_x),
         want_coef(o.grad_spline),
         joint(want_x && want_coef) {
-    chunks = larger(1, smaller(most_chunks, layer.batch / smallest_chunk));
+    chunks = larger(1, smaller(tuning::kWantedTasks, layer.batch / tuning::kSmallestChunk));
     chunk = want_coef || o.grad_bias ? round_up(ceil_div(layer.batch, chunks), samples) : samples;
     chunks = ceil_div(layer.batch, chunk);
     feature_numbers = this->edge_numbers();
@@ -154,9 +153,10 @@ struct CurveGradients : CurveTable<S> {
     if (want_x) unpack_columns(w.grad_x, padded, static_cast<S*>(op.grad_x) + at, layer.in, n, count);
   }
 
-  // Of the samples of one feature: u and its square, piece, weight in the sums, base function times v, and its slope.
+  // Finds for the samples of one feature: u and its square, the piece, the weight in the sums, the base function times
+  // v and the slope of the base function.
   void locate(Workspace& w, int64_t feature, const C* x, const C* v, int64_t n) const {
-    const Basis<C>& basis = problem.basis;
+    const Basis<C>& basis = setup.basis;
     const bool poison = basis.pieces.poison_infinite, silu = basis.base.kind == Base::silu;
     const Locator<C> locator(basis.pieces, feature);
     IntVec<C> present = {};
@@ -171,7 +171,7 @@ struct CurveGradients : CurveTable<S> {
       if (!want_coef) continue;
       V weight = v ? load<V>(v + b) : splat<V>(C(1)), square = u * u;
       store(w.base + b, value * weight);
-      if (poison) {  // far outside powers that are not used would overflow
+      if (poison) {  // far outside of the range unused powers of u would overflow
         square = ((piece == 0) | (piece == basis.pieces.count - 1)) ? u - u : square;
         weight += poisoned;
       }
@@ -198,22 +198,23 @@ struct CurveGradients : CurveTable<S> {
         for (int q = 0; q <= K; q++) {
           sum[q] += g * lookup(load<V>(table + q * columns), load<V>(table + q * columns + lanes), piece);
         }
-        if (problem.basis.has_base) base_sum += g * weights[o];
+        if (setup.basis.has_base) base_sum += g * weights[o];
       }
       V value = sum[K];
       if (K == 0) value += u * 0;
 #pragma GCC unroll 6
       for (int q = K - 1; q >= 0; q--) value = value * u + sum[q];
-      if (problem.basis.has_base) value += base_sum * load<V>(w.slope + b);
+      if (setup.basis.has_base) value += base_sum * load<V>(w.slope + b);
       store(gx + b, value);
     }
   }
 
-  // sums[q][piece] += sum of g weight u^q, base_sum += sum of g base: as many pieces at a time as fit in the registers.
+  // sums[q][piece] += sum of g weight u^q and base_sum += sum of g base, for as many pieces at a time as fit in the
+  // registers.
   template <int K>
   void add_sums(const Workspace& w, const C* g, int64_t n, C* sums, C* base_sum) const {
-    constexpr int slots = 20 / (K + 1);
-    bool with_base = problem.basis.has_base;
+    constexpr int slots = tuning::kSumRegisters / (K + 1);
+    bool with_base = setup.basis.has_base;
     for (uint32_t left = w.present; left;) {
       int pieces[slots], count = 0;
       for (; left && count < slots; left &= left - 1) pieces[count++] = __builtin_ctz(left);
@@ -246,9 +247,9 @@ struct CurveGradients : CurveTable<S> {
     }
   }
 
-  // The rows of a block of features from the sums of all chunks.
+  // Adds the sums of all chunks and turns them into the rows of a block of features.
   void finish(int64_t index) {
-    const int64_t first = index * block, count = smaller(block, layer.in - first), rows = problem.rows;
+    const int64_t first = index * block, count = smaller(block, layer.in - first), rows = setup.rows;
     for (int64_t i = first; i < first + count; i++) {
       for (int64_t k = 1; k < chunks; k++) {
         for (int64_t j = 0; j < feature_numbers; j += lanes) {
@@ -260,7 +261,7 @@ struct CurveGradients : CurveTable<S> {
         const int64_t edge = o * layer.in + i;
         write_rows(sums_of(0, i) + o * (layer.degree + 1) * columns, i, static_cast<S*>(op.grad_spline) + edge * rows);
         if (op.grad_base) {
-          const C sum = problem.basis.has_base ? base_sums_of(0, i)[o] : C(0);
+          const C sum = setup.basis.has_base ? base_sums_of(0, i)[o] : C(0);
           put(static_cast<S*>(op.grad_base) + edge, V{} + sum, 1);
         }
       }
@@ -277,9 +278,9 @@ struct CurveGradients : CurveTable<S> {
         }
         store(part + half, sum);
       }
-      for (int p = 0; p < problem.basis.pieces.count; p++) row[this->cell_of(p) + r] += part[p];
+      for (int p = 0; p < setup.basis.pieces.count; p++) row[this->cell_of(p) + r] += part[p];
     }
-    for (int64_t j = 0; j < problem.rows; j += lanes) put(target + j, load<V>(row + j), problem.rows - j);
+    for (int64_t j = 0; j < setup.rows; j += lanes) put(target + j, load<V>(row + j), setup.rows - j);
   }
 };
 

@@ -1,4 +1,4 @@
-// Transposed copies of matrices of few columns, of which one vector holds several rows.
+// Transposed copies of matrices with few columns: one vector holds several of their rows.
 #pragma once
 
 #include "cpu/simd/pack.h"
@@ -6,8 +6,8 @@
 namespace kan {
 namespace {
 
-// In a vector that holds rows of N numbers, of which `columns` are there: where each lane lies in the packed rows, and
-// the other way round.
+// A vector has room for lanes / N rows of N numbers; only `columns` of each are used. spread_rows tells for each lane
+// of such a vector the place of its number in packed rows, join_rows the reverse.
 template <class C, int N>
 IntVec<C> spread_rows(int64_t columns) {
   IntVec<C> index;
@@ -21,7 +21,8 @@ IntVec<C> join_rows(int64_t columns) {
   return index;
 }
 
-// Both copy whole vectors: what lies beyond the rows of one is not used, or overwritten by the next.
+// Both functions copy whole vectors. Lanes beyond the rows of one vector are unused, or the next vector overwrites
+// them.
 template <class S, int N>
 void pack_narrow(const S* source, int64_t rows, int64_t columns, Compute<S>* target, int64_t padded) {
   using C = Compute<S>;
@@ -68,7 +69,7 @@ void padded_columns(int64_t columns, Run run) {
   run(std::integral_constant<int, 8>{});
 }
 
-// pack_transposed and unpack_transposed, in less time for few columns without other numbers between them.
+// pack_transposed and unpack_transposed, in less time if there are few columns and rows lie close together.
 template <class S>
 void pack_columns(const S* source, int64_t source_stride, int64_t rows, int64_t columns, Compute<S>* target,
                   int64_t padded) {

@@ -1,4 +1,5 @@
-// Layers with few outputs: every edge a piecewise polynomial that is looked up in registers, samples in the lanes.
+// Layers with few outputs: every edge is a piecewise polynomial that is looked up in registers, with samples in the
+// lanes.
 #pragma once
 
 #include "cpu/curves/narrow.h"
@@ -7,17 +8,17 @@
 namespace kan {
 namespace {
 
-// On a piece of the grid an edge is sum_r c_r sum_q b_qr u^q = sum_q p_q u^q: k + 1 look-ups and multiply-adds for each
-// edge and vector of samples, and no sorting. Tiles of outputs, with the outputs in the lanes, take as long for one
-// output as for a whole vector of them.
+// On a piece of the grid an edge is sum_r c_r sum_q b_qr u^q = sum_q p_q u^q. That costs k + 1 look-ups and
+// multiply-adds for each edge and vector of samples, and no sorting. Tiles have the outputs in the lanes, so they take
+// as long for one output as for a whole vector of outputs.
 template <class S>
 struct CurveTable {
   using C = Compute<S>;
   using V = Vec<C>;
   static constexpr int lanes = kLanes<C>, columns = 2 * lanes;
-  static constexpr int64_t block = 16, most_outs = 32, most_bytes = 1 << 20;  // block: of features
+  static constexpr int64_t block = tuning::kFeatureBlock;
 
-  Problem<C> problem;
+  Setup<C> setup;
   const Operands& op;
   const Layer& layer;
   int64_t samples, padded;  // of a tile
@@ -26,57 +27,59 @@ struct CurveTable {
   char* workspaces;
   int64_t workspace_bytes;
 
-  // Whether there is a table for this layer.
+  // Whether the table holds this layer.
   static bool fits(const Layer& l) {
-    if (!kLookup || l.in < 1 || l.out < 1 || l.out > most_outs) return false;
+    if (l.in < 1 || l.out < 1 || l.out > tuning::kMostCurveOutputs) return false;
     const int64_t bytes = l.in * l.out * (l.degree + 1) * columns * int64_t(sizeof(C));
-    return describe_pieces<C>(l).columns && l.grid_size + l.degree <= columns && bytes <= most_bytes;
+    return describe_pieces<C>(l).columns && l.grid_size + l.degree <= columns && bytes <= tuning::kCurveBytes;
   }
+  // Whether there are enough samples to make up for the time in which the curves are made.
+  static bool worth_making(const Layer& l) { return l.batch >= tuning::kCurveSamples + l.out * l.out; }
 
   CurveTable(const Layer& l, const Operands& o, bool has_base)
-      : problem(l, true, has_base && l.base != Base::zero), op(o), layer(problem.layer) {
+      : setup(l, true, has_base && l.base != Base::zero), op(o), layer(setup.layer) {
     samples = samples_per_tile(layer.batch, (2 * layer.out + 8) * sizeof(C));
     padded = round_up(samples, lanes);
-    threads = threads_for(layer, problem.rows);
+    threads = threads_for(layer, setup.rows);
   }
 
   void place_table(Arena& arena, bool with_curves) {
-    problem.place_tables(arena, layer.in);
+    setup.place_tables(arena, layer.in);
     curves = arena.take<C>(with_curves ? layer.in * edge_numbers() : 0);
     base_weights = arena.take<C>(layer.in * layer.out);
   }
 
   int64_t edge_numbers() const { return layer.out * (layer.degree + 1) * columns; }
   int64_t blocks() const { return ceil_div(layer.in, block); }
-  // Threads for work on all edges, which is little unless there are many features.
-  int edge_threads() const { return blocks() < 4 ? 1 : threads; }
+  // The threads for work on all edges: one unless there are many features, because there is little to do.
+  int edge_threads() const { return blocks() < tuning::kParallelEdgeBlocks ? 1 : threads; }
   C* curve(int64_t feature, int64_t o) const {
     return curves + (feature * layer.out + o) * (layer.degree + 1) * columns;
   }
-  // The number of u^q in row r, for all pieces.
+  // The coefficients of u^q in row r, one for each piece.
   const C* coefficient(int64_t feature, int q, int r) const {
-    const Pieces<C>& g = problem.basis.pieces;
-    return g.columns_of(feature) + (4 + q * g.width + r) * columns;
+    const Pieces<C>& g = setup.basis.pieces;
+    return g.coefficients_of(feature) + (q * g.width + r) * columns;
   }
   int cell_of(int piece) const {
-    const Pieces<C>& g = problem.basis.pieces;
+    const Pieces<C>& g = setup.basis.pieces;
     return piece < g.shift ? 0 : piece - g.shift >= g.grid_size ? g.grid_size - 1 : piece - g.shift;
   }
 
   void compile(int64_t first, int64_t count, double* scratch) {
-    problem.compile(static_cast<const C*>(op.grid), first, count, scratch);
+    setup.compile(static_cast<const C*>(op.grid), first, count, scratch);
   }
 
   // The polynomials of a block of features, or their derivatives in x.
   void make_curves(int64_t first, int64_t count, bool derivative) {
-    const Pieces<C>& g = problem.basis.pieces;
+    const Pieces<C>& g = setup.basis.pieces;
     IntVec<C> cell[2];
     for (int lane = 0; lane < columns; lane++) cell[lane / lanes][lane % lanes] = cell_of(lane);
     for (int64_t i = first; i < first + count; i++) {
-      const C* inverse = g.columns_of(i) + columns;
+      const C* inverse = g.inverse_widths_of(i);
       for (int64_t o = 0; o < layer.out; o++) {
-        const S* weight = static_cast<const S*>(op.spline_weight) + (o * layer.in + i) * problem.rows;
-        const V low = fetch(weight, problem.rows), high = fetch(weight + lanes, problem.rows - lanes);
+        const S* weight = static_cast<const S*>(op.spline_weight) + (o * layer.in + i) * setup.rows;
+        const V low = fetch(weight, setup.rows), high = fetch(weight + lanes, setup.rows - lanes);
         for (int half = 0; half < columns; half += lanes) {
           C* target = curve(i, o) + half;
           for (int q = derivative; q <= layer.degree; q++) {

@@ -5,15 +5,15 @@
 #include <atomic>
 #include <new>
 
+#include "cpu/tuning.h"
 #include "kernels.h"
 
 namespace kan {
 namespace {
 
-// The memory of the last call, kept for the next one: fresh memory is cleared page by page as it is touched, which can
-// take longer than the kernel. A call that finds it taken by another thread gets memory of its own.
+// The memory of the last call, kept for the next one: the system clears fresh memory page by page at the first touch,
+// which can take longer than the kernel. A call that finds it taken by another thread gets memory of its own.
 struct Kept {
-  static constexpr size_t most = 64 << 20;
   std::atomic_flag taken = ATOMIC_FLAG_INIT;
   void* memory = nullptr;
   size_t bytes = 0;
@@ -23,14 +23,15 @@ Kept kept;
 
 void* fresh(size_t bytes) {
   void* memory = nullptr;  // not std::aligned_alloc: macOS has had it only since 10.15
-  if (posix_memalign(&memory, 64, bytes + 64)) return nullptr;
+  if (posix_memalign(&memory, tuning::kCacheLine, bytes + tuning::kCacheLine)) return nullptr;
   use_huge_pages(memory, bytes);
   return memory;
 }
 
 }  // namespace
 
-Memory::Memory(size_t bytes) : shared_(bytes <= Kept::most && !kept.taken.test_and_set(std::memory_order_acquire)) {
+Memory::Memory(size_t bytes)
+    : shared_(bytes <= tuning::kKeptBytes && !kept.taken.test_and_set(std::memory_order_acquire)) {
   if (!shared_) {
     data_ = fresh(bytes);
   } else if (bytes <= kept.bytes) {

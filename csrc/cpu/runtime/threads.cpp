@@ -12,7 +12,7 @@ namespace {
 // Linking a runtime of our own would start a second pool of threads beside torch's.
 std::atomic<Fork> fork_pool = nullptr;
 
-// A forked process has none of the threads that its copy of GNU OpenMP would wait for, forever, so it runs without.
+// A forked process has no threads, but its copy of GNU OpenMP would wait for them forever. So it runs on one thread.
 bool forked = false;
 [[maybe_unused]] const int watching = pthread_atfork(nullptr, nullptr, [] { forked = true; });
 
@@ -23,7 +23,7 @@ struct Loop {
   std::atomic<int64_t> next{0};
   std::atomic<int> workers{0};
   std::atomic_flag failed = ATOMIC_FLAG_INIT;
-  std::exception_ptr failure;  // the first one; it must not leave the threads of the pool
+  std::exception_ptr failure;  // the first one, rethrown by the caller: no exception may leave the pool's threads
 };
 
 void work(void* data) {

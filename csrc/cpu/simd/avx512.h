@@ -1,5 +1,5 @@
-// What the vector extension can't express or compilers don't find, in AVX-512: look-up, compression, gathering, masked
-// sums, streams.
+// Operations of AVX-512 that the vector extension can't express or compilers don't find: look-up, compression,
+// gathering, masked sums, streams.
 #pragma once
 
 #include "cpu/simd/simd.h"
@@ -7,7 +7,8 @@
 namespace kan {
 namespace {
 
-// kLookup: tables of one vector or of two are looked up in registers.
+// kLookup: tables of one vector or of two are looked up in registers. kStream: stores can go past the caches. Code asks
+// for both with `if constexpr`: elsewhere the functions are deleted, so that a use of them does not compile.
 #if defined(__AVX512F__)
 constexpr bool kLookup = true;
 
@@ -51,9 +52,9 @@ inline bool any_of(IntVec<double> v, int32_t bits) {
   return _mm512_test_epi64_mask((__m512i)v, _mm512_set1_epi64(uint32_t(bits))) != 0;
 }
 
-// The rows of samples sorted by key, all from `first` to `last`, and their keys: one pass for each. start[k - first] is
-// the first place of key k, and one more the end. `row` and `sorted` have room for a whole vector more, and `key` is
-// padded to whole vectors by -1.
+// Sorts samples by key, by one pass over all keys for each key from `first` to `last`. `row` gets Plan::row of the
+// samples, `sorted` their keys, start[k - first] the first place of key k, and start[last + 1 - first] the end. `row`
+// and `sorted` have room for a whole vector more; `key` is padded to whole vectors by -1.
 inline void sort_by_few_keys(const int32_t* key, int64_t n, int first, int last, int32_t* start, int32_t* row,
                              int32_t* sorted) {
   const __m512i iota = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
@@ -71,6 +72,7 @@ inline void sort_by_few_keys(const int32_t* key, int64_t n, int first, int last,
   }
   start[last + 1 - first] = total;
 }
+
 // from[row[q] / KAN_VECTOR_BYTES] for the first n places q of a vector, 0 in the other lanes; `row` is a whole vector.
 inline Vec<float> gather(const float* from, const int32_t* row, int64_t n) {
   const __mmask16 valid = n < 16 ? first_lanes(n) : 0xffff;
@@ -81,6 +83,7 @@ inline Vec<double> gather(const double* from, const int32_t* row, int64_t n) {
   const auto bytes = load<Vector<int32_t, 8>::Type>(row) >> 3;
   return (Vec<double>)_mm512_mask_i32gather_pd(__m512d{}, valid, (__m256i)bytes, from, 1);
 }
+
 // Stores past the caches, at addresses of whole vectors.
 constexpr bool kStream = true;
 inline void stream(float* p, Vec<float> v) { _mm512_stream_ps(p, (__m512)v); }
@@ -89,39 +92,26 @@ inline void end_of_stream() { _mm_sfence(); }
 #else
 constexpr bool kLookup = false, kStream = false;
 
-template <class C, class V>
-inline void stream(C*, V) {}
-inline void end_of_stream() {}
-
+template <class V, class I>
+V lookup(V table, I index) = delete;
+template <class V, class I>
+V lookup(V low, V high, I index) = delete;
+template <class V, class I>
+V add_where_equal(V sum, I a, I b, V v) = delete;
+template <class I>
+I first_of(I v, int64_t n) = delete;
+template <class I>
+bool any_of(I v, int32_t bits) = delete;
+void sort_by_few_keys(const int32_t* key, int64_t n, int first, int last, int32_t* start, int32_t* row,
+                      int32_t* sorted) = delete;
 template <class C>
-inline Vec<C> gather(const C*, const int32_t*, int64_t) {
-  return Vec<C>{};
-}
-
-template <class V, class I>
-inline V lookup(V table, I) {
-  return table;
-}
-template <class V, class I>
-inline V lookup(V low, V, I) {
-  return low;
-}
-template <class V, class I>
-inline V add_where_equal(V sum, I, I, V) {
-  return sum;
-}
-template <class I>
-inline I first_of(I v, int64_t) {
-  return v;
-}
-template <class I>
-inline bool any_of(I, int32_t) {
-  return false;
-}
-inline void sort_by_few_keys(const int32_t*, int64_t, int, int, int32_t*, int32_t*, int32_t*) {}
+Vec<C> gather(const C* from, const int32_t* row, int64_t n) = delete;
+template <class C, class V>
+void stream(C* p, V v) = delete;
+inline void end_of_stream() {}  // nothing to wait for
 #endif
 
-// The same from memory: a table of two vectors, of which only the first counts unless Two.
+// Look-up in a table in memory: of two vectors, or of one unless Two.
 template <bool Two, class C>
 inline Vec<C> lookup(const C* table, IntVec<C> index) {
   const Vec<C> low = load<Vec<C>>(table);

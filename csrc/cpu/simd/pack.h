@@ -2,12 +2,13 @@
 #pragma once
 
 #include "cpu/simd/avx512.h"
+#include "cpu/tuning.h"
 
 namespace kan {
 namespace {
 
-// Hands out aligned pieces of one block of memory; without memory it measures how much is needed. Between them a cache
-// line is left: many have sizes of whole pages, and would begin in the same sets of the first-level cache.
+// Hands out aligned parts of one block of memory; without memory it measures how much is needed. It leaves a cache line
+// between them: many have sizes of whole pages, and would begin in the same sets of the first-level cache.
 class Arena {
  public:
   explicit Arena(char* memory) : memory_(memory) {}
@@ -15,19 +16,18 @@ class Arena {
   template <class T>
   T* take(int64_t count) {
     T* p = memory_ ? reinterpret_cast<T*>(memory_ + used_) : nullptr;
-    used_ += round_up(count * int64_t(sizeof(T)), line) + line;
+    used_ += round_up(count * int64_t(sizeof(T)), tuning::kCacheLine) + tuning::kCacheLine;
     return p;
   }
   int64_t used() const { return used_; }
 
  private:
-  static constexpr int64_t line = 64;
   char* memory_;
   int64_t used_ = 0;
 };
 
-// target[c][r] = source[r][c]; `target` has `padded` numbers per row, whole vectors, and 0 where r >= rows. It also
-// has room for whole vectors of rows.
+// target[c][r] = source[r][c]. A row of `target` has `padded` numbers, which are whole vectors, and 0 where r >= rows.
+// The number of rows for which `target` has room is rounded up to whole vectors too.
 template <class S>
 void pack_transposed(const S* source, int64_t source_stride, int64_t rows, int64_t columns, Compute<S>* target,
                      int64_t padded) {
@@ -57,8 +57,8 @@ void pack_transposed(const S* source, int64_t source_stride, int64_t rows, int64
   }
 }
 
-// The inverse: target[r][c] = factor * source[c][r]. Large: the target is larger than the caches, so that it takes less
-// time to write to memory at once than to read there what is overwritten.
+// The inverse: target[r][c] = factor * source[c][r]. large: the target is larger than the caches, so it is written past
+// them, which saves reading the lines that are overwritten.
 template <class S>
 void unpack_transposed(const Compute<S>* source, int64_t padded, S* target, int64_t target_stride, int64_t rows,
                        int64_t columns, bool large = false, Compute<S> factor = 1) {
@@ -85,13 +85,15 @@ void unpack_transposed(const Compute<S>* source, int64_t padded, S* target, int6
       }
       transpose(block);
       const int64_t count = smaller(lanes, rows - r);
-      if (past_caches && width >= lanes) {
-        for (int k = 0; k < count; k++) {
-          stream(reinterpret_cast<C*>(target + (r + k) * target_stride + c), block[k]);
+      if constexpr (kStream) {
+        if (past_caches && width >= lanes) {
+          for (int k = 0; k < count; k++) {
+            stream(reinterpret_cast<C*>(target + (r + k) * target_stride + c), block[k]);
+          }
+          continue;
         }
-      } else {
-        for (int k = 0; k < count; k++) put(target + (r + k) * target_stride + c, block[k], width);
       }
+      for (int k = 0; k < count; k++) put(target + (r + k) * target_stride + c, block[k], width);
     }
   }
   if (past_caches) end_of_stream();

@@ -1,13 +1,14 @@
-// Memory that is asked for before it is needed, a little at a time.
+// Prefetching: the kernels ask for memory before they need it, a few lines at a time.
 #pragma once
 
 #include "cpu/simd/simd.h"
+#include "cpu/tuning.h"
 
 namespace kan {
 namespace {
 
-// Rows of `bytes` bytes at distance `stride`, asked for in `steps` steps: many lines at once would keep the loads of
-// the kernels waiting.
+// Asks for rows of `bytes` bytes at distance `stride` in `steps` steps. Many lines at once would keep the loads of the
+// kernels waiting.
 class Prefetch {
  public:
   Prefetch() = default;
@@ -30,7 +31,7 @@ class Prefetch {
   }
 
  private:
-  static constexpr int64_t line = 64;
+  static constexpr int64_t line = tuning::kCacheLine;
   const char* row_ = nullptr;
   int64_t lines_ = 0, bytes_ = 0, stride_ = 0, steps_ = 1, at_ = 0, owed_ = 0;
 };

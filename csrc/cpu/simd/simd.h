@@ -96,7 +96,7 @@ inline V interleave(V a, V b, std::integer_sequence<int, J...>) {
 #endif
 }
 
-// Lane j of a, or of b where j has the bit `Bit`; with Flip the lane of the same vector that has the other bit.
+// In lane j: lane j ^ Flip of b if j has the bit `Bit`, else of a.
 template <int Bit, int Flip, class V, int... J>
 inline V join(V a, V b, std::integer_sequence<int, J...>) {
   constexpr int n = sizeof...(J);
@@ -108,8 +108,8 @@ inline V join(V a, V b, std::integer_sequence<int, J...>) {
 #endif
 }
 
-// One perfect interleaving of N vectors: the index of the vector rotates by one bit. log2(N) of them turn columns into
-// rows, log2(lanes) rows into columns.
+// Interleaves N vectors once, which rotates the index of each number by one bit. log2(N) rotations turn columns into
+// rows, log2(lanes) rotations turn rows into columns.
 template <class V, int N>
 inline void rotate(V (&v)[N]) {
   if (N == 1) return;
@@ -177,7 +177,7 @@ struct BFloat {
   uint16_t bits;
 };
 
-// S is stored, Compute<S> is computed with; the grid has the computing type.
+// Tensors store S, kernels compute with Compute<S>; the grid has the computing type.
 template <class S>
 struct ComputeOf {
   using Type = S;
@@ -201,7 +201,7 @@ inline Vec<float> widen(Short s, BFloat) { return as<Vec<float>>(convert<Word>(s
 
 inline Vec<float> widen(Short s, Half) {
   const Word h = convert<Word>(s), magnitude = h & 0x7fff;
-  // Moving the exponent field leaves a bias of 127 - 15 = 112, which the product removes, denormals included.
+  // The moved exponent is too small by 127 - 15 = 112. The product adds that, to denormals too.
   Vec<float> value = as<Vec<float>>(magnitude << 13) * 0x1p112f;
   const Word special = (magnitude << 13) | 0x7f800000;
   value = magnitude >= 0x7c00 ? as<Vec<float>>(special) : value;
@@ -236,7 +236,7 @@ inline void put(double* p, Vec<double> v) { store(p, v); }
 inline void put(Half* p, Vec<float> v) { store(&p->bits, narrow(v, Half{})); }
 inline void put(BFloat* p, Vec<float> v) { store(&p->bits, narrow(v, BFloat{})); }
 
-// The same for the first n of the lanes, 0 < n < kLanes.
+// fetch and put of the first n lanes, 0 < n < kLanes.
 #if defined(__AVX512BW__) && defined(__AVX512VL__)
 inline uint32_t first_lanes(int64_t n) { return (1u << n) - 1; }
 inline Vec<float> fetch_some(const float* p, int64_t n) { return (Vec<float>)_mm512_maskz_loadu_ps(first_lanes(n), p); }
@@ -254,7 +254,7 @@ inline void put_some(S* p, Vec<float> v, int64_t n) {
   _mm256_mask_storeu_epi16(p, first_lanes(n), (__m256i)narrow(v, S{}));
 }
 #else
-// Copies of 8, 4, 2 and 1 numbers: each is one move, where a loop would become a call of memcpy.
+// Copies 8, 4, 2 and 1 numbers, each by one move; the compiler would turn a loop into a call of memcpy.
 template <int Step, class S>
 inline void copy_some(S* to, const S* from, int64_t n) {
   if (n & Step) __builtin_memcpy(to, from, Step * sizeof(S));
@@ -276,7 +276,7 @@ inline void put_some(S* p, Vec<Compute<S>> v, int64_t n) {
 }
 #endif
 
-// The same for any n. Lanes beyond n are 0 in a fetch and untouched by a put; n may be negative.
+// fetch and put for any n, which may be negative. Lanes beyond n are 0 in a fetch and untouched by a put.
 template <class S>
 inline Vec<Compute<S>> fetch(const S* p, int64_t n) {
   return n >= kLanes<Compute<S>> ? fetch(p) : n > 0 ? fetch_some(p, n) : Vec<Compute<S>>{};

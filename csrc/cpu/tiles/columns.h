@@ -1,4 +1,4 @@
-// Everything that is summed over the batch or the outputs: coefficient and input gradients, edge magnitudes.
+// The sums over the batch or over the outputs: coefficient gradients, input gradients and edge magnitudes.
 #pragma once
 
 #include "cpu/tiles/tiling.h"
@@ -9,22 +9,21 @@ namespace {
 enum class Mode { backward, magnitude, magnitude_backward };
 
 // A task is a block of features times a chunk of the batch. It makes the plans of a span of samples once and uses them
-// for all outputs and for both gradients, one tile of outputs after another. One chunk is the rule; where features
-// alone make too few tasks, the panels of the chunks are added in their order afterwards.
+// for all outputs and for both gradients, one tile of outputs after another. Usually the whole batch is one chunk. Only
+// if blocks of features make too few tasks, the batch is cut into several, whose panels are added in order at the end.
 template <class S>
 struct Columns {
   using C = Compute<S>;
-  static constexpr int64_t panel_bytes = 1 << 20, span_bytes = 1 << 19, wanted_tasks = 8, smallest_chunk = 2048;
 
   Mode mode;
   bool want_x, want_coef;
-  Problem<C> problem;
+  Setup<C> setup;
   const Operands& op;
   const Layer& layer;
   OutTiles<C> tiles;
   int64_t samples, block, blocks, chunk, chunks, panel_size;
-  int64_t span;      // samples whose plans are kept, whole tiles
-  bool single_span;  // per task: tiles of outputs are visited once and can share the memory of one panel
+  int64_t span;      // the number of samples whose plans are kept: whole tiles
+  bool single_span;  // a task has one span, so it visits every tile of outputs once and keeps a single panel
   int threads;
   C *results, *bias_results;  // [chunk][block] panels; [chunk] sums of g
   char* workspaces;
@@ -35,7 +34,7 @@ struct Columns {
   static bool base(const Layer& l, const Operands& o) {
     return ((o.base_weight || o.grad_base) && l.base != Base::zero) || !spline(o);
   }
-  // For the input gradient alone the slopes are those of the order before.
+  // A call for the input gradient alone makes plans of order - 1 and takes their slopes, which have the wanted order.
   static Slopes wanted_slopes(Mode m, const Layer& l, const Operands& o) {
     if (m == Mode::magnitude_backward) return Slopes::rows;
     return o.grad_x && (coef(m, o) || l.order > 0) ? Slopes::differences : Slopes::none;
@@ -46,48 +45,50 @@ struct Columns {
   }
 
   struct Workspace {
-    Problem<C> problem;  // with the tables of one block of features
+    Setup<C> setup;  // with the tables of one block of features
     PlanSet<S> plans;
     C *g, *sums, *grad_x, *coefficients, *last, *result, *scale;
     double* scratch;
 
     Workspace(Arena& arena, const Columns& c)
-        : problem(c.problem.with_tables(arena, c.block)),
-          plans(arena, problem, c.block, c.span / c.samples, c.samples, c.op.v, c.slopes() != Slopes::none),
-          g(arena.take<C>(c.samples * problem.kernel.wide.vectors * kLanes<C>)),
+        : setup(c.setup.with_tables(arena, c.block)),
+          plans(arena, setup, c.block, c.span / c.samples, c.samples, c.op.v, c.slopes() != Slopes::none),
+          g(arena.take<C>(c.samples * setup.kernel.wide.vectors * kLanes<C>)),
           sums(arena.take<C>(c.want_x ? c.span / c.samples * c.block * plans.padded * kLanes<C> : 0)),
           grad_x(arena.take<C>(c.want_x ? c.block * plans.padded : 0)),
           coefficients(arena.take<C>(c.needs_coefficients() ? c.kept_size() : 0)),
           last(arena.take<C>(c.slopes() == Slopes::differences ? c.block * c.tiles.padded() : 0)),
           result(arena.take<C>(c.want_coef && c.chunks == 1 ? c.kept_size() : 0)),
           scale(arena.take<C>(c.mode == Mode::magnitude_backward ? c.block * c.tiles.padded() : 0)),
-          scratch(arena.take<double>(problem.scratch_size())) {}
+          scratch(arena.take<double>(setup.scratch_size())) {}
   };
 
   Columns(Mode m, const Layer& l, const Operands& o)
       : mode(m),
         want_x(o.grad_x),
         want_coef(coef(m, o)),
-        problem(with_order(m, l, o), spline(o), base(l, o), wanted_slopes(m, l, o)),
+        setup(with_order(m, l, o), spline(o), base(l, o), wanted_slopes(m, l, o)),
         op(o),
-        layer(problem.layer),
-        tiles(problem.kernel, 0, l.out) {
-    samples = samples_per_tile(layer.batch, problem.kernel.wide.vectors * KAN_VECTOR_BYTES);
-    threads = threads_for(layer, problem.rows);
-    // A cache line of grad_x belongs to one block: two threads that write to the same one wait for each other.
-    const int64_t per_feature = larger(1, Panel<C>::size(1, problem.rows, tiles.padded()) * sizeof(C));
-    block = 64 / sizeof(S);
-    while (block > 1 && block * per_feature > panel_bytes) block /= 2;
+        layer(setup.layer),
+        tiles(setup.kernel, 0, l.out) {
+    samples = samples_per_tile(layer.batch, setup.kernel.wide.vectors * KAN_VECTOR_BYTES);
+    threads = threads_for(layer, setup.rows);
+    // A block covers whole cache lines of grad_x: threads that write to one line wait for each other.
+    const int64_t per_feature = larger(1, Panel<C>::size(1, setup.rows, tiles.padded()) * sizeof(C));
+    block = tuning::kCacheLine / sizeof(S);
+    while (block > 1 && block * per_feature > tuning::kPanelBytes) block /= 2;
     blocks = larger(1, ceil_div(layer.in, block));
-    // What sums depend on, the chunks, must not depend on the threads; the block may.
-    chunks = larger(1, smaller(ceil_div(wanted_tasks, blocks), layer.batch / smallest_chunk));
+    // The chunks decide the order of additions, so they must not depend on the number of threads. The block may.
+    chunks = larger(1, smaller(ceil_div(tuning::kWantedTasks, blocks), layer.batch / tuning::kSmallestChunk));
     chunk = round_up(larger(1, ceil_div(layer.batch, chunks)), samples);
     chunks = larger(1, ceil_div(layer.batch, chunk));
-    if (block < 32 && 4 * block * per_feature <= panel_bytes && blocks * chunks >= 8 * threads) block *= 2;
+    const bool busy = blocks * chunks >= tuning::kBusyTasks * threads,
+               fits = 4 * block * per_feature <= tuning::kPanelBytes;
+    if (block < tuning::kLargestFeatureBlock && fits && busy) block *= 2;
     blocks = larger(1, ceil_div(layer.in, block));
-    panel_size = Panel<C>::size(block, problem.rows, tiles.padded());
-    const int64_t bytes = block * (2 * problem.basis.pieces.width + kLanes<C> + 3) * int64_t(sizeof(C));
-    single_span = chunk * bytes <= span_bytes;
+    panel_size = Panel<C>::size(block, setup.rows, tiles.padded());
+    const int64_t bytes = block * (2 * setup.basis.pieces.width + kLanes<C> + 3) * int64_t(sizeof(C));
+    single_span = chunk * bytes <= tuning::kSpanBytes;
     span = single_span ? chunk : samples;
   }
 
@@ -101,7 +102,7 @@ struct Columns {
     const Memory memory(bytes_of(*this));
     Arena arena(memory.data());
     place(arena);
-    use_huge_pages(op.grad_spline, layer.out * layer.in * problem.rows * sizeof(S));
+    use_huge_pages(op.grad_spline, layer.out * layer.in * setup.rows * sizeof(S));
     parallel_for(threads, blocks * chunks, [](void* c, int64_t i, int w) { self(c).task(i, w); }, this);
     if (chunks > 1) {
       parallel_for(threads, blocks, [](void* c, int64_t i, int) { self(c).add_chunks(i); }, this);
@@ -112,15 +113,15 @@ struct Columns {
   static Columns& self(void* c) { return *static_cast<Columns*>(c); }
   int64_t first_feature(int64_t b) const { return b * block; }
   int64_t features(int64_t b) const { return larger(0, smaller(block, layer.in - b * block)); }
-  Slopes slopes() const { return problem.basis.pieces.slopes; }
+  Slopes slopes() const { return setup.basis.pieces.slopes; }
   bool needs_coefficients() const { return want_x || mode != Mode::backward; }
-  int64_t kept_size() const { return single_span ? Panel<C>::size(block, problem.rows, tiles.width(0)) : panel_size; }
+  int64_t kept_size() const { return single_span ? Panel<C>::size(block, setup.rows, tiles.width(0)) : panel_size; }
   C* result(int64_t b, int64_t k) const { return results + (k * blocks + b) * panel_size; }
 
   void task(int64_t index, int worker) {
     Workspace w = workspace_of(*this, worker);
     const int64_t b = index % blocks, k = index / blocks, first = first_feature(b), count = features(b);
-    w.problem.compile(static_cast<const C*>(op.grid) + first * problem.knots(), 0, count, w.scratch);
+    w.setup.compile(static_cast<const C*>(op.grid) + first * setup.knots(), 0, count, w.scratch);
     if (mode == Mode::magnitude_backward) pack_scale(w, first, count);
     C* bias = op.grad_bias && b == 0 ? bias_results + k * tiles.padded() : nullptr;
     if (bias) std::memset(bias, 0, tiles.padded() * sizeof(C));
@@ -128,18 +129,18 @@ struct Columns {
     const int64_t begin = k * chunk, end = smaller(layer.batch, begin + chunk);
     for (int64_t row = begin; row == begin || row < end; row += span) {
       const int64_t n = smaller(span, end - row);
-      w.plans.make(w.problem, op, row, n, first, count);
+      w.plans.make(w.setup, op, row, n, first, count);
       for (int64_t t = 0; t < tiles.count; t++) {
         const Panel<C> coefficients = kept(w.coefficients, t, count);
         const Panel<C> sums =
-            chunks > 1 ? panel_at(result(b, k), tiles, t, count, problem.rows) : kept(w.result, t, count);
+            chunks > 1 ? panel_at(result(b, k), tiles, t, count, setup.rows) : kept(w.result, t, count);
         if (row == begin) {
           if (needs_coefficients()) {
-            pack_panel<S>(coefficients, tiles, t, op.spline_weight, problem.basis.has_base ? op.base_weight : nullptr,
+            pack_panel<S>(coefficients, tiles, t, op.spline_weight, setup.basis.has_base ? op.base_weight : nullptr,
                           layer.in, first);
           }
           if (slopes() == Slopes::differences) {
-            take_differences(w.problem.basis.pieces, coefficients, w.last + tiles.start(t) * count);
+            take_differences(w.setup.basis.pieces, coefficients, w.last + tiles.start(t) * count);
           }
           if (want_coef) sums.clear();
         }
@@ -157,11 +158,11 @@ struct Columns {
 
   // The panel of tile t in a workspace.
   Panel<C> kept(C* data, int64_t t, int64_t count) const {
-    return single_span ? Panel<C>{data, count, problem.rows, tiles.width(t)}
-                       : panel_at(data, tiles, t, count, problem.rows);
+    return single_span ? Panel<C>{data, count, setup.rows, tiles.width(t)}
+                       : panel_at(data, tiles, t, count, setup.rows);
   }
 
-  // What is packed after tile t of block b.
+  // The coefficients that this worker packs after those of tile t of block b.
   Prefetch after(int64_t b, int64_t t, int64_t calls) const {
     if (++t == tiles.count) {
       t = 0;
@@ -169,8 +170,8 @@ struct Columns {
     }
     if (b >= blocks || mode != Mode::backward || !want_x) return {};
     const int64_t kernels = 1 + want_coef;
-    return prefetch_panel<S>(tiles, t, problem.rows, op.spline_weight, layer.in, first_feature(b), features(b),
-                             calls * kernels * problem.basis.cells());
+    return prefetch_panel<S>(tiles, t, setup.rows, op.spline_weight, layer.in, first_feature(b), features(b),
+                             calls * kernels * setup.basis.cells());
   }
 
   void pack_scale(Workspace& w, int64_t first, int64_t count) {
@@ -183,10 +184,10 @@ struct Columns {
     }
   }
 
-  // Tile t of the outputs for n samples, whose plans begin with number `first_plan`.
+  // Adds tile t of the outputs for n samples; `first_plan` is the number of their first plan.
   void tile(Workspace& w, const Panel<C>& coefficients, const Panel<C>& sums, C* bias, int64_t row, int64_t n,
             int64_t t, int64_t first_plan, Prefetch& next) const {
-    const int cells = problem.basis.cells();
+    const int cells = setup.basis.cells();
     const TileOps<C>& ops = tiles.ops(t);
     const C* g = nullptr;
     if (mode == Mode::backward) {
@@ -210,7 +211,7 @@ struct Columns {
           plan.base_slope = plan.base;
         }
         if (want_x) {
-          const Pieces<C>& pieces = w.problem.basis.pieces;
+          const Pieces<C>& pieces = w.setup.basis.pieces;
           Differences<C> differences{};
           if (slopes() == Slopes::differences) {
             differences = {pieces.order + 1, last + i * tiles.width(t), pieces.order_of(i)};
@@ -221,24 +222,25 @@ struct Columns {
     }
   }
 
-  // grad_x of n samples from the sums of their plans.
+  // Writes grad_x of n samples from the sums that their plans have gathered.
   void finish_input(Workspace& w, int64_t row, int64_t n, int64_t first, int64_t count, int64_t first_plan) const {
     const int64_t padded = w.plans.padded;
     for (int64_t i = 0; i < count; i++) {
       C* grad_x = w.grad_x + i * padded;
       if (tiles.count > 0) add_lanes(w.sums + (first_plan + i) * padded * kLanes<C>, n, grad_x);
       if (tiles.count == 0) std::memset(grad_x, 0, n * sizeof(C));
-      if (slopes() == Slopes::none && problem.basis.has_base && op.base_weight) {
+      if (slopes() == Slopes::none && setup.basis.has_base && op.base_weight) {
         sum_at_infinity(w.plans[first_plan + i], row, n, first + i, grad_x);
       }
     }
     unpack_transposed(w.grad_x, padded, static_cast<S*>(op.grad_x) + row * layer.in + first, layer.in, n, count);
   }
 
-  // grad_x where the base function is infinite. It is infinite times one sum over the outputs; lane by lane, outputs of
-  // either sign and those that fill the last vector would make it NaN. A linear continuation is NaN there anyway.
+  // Replaces grad_x where the base function is infinite by infinity times one sum over the outputs. Lane by lane,
+  // outputs of opposite signs would give inf - inf, and the outputs that fill the last vector inf * 0. Where the
+  // splines continue linearly grad_x is NaN anyway.
   void sum_at_infinity(const Plan<C>& plan, int64_t row, int64_t n, int64_t feature, C* grad_x) const {
-    if (problem.basis.has_spline && problem.basis.pieces.poison_infinite) return;
+    if (setup.basis.has_spline && setup.basis.pieces.poison_infinite) return;
     for (int64_t q = 0; q < n; q++) {
       const C base = plan.base[q];
       if (base - base == 0 || base != base) continue;
@@ -252,7 +254,7 @@ struct Columns {
     }
   }
 
-  // The tile of g as rows of whole vectors: in place where it is stored like that.
+  // The tile of g as rows of whole vectors: the tensor itself if its rows are such, else a copy.
   const C* pack_g(Workspace& w, int64_t row, int64_t n, int64_t t) const {
     const S* g = static_cast<const S*>(op.g) + row * layer.out + tiles.start(t);
     if (sizeof(S) == sizeof(C) && tiles.width(t) == layer.out) return reinterpret_cast<const C*>(g);
@@ -273,7 +275,7 @@ struct Columns {
     }
   }
 
-  // target[b] = the sum of the lanes of sums[b]: each step adds pairs of lanes of two vectors into one.
+  // target[b] = the sum of the lanes of sums[b]. Each step adds neighbouring lanes of two vectors, which leaves one.
   static void add_lanes(const C* sums, int64_t n, C* target) {
     constexpr int lanes = kLanes<C>;
     using Sequence = std::make_integer_sequence<int, lanes>;
@@ -301,7 +303,7 @@ struct Columns {
       for (int64_t j = 0; j < panel_size; j += kLanes<C>)
         store(sum + j, load<Vec<C>>(sum + j) + load<Vec<C>>(more + j));
     }
-    for (int64_t t = 0; t < tiles.count; t++) finish(b, t, panel_at(sum, tiles, t, features(b), problem.rows));
+    for (int64_t t = 0; t < tiles.count; t++) finish(b, t, panel_at(sum, tiles, t, features(b), setup.rows));
   }
 
   // Writes the sums of a block of features and of tile t to the result.

@@ -1,7 +1,7 @@
 // The inner kernels: one feature, one tile of samples sorted by cell, one tile of outputs.
 //
-// Samples of one cell meet the same rows, so the rows stay in registers while the samples pass by: per sample and
-// vector of outputs there is one load besides the multiply-adds. S is the number of spline rows (0: none), B tells
+// All samples of a cell need the same rows, so the rows stay in registers while the samples pass by. Each sample and
+// vector of outputs then costs one load besides the multiply-adds. S is the number of spline rows (0: none), B tells
 // whether there is a base row, NZ is the number of vectors in a tile of outputs.
 #pragma once
 
@@ -16,8 +16,8 @@ namespace {
 // Long sums are sums of sums of this many terms, which keeps their rounding errors small.
 constexpr int64_t kSumBlock = 16;
 
-// What slopes that are weights of differences need to know about one feature, see Slopes: their order m, the last c_j,
-// and Pieces::order_of. m is 0 where they are not.
+// One feature, as slopes that are weights of differences (see Slopes) need it: their order m, the last coefficients
+// c_j, and Pieces::order_of. An order of 0 says that the slopes are weights of the rows themselves.
 template <class C>
 struct Differences {
   int slope_order;
@@ -31,7 +31,7 @@ struct Tile {
   static constexpr int lanes = kLanes<C>, outs = NZ * lanes, width = S <= 4 ? 4 : 8, places = S > 0 ? S : 1,
                        rows_after = places - 1;
 
-  // The row of a sample in a matrix with `vectors` vectors per row.
+  // A sample's row in a matrix with `vectors` vectors per row; offset: as in Plan::row.
   template <int vectors, class T>
   static T* row_of(T* matrix, int64_t offset) {
     using Byte = std::conditional_t<std::is_const_v<T>, const char, char>;
@@ -45,8 +45,8 @@ struct Tile {
     V operator()(int j, int64_t q) const { return splat<V>(j < S ? spline[q * width + j] : base[q]); }
   };
 
-  // The rows of a cell and the base row. Row r of the splines has place r % S, so that the next cell, whose rows are
-  // the same but for one, finds them where they are; P is the place of the cell's first row.
+  // The rows of a cell and the base row. Spline row r is always in register r % S. The next cell has the same rows but
+  // one, and finds them in the same registers. P is the register of the cell's first row.
   struct Rows {
     V spline[S + 1][NZ], base[NZ];
 
@@ -74,8 +74,8 @@ struct Tile {
     void read_base(const C* from) {
       if (B) read(from, base);
     }
-    // The rows of the first cell but for its last one, which `read_last` gets for every cell. Both leave `panel` behind
-    // what they have read.
+    // read_first reads all rows of the first cell but the last one; read_last reads the last row of every cell. Both
+    // move `panel` on to the row after.
     void read_first(const C*& panel, int stride = outs) {
 #pragma GCC unroll 8
       for (int j = 0; j < S - 1; j++, panel += stride) read(panel, spline[j]);
@@ -112,10 +112,10 @@ struct Tile {
     }
   };
 
-  // For every cell enter(place), sample(place, q, offset) for its samples, with their places q in the plan and the
-  // offsets of their rows, and leave(place) for its first row; in the end leave for the other rows of the last cell, if
-  // `rows` counts them. What the loop reads is copied to locals first: the compiler takes every store for one that
-  // could change the plan.
+  // Visits the cells one after another. Each visit calls enter(P), then sample(P, q, offset) for every sample of the
+  // cell, where q is its place in the plan and `offset` its Plan::row, then leave(P), after which the cell's first row
+  // is done. With rows > cells, leave is called for the other rows of the last cell too. P is that of Rows, a constant.
+  // The loop copies the plan's pointers to locals, since the compiler assumes that every store could change the plan.
   template <class Enter, class Sample, class Leave>
   static void for_cells(const Plan<C>& plan, int cells, int rows, Enter enter, Sample sample, Leave leave) {
     const int32_t *end = plan.start + 1, *row = plan.row;
@@ -137,8 +137,8 @@ struct Tile {
     (visit(std::integral_constant<int, P>{}), ...);
   }
 
-  // y[id] = from[id] + sum of weight * row + more[id]; null stands for zeros. Here and below `next` is asked for step
-  // by step, one for each cell.
+  // y[b] = from[b] + sum of weight * row + more[b] for every sample b; null stands for zeros. Here and below each cell
+  // takes one step of `next`.
   static void forward(const Plan<C>& plan, int cells, const C* panel, const C* base, const C* from, const C* more, C* y,
                       Prefetch& next) {
     if (more) {
@@ -174,7 +174,7 @@ struct Tile {
     for_cells(plan, cells, cells, enter, sample, [](auto) {});
   }
 
-  // sums[id] = g[id] * sum of slope * row, lane by lane; added to what is there unless this is the first tile.
+  // sums[b] (+)= g[b] * sum of slope * row, lane by lane. The first tile sets the sums, the others add to them.
   static void grad_input(const Plan<C>& plan, int cells, const C* panel, const Differences<C>& differences,
                          const C* base, const C* g, C* sums, bool first, Prefetch& next) {
     first ? grad_input_of<true>(plan, cells, panel, differences, base, g, sums, next)
@@ -208,7 +208,7 @@ struct Tile {
     store(target, dot);
   }
 
-  // The places from q to `stop`, all with the same rows: the first one, and those that the others begin with.
+  // The samples at the places from q to `stop`, which all have the same rows: `first`, then those from `others` on.
   template <bool First>
   static void grad_input_of_rows(const Plan<C>& plan, int64_t q, int64_t stop, const C* first, const C* others,
                                  const C* base, const C* g, C* sums) {
@@ -228,7 +228,7 @@ struct Tile {
     }
   }
 
-  // The places inside of the range, with two products less than there are rows: see Slopes.
+  // The samples inside of the range, by two products less than there are rows: see Slopes.
   template <bool First>
   static void grad_input_inside(const Plan<C>& plan, int cells, const C* e, const Differences<C>& differences,
                                 const C* base, const C* g, C* sums, Prefetch& next) {
@@ -270,7 +270,7 @@ struct Tile {
     }
   }
 
-  // rows += weight * g[id]
+  // rows += weight * g[b]
   static void grad_coef(const Plan<C>& plan, int cells, const C* g, C* panel, C* base, Prefetch& next) {
     const Weights weights{plan.value, plan.base};
     Rows c;
@@ -318,8 +318,8 @@ struct Tile {
     for (int z = 0; z < NZ; z++) store(sums + z * lanes, load<V>(sums + z * lanes) + sum[z]);
   }
 
-  // sums[id] += scale * sign(phi) * sum of slope * row, and d_rows += scale * value * sign(phi). One vector of outputs
-  // at a time: two sets of rows would not fit in the registers otherwise.
+  // sums[b] += scale * sign(phi) * sum of slope * row, and d_rows += scale * value * sign(phi). It takes one vector of
+  // outputs at a time, so that both sets of rows fit in the registers.
   static void magnitude_backward(const Plan<C>& plan, int cells, const C* panel, const C* base, const C* scale, C* sums,
                                  bool first, C* d_panel, C* d_base) {
     using One = typename Tile<C, S, B, 1>::Rows;
@@ -358,45 +358,6 @@ struct Tile {
     }
   }
 };
-
-// The kernels for one tile width.
-template <class C>
-struct TileOps {
-  int vectors;
-  void (*forward)(const Plan<C>&, int, const C*, const C*, const C*, const C*, C*, Prefetch&);
-  void (*grad_input)(const Plan<C>&, int, const C*, const Differences<C>&, const C*, const C*, C*, bool, Prefetch&);
-  void (*grad_coef)(const Plan<C>&, int, const C*, C*, C*, Prefetch&);
-  void (*magnitude)(const Plan<C>&, int, const C*, const C*, C*);
-  void (*magnitude_backward)(const Plan<C>&, int, const C*, const C*, const C*, C*, bool, C*, C*);
-};
-
-template <class C, int S, bool B, int NZ>
-constexpr TileOps<C> tile_ops() {
-  using T = Tile<C, S, B, NZ>;
-  return {NZ, T::forward, T::grad_input, T::grad_coef, T::magnitude, T::magnitude_backward};
-}
-
-// Wide tiles and one-vector tiles for what is left of the outputs.
-template <class C>
-struct Kernel {
-  TileOps<C> wide, narrow;
-};
-
-template <class C, int S, bool B>
-constexpr Kernel<C> kernel() {
-  constexpr int rows = S + B, wide = KAN_REGISTERS == 32 ? (rows <= 5 ? 4 : 2) : (rows <= 5 ? 2 : 1);
-  return {tile_ops<C, S, B, wide>(), tile_ops<C, S, B, 1>()};
-}
-
-template <class C>
-const Kernel<C>& kernel_of(int spline_rows, bool base) {
-  static constexpr Kernel<C> table[][2] = {
-      {kernel<C, 0, true>(), kernel<C, 0, true>()},  {kernel<C, 1, false>(), kernel<C, 1, true>()},
-      {kernel<C, 2, false>(), kernel<C, 2, true>()}, {kernel<C, 3, false>(), kernel<C, 3, true>()},
-      {kernel<C, 4, false>(), kernel<C, 4, true>()}, {kernel<C, 5, false>(), kernel<C, 5, true>()},
-      {kernel<C, 6, false>(), kernel<C, 6, true>()}};
-  return table[spline_rows][base];
-}
 
 }  // namespace
 }  // namespace kan

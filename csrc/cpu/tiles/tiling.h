@@ -1,18 +1,16 @@
 // How the outputs are cut into tiles, and how coefficients lie in a panel.
 #pragma once
 
+#include "cpu/basis/compile.h"
 #include "cpu/simd/pack.h"
-#include "cpu/tiles/tiles.h"
+#include "cpu/tiles/kernels.h"
 
 namespace kan {
 namespace {
 
-// Features whose plans and coefficients are made together.
-constexpr int64_t kFeatureBlock = 16;
-
-// What one call evaluates: the layer, its basis, and the kernels for its rows.
+// All that a call settles once: the layer, its basis, and the kernels for its rows.
 template <class C>
-struct Problem {
+struct Setup {
   Layer layer;
   Basis<C> basis;
   Kernel<C> kernel;
@@ -20,7 +18,7 @@ struct Problem {
   MakePlan<C> make_plan;
   int rows;  // spline rows in all
 
-  Problem(const Layer& l, bool spline, bool base, Slopes slopes = Slopes::none)
+  Setup(const Layer& l, bool spline, bool base, Slopes slopes = Slopes::none)
       : layer(l),
         basis{describe_pieces<C>(without_spline(l, spline), slopes), BaseFunction<C>(l.base, l.order),
               BaseFunction<C>(l.base, l.order + 1), spline, base},
@@ -47,18 +45,19 @@ struct Problem {
     basis.pieces.order_table = arena.take<int32_t>(differences * basis.pieces.grid_size * layer.degree);
     basis.pieces.piece_columns = arena.take<C>(features * basis.pieces.columns * basis.pieces.size);
   }
-  Problem with_tables(Arena& arena, int64_t features) const {
-    Problem p = *this;
+  Setup with_tables(Arena& arena, int64_t features) const {
+    Setup p = *this;
     p.place_tables(arena, features);
     return p;
   }
   int active_rows() const { return (basis.has_spline ? layer.degree + 1 : 0) + basis.has_base; }
   int64_t scratch_size() const { return basis.pieces.knots() + 2 * layer.degree + kLanes<double>; }
-  // Follows: the tables are those of a whole block of features right before these, whose first feature is number 0. If
-  // all of that block shared one table, it can go on to be used.
+  // Compiles the knots of features [first, first + features), or points to the table of the feature before if the knots
+  // are the same. follows: the tables still hold the block of features before these. If all features of that block
+  // share its first table, this block can share it too.
   void compile(const C* grid, int64_t first, int64_t features, double* scratch, bool follows = false) const {
     int32_t* table = basis.pieces.table;
-    bool shared = basis.has_spline && follows && table[kFeatureBlock - 1] == 0;
+    bool shared = basis.has_spline && follows && table[tuning::kFeatureBlock - 1] == 0;
     for (int64_t i = first; basis.has_spline && i < first + features; i++, shared = true) {
       const C* knot = grid + i * knots();
       const bool repeated = shared && std::memcmp(knot, knot - knots(), knots() * sizeof(C)) == 0;
@@ -79,7 +78,7 @@ struct OutTiles {
     const int64_t width = k.wide.vectors * kLanes<C>;
     wide = n / width;
     count = wide + (n - wide * width + kLanes<C> - 1) / kLanes<C>;
-    // A padded wide tile takes less time than two narrow ones.
+    // One wide tile with padding takes less time than two narrow ones.
     if (count - wide > 1) {
       wide++;
       count = wide;
@@ -88,7 +87,7 @@ struct OutTiles {
 
   const TileOps<C>& ops(int64_t t) const { return t < wide ? kernel.wide : kernel.narrow; }
   int64_t width(int64_t t) const { return ops(t).vectors * kLanes<C>; }
-  // Outputs before tile t, padding included.
+  // The number of outputs before tile t, padding included.
   int64_t start(int64_t t) const {
     const int64_t w = kernel.wide.vectors * kLanes<C>;
     return t <= wide ? t * w : wide * w + (t - wide) * kLanes<C>;
@@ -116,8 +115,8 @@ Panel<C> panel_at(C* data, const OutTiles<C>& tiles, int64_t t, int64_t features
   return {data + Panel<C>::size(features, rows, tiles.start(t)), features, rows, tiles.width(t)};
 }
 
-// spline (out, in, rows) and base (out, in) -> the panel of tile t and of the features from `first` on. An absent
-// tensor gives zeros.
+// Fills the panel of tile t, for the features from `first` on, from spline (out, in, rows) and base (out, in). An
+// absent tensor counts as zeros.
 template <class S>
 void pack_panel(const Panel<Compute<S>>& panel, const OutTiles<Compute<S>>& tiles, int64_t t, const void* spline,
                 const void* base, int64_t in, int64_t first) {
@@ -135,8 +134,8 @@ void pack_panel(const Panel<Compute<S>>& panel, const OutTiles<Compute<S>>& tile
   }
 }
 
-// Replaces the spline rows c_j of a panel by c_0 and, for j > 0, e_j of Slopes. last: gets the last c_j of every
-// feature.
+// Replaces the spline rows c_j of a panel for j > 0 by the differences e_j of Slopes. `last` receives the last c_j of
+// every feature.
 template <class C>
 void take_differences(const Pieces<C>& pieces, const Panel<C>& panel, C* last) {
   const int64_t width = panel.width;
@@ -155,17 +154,16 @@ void take_differences(const Pieces<C>& pieces, const Panel<C>& panel, C* last) {
 template <class S>
 void unpack_panel(const Panel<Compute<S>>& panel, const OutTiles<Compute<S>>& tiles, int64_t t, void* spline,
                   void* base, int64_t in, int64_t first) {
-  constexpr int64_t large = 8 << 20;
   const auto [data, features, rows, width] = panel;
   const int64_t edge = (tiles.first + tiles.start(t)) * in + first, n = tiles.valid(t), row = in * rows;
   if (spline) {
     unpack_transposed(data, width, static_cast<S*>(spline) + edge * rows, row, n, features * rows,
-                      tiles.outs * row * int64_t(sizeof(S)) > large);
+                      tiles.outs * row * int64_t(sizeof(S)) > tuning::kStreamBytes);
   }
   if (base) unpack_transposed(panel.base(0), width, static_cast<S*>(base) + edge, in, n, features);
 }
 
-// Asks for the spline coefficients of tile t and of the features from `first` on.
+// Asks the memory for the spline coefficients of tile t, for the features from `first` on.
 template <class S>
 Prefetch prefetch_panel(const OutTiles<Compute<S>>& tiles, int64_t t, int64_t rows, const void* spline, int64_t in,
                         int64_t first, int64_t features, int64_t steps) {
@@ -175,23 +173,23 @@ Prefetch prefetch_panel(const OutTiles<Compute<S>>& tiles, int64_t t, int64_t ro
           steps};
 }
 
-// One plan per feature for each of `tiles` tiles of at most n samples, and the inputs they come from. Plans are made in
-// their order: what sorting writes beyond the end of one, the next one overwrites.
+// The plans of `tiles` tiles of at most n samples, one plan for each tile and feature, and the inputs of one tile.
+// Plans must be made in their order: sorting writes up to a vector beyond the end of a plan, where the next plan
+// begins.
 template <class S>
 struct PlanSet {
   using C = Compute<S>;
-  int64_t features, samples, padded, width, cells;  // features and samples of a tile
+  int64_t features, samples, padded, width, cells;  // of one tile
   C *x, *v, *value, *base, *slope, *base_slope;
   int32_t *start, *row, *outside;  // outside: the numbers of samples below and above the range
   PlanScratch<C> scratch;
 
-  PlanSet(Arena& arena, const Problem<C>& problem, int64_t features, int64_t tiles, int64_t n, bool with_v,
-          bool with_slope)
+  PlanSet(Arena& arena, const Setup<C>& setup, int64_t features, int64_t tiles, int64_t n, bool with_v, bool with_slope)
       : features(features),
         samples(n),
         padded(round_up(n, kLanes<C>)),
-        width(problem.basis.pieces.width),
-        cells(problem.basis.cells()),
+        width(setup.basis.pieces.width),
+        cells(setup.basis.cells()),
         x(arena.take<C>(features * padded)),
         v(with_v ? arena.take<C>(features * padded) : nullptr),
         value(arena.take<C>(tiles * features * padded * width)),
@@ -217,36 +215,38 @@ struct PlanSet {
   // The number of the first plan of the tile that begins with sample b.
   int64_t tile(int64_t b) const { return b / samples * features; }
 
-  // The plans of n samples from `row` on and of `count` features from `column` on, those of the problem's tables.
-  void make(const Problem<C>& problem, const Operands& op, int64_t row, int64_t n, int64_t column, int64_t count) {
+  // Makes the plans of n samples from `row` on, for the `count` features from `column` on. The tables of `setup` are
+  // those of these features.
+  void make(const Setup<C>& setup, const Operands& op, int64_t row, int64_t n, int64_t column, int64_t count) {
     const S *xs = static_cast<const S*>(op.x), *vs = static_cast<const S*>(op.v);
     for (int64_t b = 0; b < n; b += samples) {
-      const int64_t at = (row + b) * problem.layer.in + column;
-      make_tile(problem, xs + at, vs ? vs + at : nullptr, smaller(samples, n - b), count, tile(b));
+      const int64_t at = (row + b) * setup.layer.in + column;
+      make_tile(setup, xs + at, vs ? vs + at : nullptr, smaller(samples, n - b), count, tile(b));
     }
   }
 
-  // The plans of a tile. xs, vs: the first of n rows and of `count` columns.
-  void make_tile(const Problem<C>& problem, const S* xs, const S* vs, int64_t n, int64_t count, int64_t first) {
-    pack_transposed(xs, problem.layer.in, n, count, x, padded);
-    if (vs) pack_transposed(vs, problem.layer.in, n, count, v, padded);
+  // Makes the plans of one tile. xs, vs: its first number; it has n rows and `count` columns.
+  void make_tile(const Setup<C>& setup, const S* xs, const S* vs, int64_t n, int64_t count, int64_t first) {
+    pack_transposed(xs, setup.layer.in, n, count, x, padded);
+    if (vs) pack_transposed(vs, setup.layer.in, n, count, v, padded);
     for (int64_t i = 0; i < count; i++) {
       Plan<C> plan = (*this)[first + i];
       const Samples<C> inputs{x + i * padded, vs ? v + i * padded : nullptr, n};
-      problem.make_plan(problem.basis, i, inputs, scratch, plan);
+      setup.make_plan(setup.basis, i, inputs, scratch, plan);
       outside[2 * (first + i)] = plan.below;
       outside[2 * (first + i) + 1] = plan.above;
     }
   }
 };
 
-// Samples per tile: a tile of outputs takes about half of a first-level cache.
+// Samples per tile: their sums take tuning::kTileBytes.
 inline int64_t samples_per_tile(int64_t batch, int64_t bytes_per_sample) {
-  const int64_t n = 32768 / bytes_per_sample;
-  return larger(1, smaller(batch, n < 64 ? 64 : n > 512 ? 512 : n));
+  const int64_t fit = tuning::kTileBytes / bytes_per_sample;
+  const int64_t n = larger(tuning::kFewestTileSamples, smaller(fit, tuning::kMostTileSamples));
+  return larger(1, smaller(batch, n));
 }
 
-// Bytes of a call with `threads` workspaces: what `place` takes, and the workspaces. Sets workspace_bytes.
+// The bytes of a call: those that `place` takes, and `threads` workspaces. Sets workspace_bytes.
 template <class Call>
 int64_t bytes_of(Call& call) {
   Arena workspace(nullptr), rest(nullptr);
@@ -262,10 +262,10 @@ typename Call::Workspace workspace_of(const Call& call, int worker) {
   return typename Call::Workspace(arena, call);
 }
 
-// Small problems finish before a second thread would have woken up.
+// One thread for small problems: a second one would wake up after the first has finished.
 inline int threads_for(const Layer& layer, int rows) {
-  const double work = double(layer.batch) * layer.in * (layer.out + 16) * (rows + 1);
-  return work < 2e6 ? 1 : layer.threads;
+  const double work = double(layer.batch) * layer.in * (layer.out + tuning::kOutputsOfPlan) * (rows + 1);
+  return work < tuning::kParallelWork ? 1 : layer.threads;
 }
 
 }  // namespace
