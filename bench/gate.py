@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kan_fast import KANLinear
 from kan_fast.ops import reference
-from kan_fast.ops.reference import Spec
+from kan_fast.ops.contract import Coefficients, Rows, Spec
 from yardstick import DoubleDouble, complaint, exact_for
 
 
@@ -54,5 +54,5 @@ def _results(
     tensors = (x, g, layer.spline_weight, layer.base_weight, layer.grid)
     with torch.no_grad():
         x, g, spline_weight, base_weight, grid = (t.detach().to(dtype) for t in tensors)
-        y = module.forward(x, None, spline_weight, base_weight, None, grid, 0, spec)
-        return y, *module.backward(x, None, g, spline_weight, base_weight, grid, 0, spec)[:3]
+        c, rows = Coefficients(spline_weight, base_weight), Rows(grid, 0, spec)
+        return module.forward(x, None, c, None, rows), *module.backward(x, None, g, c, rows)[:3]
