@@ -73,7 +73,7 @@ def composed_backward(
 ) -> Callable[[Tensor, Tensor | None, Tensor, Coefficients, Rows, Needs], tuple[Tensor, Tensor, Tensor, Tensor]]:
     """The `backward` of a backend that has no kernel for it: its two gradients, one after the other.
 
-    The bias is summed in the dtype of the grid, which is float32 for 16-bit tensors, and rounded once.
+    The gradient of the bias is torch's sum, which adds 16-bit numbers in float32 and rounds once.
     """
 
     def backward(
@@ -82,7 +82,7 @@ def composed_backward(
         """All gradients of `forward`: (gx, gs, gb, gbias), each empty unless needed; gx is still to be scaled by v."""
         gx = grad_input(x, g, c, rows.derivative()) if needs[0] else None
         gs, gb = grad_coef(x, v, g, rows, needs[1:3])
-        gbias = g.sum(0, dtype=rows.grid.dtype).to(x.dtype) if needs[3] else None
+        gbias = g.sum(0) if needs[3] else None
         return or_empty(gx, x), gs, gb, or_empty(gbias, x)
 
     return backward

@@ -11,13 +11,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kan_fast.ops import dense
+from kan_fast.ops import dense, tuning
 from kan_fast.ops.contract import Rows
 from kan_fast.ops.triton import table
 from kan_fast.ops.triton.basis import ROWS, base_function, block_of_rows, local, silu_polynomials
 
 _ROWS = tl.constexpr(ROWS)
-INPUTS, SAMPLES = 8, 64  # of a program
 
 
 class Basis(dense.Basis):
@@ -42,8 +41,8 @@ class Basis(dense.Basis):
         contract_kernel[grid](x, splines, base, self._table, gx, *x.shape, **self._constants, **tile)
 
     def _grid(self, batch: int, inputs: int) -> tuple[tuple[int], dict[str, Any]]:
-        samples = min(SAMPLES, max(16, triton.next_power_of_2(batch)))
-        return (triton.cdiv(batch, samples) * triton.cdiv(inputs, INPUTS),), {"BM": samples, "BI": INPUTS}
+        samples = min(tuning.SAMPLES, max(16, triton.next_power_of_2(batch)))
+        return (triton.cdiv(batch, samples) * triton.cdiv(inputs, tuning.INPUTS),), {"BM": samples, "BI": tuning.INPUTS}
 
 
 def constants(rows: Rows) -> dict[str, Any]:
