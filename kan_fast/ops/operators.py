@@ -6,7 +6,7 @@ groups, independent problems of one size (vmap makes them).
 
 An operator takes tensors, numbers and names, because the dispatcher and its transforms find tensors nowhere else. Its
 arguments are those of the backend contract in docs/architecture.md with `Coefficients`, `Rows` and `Spec` written out,
-what belongs to `Spec` last, then the backend's name. The functions `_..._arguments` put them together again.
+what belongs to `Spec` last, then the backend's name. The functions `_call_...` put them together again.
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ from kan_fast.ops.contract import Coefficients, Rows, Spec
 from kan_fast.ops.dispatch import module
 
 _DEFINED: dict[Any, tuple[str, int]] = {}  # the name, and how many arguments are tensors
-_CONTRACT: dict[str, Callable[..., tuple]] = {}  # by name: from flat arguments to those of a backend
+_CALLS: dict[str, Callable[..., Any]] = {}  # by name: calls the function of a backend with an operator's arguments
+_new: Any = tuple.__new__  # makes a NamedTuple in half the time of its constructor
 _LIBRARY = torch.library.Library("kan_fast", "DEF")
 _WEIGHTS = "Tensor? spline_weight, Tensor? base_weight"
 _SPEC = "int degree, str base, str extrapolation, str backend"
 
 
-def _define(name: str, inputs: str, results: int, fake: Callable[..., Any], contract: Callable[..., tuple]) -> Any:
+def _define(name: str, inputs: str, results: int, fake: Callable[..., Any], call_backend: Callable[..., Any]) -> Any:
     """Define an operator that returns `results` tensors.
 
-    `fake` gives their shapes without computing them, `contract` the arguments of a backend.
+    `fake` gives their shapes without computing them, `call_backend` has a backend compute them.
     """
     names = [argument.split()[-1] for argument in f"{inputs}, {_SPEC}".split(",")]
 
@@ -58,7 +59,7 @@ def _define(name: str, inputs: str, results: int, fake: Callable[..., Any], cont
     packet = getattr(torch.ops.kan_fast, name)
     defined = packet.default
     register_flop_formula(packet)(functools.partial(_flops, name, names))
-    _DEFINED[defined], _CONTRACT[name] = (name, inputs.count("Tensor")), contract
+    _DEFINED[defined], _CALLS[name] = (name, inputs.count("Tensor")), call_backend
     return defined
 
 
@@ -108,11 +109,11 @@ def _run(backend: str, name: str, args: Sequence[Any]) -> Any:
     if torch_internals.some_autocast() and torch.is_autocast_enabled(x.device.type):
         with torch.autocast(x.device.type, enabled=False):
             return _run(backend, name, args)
-    function, contract = getattr(implementation, name), _CONTRACT[name]
+    function, call = getattr(implementation, name), _CALLS[name]
     if x.dim() == 2 or getattr(implementation, "TAKES_GROUPS", False):
-        return function(*contract(*args))
+        return call(function, *args)
     groups = ((t[i] if isinstance(t, Tensor) else t for t in args) for i in range(len(x)))
-    results = [function(*contract(*group)) for group in groups]
+    results = [call(function, *group) for group in groups]
     if isinstance(results[0], Tensor):
         return torch.stack(results)
     return tuple(torch.stack(parts) for parts in zip(*results, strict=True))
@@ -155,54 +156,46 @@ def _fake_edge_magnitude_backward(
     )
 
 
-def _forward_arguments(
-    x: Tensor, v: Any, spline: Any, base: Any, bias: Any, grid: Tensor, order: int, spec: Spec
-) -> tuple:
-    return x, v, Coefficients(spline, base), bias, Rows(grid, order, spec)
+def _call_forward(f: Any, x: Any, v: Any, spline: Any, base: Any, bias: Any, grid: Any, order: int, spec: Spec) -> Any:
+    return f(x, v, _new(Coefficients, (spline, base)), bias, _new(Rows, (grid, order, spec)))
 
 
-def _grad_input_arguments(x: Tensor, g: Tensor, spline: Any, base: Any, grid: Tensor, order: int, spec: Spec) -> tuple:
-    return x, g, Coefficients(spline, base), Rows(grid, order, spec)
+def _call_grad_input(f: Any, x: Any, g: Any, spline: Any, base: Any, grid: Any, order: int, spec: Spec) -> Any:
+    return f(x, g, _new(Coefficients, (spline, base)), _new(Rows, (grid, order, spec)))
 
 
-def _grad_coef_arguments(x: Tensor, v: Any, g: Tensor, grid: Tensor, order: int, needs: Any, spec: Spec) -> tuple:
-    return x, v, g, Rows(grid, order, spec), needs
+def _call_grad_coef(f: Any, x: Any, v: Any, g: Any, grid: Any, order: int, needs: Any, spec: Spec) -> Any:
+    return f(x, v, g, _new(Rows, (grid, order, spec)), needs)
 
 
-def _backward_arguments(
-    x: Tensor, v: Any, g: Tensor, spline: Any, base: Any, grid: Tensor, order: int, needs: Any, spec: Spec
-) -> tuple:
-    return x, v, g, Coefficients(spline, base), Rows(grid, order, spec), needs
+def _call_backward(
+    f: Any, x: Any, v: Any, g: Any, spline: Any, base: Any, grid: Any, order: int, needs: Any, spec: Spec
+) -> Any:
+    return f(x, v, g, _new(Coefficients, (spline, base)), _new(Rows, (grid, order, spec)), needs)
 
 
-def _edge_magnitude_arguments(x: Tensor, spline: Any, base: Any, grid: Tensor, spec: Spec) -> tuple:
-    return x, Coefficients(spline, base), Rows(grid, 0, spec)
+def _call_edge_magnitude(f: Any, x: Any, spline: Any, base: Any, grid: Any, spec: Spec) -> Any:
+    return f(x, _new(Coefficients, (spline, base)), _new(Rows, (grid, 0, spec)))
 
 
-def _edge_magnitude_backward_arguments(
-    x: Tensor, gm: Tensor, spline: Any, base: Any, grid: Tensor, spec: Spec
-) -> tuple:
-    return x, gm, Coefficients(spline, base), Rows(grid, 0, spec)
+def _call_edge_magnitude_backward(f: Any, x: Any, gm: Any, spline: Any, base: Any, grid: Any, spec: Spec) -> Any:
+    return f(x, gm, _new(Coefficients, (spline, base)), _new(Rows, (grid, 0, spec)))
 
 
 _ROWS = "Tensor grid, int order"
-forward = _define(
-    "forward", f"Tensor x, Tensor? v, {_WEIGHTS}, Tensor? bias, {_ROWS}", 1, _fake_forward, _forward_arguments
-)
-grad_input = _define(
-    "grad_input", f"Tensor x, Tensor g, {_WEIGHTS}, {_ROWS}", 1, _fake_grad_input, _grad_input_arguments
-)
+forward = _define("forward", f"Tensor x, Tensor? v, {_WEIGHTS}, Tensor? bias, {_ROWS}", 1, _fake_forward, _call_forward)
+grad_input = _define("grad_input", f"Tensor x, Tensor g, {_WEIGHTS}, {_ROWS}", 1, _fake_grad_input, _call_grad_input)
 grad_coef = _define(
-    "grad_coef", f"Tensor x, Tensor? v, Tensor g, {_ROWS}, bool[2] needs", 2, _fake_grad_coef, _grad_coef_arguments
+    "grad_coef", f"Tensor x, Tensor? v, Tensor g, {_ROWS}, bool[2] needs", 2, _fake_grad_coef, _call_grad_coef
 )
 backward = _define(
     "backward", f"Tensor x, Tensor? v, Tensor g, {_WEIGHTS}, {_ROWS}, bool[4] needs", 4,
-    _fake_backward, _backward_arguments,
+    _fake_backward, _call_backward,
 )  # fmt: skip
 edge_magnitude = _define(
-    "edge_magnitude", f"Tensor x, {_WEIGHTS}, Tensor grid", 1, _fake_edge_magnitude, _edge_magnitude_arguments
+    "edge_magnitude", f"Tensor x, {_WEIGHTS}, Tensor grid", 1, _fake_edge_magnitude, _call_edge_magnitude
 )
 edge_magnitude_backward = _define(
     "edge_magnitude_backward", f"Tensor x, Tensor gm, {_WEIGHTS}, Tensor grid", 3,
-    _fake_edge_magnitude_backward, _edge_magnitude_backward_arguments,
+    _fake_edge_magnitude_backward, _call_edge_magnitude_backward,
 )  # fmt: skip
