@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kan_fast import KANLinear
 from kan_fast.ops import reference
-from kan_fast.ops.reference import Spec
+from kan_fast.ops.contract import Coefficients, Rows, Spec
 from yardstick import DoubleDouble, complaint, exact_for
 
 
@@ -59,13 +59,18 @@ def _results(
 ) -> list[Tensor | DoubleDouble]:
     """(y, gx, gs, gb, gs, gb ...) as the chain rule gives them from the contractions of each layer."""
     x, g = x.detach().to(dtype), g.to(dtype)
-    weights = [[t.detach().to(dtype) for t in (layer.spline_weight, layer.base_weight, layer.grid)] for layer in layers]
-    specs = [Spec(layer.spline_order, layer.base, layer.extrapolation) for layer in layers]
+    calls = [
+        (
+            Coefficients(layer.spline_weight.detach().to(dtype), layer.base_weight.detach().to(dtype)),
+            Rows(layer.grid.to(dtype), 0, Spec(layer.spline_order, layer.base, layer.extrapolation)),
+        )
+        for layer in layers
+    ]
     inputs, gradients = [x], []
-    for (spline, base, grid), spec in zip(weights, specs, strict=True):
-        inputs.append(module.forward(inputs[-1], None, spline, base, None, grid, 0, spec))
+    for c, rows in calls:
+        inputs.append(module.forward(inputs[-1], None, c, None, rows))
     y = inputs.pop()
-    for x, (spline, base, grid), spec in zip(inputs[::-1], weights[::-1], specs[::-1], strict=True):
-        g, gs, gb, _ = module.backward(x, None, g, spline, base, grid, 0, spec)
+    for x, (c, rows) in zip(inputs[::-1], calls[::-1], strict=True):
+        g, gs, gb, _ = module.backward(x, None, g, c, rows)
         gradients = [gs, gb, *gradients]
     return [y, g, *gradients]

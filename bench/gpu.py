@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from bench.peers import CoxDeBoor, Gaussians
 from kan_fast import KANLinear
 from kan_fast.ops import dispatch, reference
+from kan_fast.ops.contract import Coefficients, Rows, Spec
 
 RESULTS = Path(__file__).parent / "results"
 SHAPES = [(8192, 1024, 1024, 5), (65536, 64, 64, 5), (4096, 512, 512, 20), (256, 784, 256, 5), (16, 4096, 4096, 5)]
@@ -131,15 +132,15 @@ def parity(case: Case, machine: Machine) -> dict[str, float]:
     x = (torch.rand(min(case.batch, 2048), case.n_in, device=machine.device) * 2.6 - 1.3).to(case.dtype)
     g = torch.randn(len(x), case.n_out, device=machine.device).to(case.dtype)
     arguments = (layer.spline_weight.detach(), layer.base_weight.detach(), layer.grid)
-    spec = reference.Spec(layer.spline_order)
+    spec = Spec(layer.spline_order)
     module = dispatch.module(machine.backend)
 
     def results(m: Any, dtype: torch.dtype, rows: int) -> list[Tensor]:
         xs, gs, *rest = (t.to(dtype) for t in (x[:rows], g[:rows], *arguments))
         if m is not reference and dtype.itemsize < 4:
             rest[-1] = rest[-1].float()
-        y = m.forward(xs, None, *rest[:2], None, rest[2], 0, spec)
-        return [y, *m.backward(xs, None, gs, *rest, 0, spec, (True, True, True, True))]
+        c, knots = Coefficients(*rest[:2]), Rows(rest[2], 0, spec)
+        return [m.forward(xs, None, c, None, knots), *m.backward(xs, None, gs, c, knots)]
 
     errors = {}
     rows = max(1, min(len(x), (1 << 28) // (case.n_in * max(case.n_out, 64) // 8 + 1)))

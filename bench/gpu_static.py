@@ -26,7 +26,7 @@ from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
 from kan_fast.nn import grids
-from kan_fast.ops.reference import Spec
+from kan_fast.ops.contract import Coefficients, Rows, Spec
 from kan_fast.ops.triton import launch, plan
 
 RESULT = Path(__file__).parent / "results" / "gpu_static.md"
@@ -122,16 +122,16 @@ def layer_launches(
         return torch.empty(*shape, dtype=dtype, device="meta")
 
     x, g, gm = tensor(batch, n_in), tensor(batch, n_out), tensor(n_out, n_in)
-    weights = tensor(n_out, n_in, size + degree), tensor(n_out, n_in)
+    c = Coefficients(tensor(n_out, n_in, size + degree), tensor(n_out, n_in))
     knots = grids.uniform_grid(n_in, size, degree, (-1, 1))
-    grid = knots.to(torch.float32 if dtype.itemsize < 4 else dtype).to("meta")
+    rows = Rows(knots.to(torch.float32 if dtype.itemsize < 4 else dtype).to("meta"), 0, spec)
     try:
         with recorded() as launches:
-            launch.forward(x, None, *weights, tensor(n_out), grid, 0, spec)
-            launch.forward(x, x, *weights, None, grid, 1, spec)
-            launch.backward(x, None, g, *weights, grid, 0, spec)
-            launch.edge_magnitude(x, *weights, grid, spec)
-            launch.edge_magnitude_backward(x, gm, *weights, grid, spec)
+            launch.forward(x, None, c, tensor(n_out), rows)
+            launch.forward(x, x, c, None, rows.derivative())
+            launch.backward(x, None, g, c, rows)
+            launch.edge_magnitude(x, c, rows)
+            launch.edge_magnitude_backward(x, gm, c, rows)
     finally:
         torch.set_float32_matmul_precision(before)
         plan.device = device

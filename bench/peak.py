@@ -16,7 +16,7 @@ import torch
 from bench.cases import Case
 from bench.contenders import inputs, ours
 from kan_fast.ops import native
-from kan_fast.ops.reference import Spec
+from kan_fast.ops.contract import Coefficients, Rows, Spec
 
 
 class Peaks(NamedTuple):
@@ -57,15 +57,15 @@ def rates(case: Case) -> dict[str, float]:
     (layer,) = ours(case, case.adaptive)[1]
     x, g = (t.detach() for t in inputs(case.batch, *case.widths, case.dtype))
     spline, base, grid = layer.spline_weight.detach(), layer.base_weight.detach(), layer.grid
-    spec, weight = Spec(case.degree), base.t().contiguous()
+    c, rows, weight = Coefficients(spline, base), Rows(grid, 0, Spec(case.degree)), base.t().contiguous()
     edges = case.batch * layer.in_features * layer.out_features
     work, slopes = edges * (case.degree + 2), edges * (case.degree + 1)
     calls: dict[str, tuple[int, Callable[[], Any]]] = {
         "torch.mm": (edges, lambda: x @ weight),
-        "forward": (work, lambda: native.forward(x, None, spline, base, None, grid, 0, spec)),
-        "grad_input": (slopes, lambda: native.grad_input(x, g, spline, base, grid, 1, spec)),
-        "grad_coef": (work, lambda: native.grad_coef(x, None, g, grid, 0, spec)),
-        "backward": (work + slopes, lambda: native.backward(x, None, g, spline, base, grid, 0, spec)),
+        "forward": (work, lambda: native.forward(x, None, c, None, rows)),
+        "grad_input": (slopes, lambda: native.grad_input(x, g, c, rows.derivative())),
+        "grad_coef": (work, lambda: native.grad_coef(x, None, g, rows)),
+        "backward": (work + slopes, lambda: native.backward(x, None, g, c, rows)),
     }
     return {name: work / _fastest(call) for name, (work, call) in calls.items()}
 

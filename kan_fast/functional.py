@@ -13,8 +13,8 @@ from torch import Tensor
 from kan_fast.ops import autograd, dispatch, reference
 from kan_fast.ops.arguments import BASES as BASES
 from kan_fast.ops.arguments import check_options, grid_dtype
+from kan_fast.ops.contract import Coefficients, Rows, Spec
 from kan_fast.ops.per_sample import spread
-from kan_fast.ops.reference import Spec
 
 __all__ = ["edge_magnitude", "kan_linear"]
 
@@ -71,23 +71,25 @@ def kan_linear(
     if autocast and x.dtype != torch.float64:  # autocast leaves float64 alone
         result_dtype = torch.get_autocast_dtype(x.device.type)
         x = x.to(spline_weight.dtype)
-    rows = x if flat else x.reshape(math.prod(x.shape[:-1]), in_features)
+    samples = x if flat else x.reshape(math.prod(x.shape[:-1]), in_features)
 
-    extra = None if symbolic is None else symbolic(rows)
+    extra = None if symbolic is None else symbolic(samples)
     if callable(base):
         if base_weight is not None and splines:
-            unfused = F.linear(base(rows), base_weight)
+            unfused = F.linear(base(samples), base_weight)
             extra = unfused if extra is None else extra + unfused
         base_weight, spec = None, spec._replace(base="zero")
     elif base == "zero":
         base_weight = None
     if not splines:
-        samples = rows.shape[0]
-        y = rows.new_zeros(samples, out_features) if bias is None else spread(bias, samples).T.expand(samples, -1)
-    elif torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export():  # ONNX has no operators of ours
-        y = reference.forward(rows, None, spline_weight, base_weight, bias, grid, 0, spec)
+        count = samples.shape[0]
+        y = samples.new_zeros(count, out_features) if bias is None else spread(bias, count).T.expand(count, -1)
     else:
-        y = autograd.forward(rows, None, (spline_weight, base_weight), bias, grid, 0, spec, chosen)
+        c, rows = Coefficients(spline_weight, base_weight), Rows(grid, 0, spec)
+        if torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export():  # ONNX has no operators of ours
+            y = reference.forward(samples, None, c, bias, rows)
+        else:
+            y = autograd.forward(samples, None, c, bias, rows, chosen)
     if extra is not None:
         y = y + extra
     if not flat:
@@ -114,14 +116,14 @@ def edge_magnitude(
         `(out, in)`, non-negative; 0 for an empty batch. Differentiable once in x and the weights.
     """
     spec, chosen, _ = _check(x, spline_weight, base_weight, grid, spline_order, base, extrapolation, backend)
-    rows = x.to(spline_weight.dtype).reshape(math.prod(x.shape[:-1]), spline_weight.shape[1])
+    samples = x.to(spline_weight.dtype).reshape(math.prod(x.shape[:-1]), spline_weight.shape[1])
     if callable(base):
         if base_weight is not None:
-            return reference.edge_magnitude(rows, spline_weight, base_weight, grid, spec)
+            return reference.edge_magnitude(samples, Coefficients(spline_weight, base_weight), Rows(grid, 0, spec))
         spec = spec._replace(base="zero")
     elif base == "zero":
         base_weight = None
-    return autograd.edge_magnitude(rows, (spline_weight, base_weight), grid, spec, chosen)
+    return autograd.edge_magnitude(samples, Coefficients(spline_weight, base_weight), Rows(grid, 0, spec), chosen)
 
 
 def _check(

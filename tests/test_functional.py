@@ -31,7 +31,7 @@ def test_any_leading_dimensions(leading: tuple[int, ...]) -> None:
     x = torch.rand(*leading, 3)
     y = functional.kan_linear(**arguments(x=x))
     assert y.shape == (*leading, 4)
-    flat = reference.forward(x.reshape(-1, 3), None, p.spline_weight, p.base_weight, p.bias, p.grid, 0, p.spec)
+    flat = reference.forward(x.reshape(-1, 3), None, p.c, p.bias, p.rows())
     torch.testing.assert_close(y.reshape(-1, 4), flat)
     assert functional.edge_magnitude(**{k: v for k, v in arguments(x=x).items() if k != "bias"}).shape == (4, 3)
 

@@ -100,9 +100,10 @@ def test_files_and_functions_are_short(path):
             assert length <= 80, f"{node.name} has {length} lines of code; 80 are allowed"
 
 
-def test_reference_needs_torch_alone():
-    path = PACKAGE / "ops" / "reference.py"
-    assert not imported(path)
+@pytest.mark.parametrize(("name", "words"), [("reference", {"kan_fast.ops.contract"}), ("contract", set())])
+def test_reference_needs_torch_and_the_words_of_the_contract_alone(name, words):
+    path = PACKAGE / "ops" / f"{name}.py"
+    assert imported(path) == words
     roots = {
         name.split(".")[0]
         for node in ast.walk(ast.parse(path.read_text()))
@@ -115,7 +116,7 @@ def test_reference_needs_torch_alone():
         )
     }
     assert "torch" in roots
-    assert roots - {"torch"} <= sys.stdlib_module_names
+    assert roots - {"torch", "kan_fast"} <= sys.stdlib_module_names
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))

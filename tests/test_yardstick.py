@@ -178,7 +178,7 @@ def test_contractions_against_fractions(order: int) -> None:
     check(call["forward"][0], plain)
     for i, exact in enumerate([gx, splines(gc), base(gc), [sum(g[b][o] for b in samples) for o in nodes]]):
         check(call["backward"][i], exact)
-    check(contractions.grad_input(p.x, p.g, p.spline_weight, p.base_weight, p.grid, order + 1, p.spec), gx)
+    check(contractions.grad_input(p.x, p.g, p.c, p.rows(order + 1)), gx)
     for i, exact in enumerate([splines(gc), base(gc)]):
         check(call["grad_coef_v"][i], exact)
     if order:

@@ -47,18 +47,18 @@ def bspline(x: Tensor, grid: Tensor, degree: int, order: int) -> DoubleDouble:
     return values.map(lambda t: dense.scatter(2, place, t))[..., degree : degree + rows]
 
 
-def basis(x: Tensor, grid: Tensor, order: int, spec: Any) -> DoubleDouble:
-    """Spline rows `(batch, in, G + k)` with the extrapolation of `spec`."""
-    degree, _, extrapolation = spec
+def basis(x: Tensor, rows: Any) -> DoubleDouble:
+    """Spline rows `(batch, in, G + k)`, with the extrapolation that `rows.spec` names."""
+    grid, order, (degree, _, extrapolation) = rows
     if extrapolation == "zero":
         return bspline(x, grid, degree, order)
     x = x.double()
     nearest = x.clamp(grid[:, degree].double(), grid[:, -1 - degree].double())
-    rows = bspline(nearest, grid, degree, order)
+    inside = bspline(nearest, grid, degree, order)
     if extrapolation == "linear" and order == 0:
-        return rows + (DoubleDouble.of(x) - nearest)[..., None] * bspline(nearest, grid, degree, 1)
+        return inside + (DoubleDouble.of(x) - nearest)[..., None] * bspline(nearest, grid, degree, 1)
     flat = order > (1 if extrapolation == "linear" else 0)
-    return rows.where((x == nearest)[..., None]) if flat else rows
+    return inside.where((x == nearest)[..., None]) if flat else inside
 
 
 def base_function(x: Tensor, base: str, order: int) -> DoubleDouble:
@@ -92,21 +92,21 @@ def _sigmoid_derivative(s: DoubleDouble, spread: DoubleDouble, order: int) -> Do
     return spread * value
 
 
-def rows(x: Tensor, v: Tensor | None, grid: Tensor, order: int, spec: Any, splines: bool, base: bool) -> DoubleDouble:
+def values(x: Tensor, v: Tensor | None, rows: Any, wanted: tuple[bool, bool]) -> DoubleDouble:
     """All rows `(batch, in, R)` times v: the spline rows if wanted, then the base row if wanted."""
-    parts = [basis(x, grid, order, spec)] if splines else []
-    if base:
-        parts.append(base_function(x.double(), spec.base, order)[..., None])
+    parts = [basis(x, rows)] if wanted[0] else []
+    if wanted[1]:
+        parts.append(base_function(x.double(), rows.spec.base, rows.order)[..., None])
     together = concatenate(parts, -1)
     return together if v is None else together * v.double()[..., None]
 
 
-def weights(spline_weight: Tensor | None, base_weight: Tensor | None) -> tuple[Tensor, tuple[bool, bool]]:
-    """The coefficients `(out, in, R)` of `rows`, and which of the two there are."""
-    parts = [] if spline_weight is None else [spline_weight.double()]
-    if base_weight is not None:
-        parts.append(base_weight.double()[..., None])
-    return torch.cat(parts, -1), (spline_weight is not None, base_weight is not None)
+def weights(c: Any) -> tuple[Tensor, tuple[bool, bool]]:
+    """The coefficients `(out, in, R)` of `values`, and which of the two there are."""
+    parts = [] if c.spline is None else [c.spline.double()]
+    if c.base is not None:
+        parts.append(c.base.double()[..., None])
+    return torch.cat(parts, -1), (c.spline is not None, c.base is not None)
 
 
 def split(gradient: DoubleDouble, needs: tuple[bool, bool]) -> tuple[DoubleDouble, DoubleDouble]:
@@ -116,44 +116,27 @@ def split(gradient: DoubleDouble, needs: tuple[bool, bool]) -> tuple[DoubleDoubl
     return gradient[..., :splines] if needs[0] else absent, gradient[..., -1] if needs[1] else absent
 
 
-def forward(
-    x: Tensor,
-    v: Tensor | None,
-    spline_weight: Tensor | None,
-    base_weight: Tensor | None,
-    bias: Tensor | None,
-    grid: Tensor,
-    order: int,
-    spec: Any,
-) -> DoubleDouble:
+def forward(x: Tensor, v: Tensor | None, c: Any, bias: Tensor | None, rows: Any) -> DoubleDouble:
     """`(batch, out)`."""
-    coefficients, needs = weights(spline_weight, base_weight)
-    y = matmul(rows(x, v, grid, order, spec, *needs).map(_flat), _flat(coefficients).T)
+    coefficients, wanted = weights(c)
+    y = matmul(values(x, v, rows, wanted).map(_flat), _flat(coefficients).T)
     return y if bias is None else y + bias
 
 
-def grad_input(
-    x: Tensor,
-    g: Tensor,
-    spline_weight: Tensor | None,
-    base_weight: Tensor | None,
-    grid: Tensor,
-    order: int,
-    spec: Any,
-) -> DoubleDouble:
+def grad_input(x: Tensor, g: Tensor, c: Any, rows: Any) -> DoubleDouble:
     """`(batch, in)`."""
-    coefficients, needs = weights(spline_weight, base_weight)
+    coefficients, wanted = weights(c)
     products = matmul(g, _flat(coefficients)).map(lambda t: t.reshape(*x.shape, coefficients.shape[-1]))
-    return (products * rows(x, None, grid, order, spec, *needs)).sum(-1)
+    return (products * values(x, None, rows, wanted)).sum(-1)
 
 
 def grad_coef(
-    x: Tensor, v: Tensor | None, g: Tensor, grid: Tensor, order: int, spec: Any, needs: tuple[bool, bool] = (True, True)
+    x: Tensor, v: Tensor | None, g: Tensor, rows: Any, needs: tuple[bool, bool] = (True, True)
 ) -> tuple[DoubleDouble, DoubleDouble]:
     """`(out, in, G + k)` and `(out, in)`."""
     if not any(needs):
         return split(DoubleDouble.of(torch.empty(0)), needs)
-    matrix = rows(x, v, grid, order, spec, *needs)
+    matrix = values(x, v, rows, needs)
     gradient = matmul(g.T, matrix.map(_flat))
     return split(gradient.map(lambda t: t.reshape(g.shape[1], *matrix.shape[1:])), needs)
 
@@ -162,48 +145,41 @@ def backward(
     x: Tensor,
     v: Tensor | None,
     g: Tensor,
-    spline_weight: Tensor | None,
-    base_weight: Tensor | None,
-    grid: Tensor,
-    order: int,
-    spec: Any,
+    c: Any,
+    rows: Any,
     needs: tuple[bool, bool, bool, bool] = (True, True, True, True),
 ) -> tuple[DoubleDouble, ...]:
     """`(batch, in)`, those of `grad_coef`, and `(out,)`."""
     absent = DoubleDouble.of(torch.empty(0))
-    gx = grad_input(x, g, spline_weight, base_weight, grid, order + 1, spec) if needs[0] else absent
+    gx = grad_input(x, g, c, rows._replace(order=rows.order + 1)) if needs[0] else absent
     gbias = DoubleDouble.of(g).sum(0) if needs[3] else absent
-    return gx, *grad_coef(x, v, g, grid, order, spec, needs[1:3]), gbias
+    return gx, *grad_coef(x, v, g, rows, needs[1:3]), gbias
 
 
-def edge_magnitude(
-    x: Tensor, spline_weight: Tensor | None, base_weight: Tensor | None, grid: Tensor, spec: Any
-) -> DoubleDouble:
+def edge_magnitude(x: Tensor, c: Any, rows: Any) -> DoubleDouble:
     """`(out, in)`."""
-    total = _edges(x, spline_weight, base_weight, grid, 0, spec).abs().sum(1)  # (i, o)
+    total = _edges(x, c, rows).abs().sum(1)  # (i, o)
     return (total / float(max(len(x), 1))).map(lambda t: t.T)
 
 
 def edge_magnitude_backward(
-    x: Tensor, gm: Tensor, spline_weight: Tensor | None, base_weight: Tensor | None, grid: Tensor, spec: Any
+    x: Tensor, gm: Tensor, c: Any, rows: Any
 ) -> tuple[DoubleDouble, DoubleDouble, DoubleDouble]:
     """`(batch, in)`, and those of `grad_coef`."""
-    signs = _edges(x, spline_weight, base_weight, grid, 0, spec).high.sign()  # (i, b, o)
-    slopes = _edges(x, spline_weight, base_weight, grid, 1, spec)
+    signs = _edges(x, c, rows).high.sign()  # (i, b, o)
+    slopes = _edges(x, c, rows._replace(order=rows.order + 1))
     count = float(max(len(x), 1))
     gx = (slopes * (signs * gm.double().T[:, None])).sum(-1) / count  # (i, b)
-    needs = spline_weight is not None, base_weight is not None
-    columns = rows(x, None, grid, 0, spec, *needs).map(lambda t: t.transpose(0, 1))  # (i, b, R)
+    needs = c.spline is not None, c.base is not None
+    columns = values(x, None, rows, needs).map(lambda t: t.transpose(0, 1))  # (i, b, R)
     sums = matmul(signs.transpose(1, 2), columns).map(lambda t: t.transpose(0, 1))  # (o, i, R)
     return gx.map(lambda t: t.T), *split(sums * gm.double()[..., None] / count, needs)
 
 
-def _edges(
-    x: Tensor, spline_weight: Tensor | None, base_weight: Tensor | None, grid: Tensor, order: int, spec: Any
-) -> DoubleDouble:
+def _edges(x: Tensor, c: Any, rows: Any) -> DoubleDouble:
     """What each edge makes of each sample, `(in, batch, out)`."""
-    coefficients, needs = weights(spline_weight, base_weight)
-    matrices = rows(x, None, grid, order, spec, *needs).map(lambda t: t.transpose(0, 1))  # (i, b, R)
+    coefficients, wanted = weights(c)
+    matrices = values(x, None, rows, wanted).map(lambda t: t.transpose(0, 1))  # (i, b, R)
     return matmul(matrices, coefficients.permute(1, 2, 0))
 
 

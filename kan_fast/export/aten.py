@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kan_fast._support import torch_internals
 from kan_fast.ops import operators, reference
-from kan_fast.ops.reference import Spec
+from kan_fast.ops.contract import Coefficients, Rows, Spec
 
 
 def decompositions() -> dict[torch_internals.Operator, Callable[..., Tensor]]:
@@ -32,8 +32,8 @@ def _forward(
     extrapolation: str,
     backend: str,
 ) -> Tensor:
-    spec = Spec(degree, base, extrapolation)
-    return reference.forward(x, v, spline_weight, base_weight, bias, grid, order, spec)
+    rows = Rows(grid, order, Spec(degree, base, extrapolation))
+    return reference.forward(x, v, Coefficients(spline_weight, base_weight), bias, rows)
 
 
 def _grad_input(
@@ -48,4 +48,5 @@ def _grad_input(
     extrapolation: str,
     backend: str,
 ) -> Tensor:
-    return reference.grad_input(x, g, spline_weight, base_weight, grid, order, Spec(degree, base, extrapolation))
+    rows = Rows(grid, order, Spec(degree, base, extrapolation))
+    return reference.grad_input(x, g, Coefficients(spline_weight, base_weight), rows)

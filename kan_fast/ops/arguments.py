@@ -1,4 +1,4 @@
-"""What options there are, and the check of all that the operators are given, since kernels read where that says."""
+"""The options that exist, and the check of an operator's arguments: kernels read memory where these say."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kan_fast.ops import dispatch
+from kan_fast.ops import dispatch, problem
 
-BASES = ("silu", "identity", "zero")
-EXTRAPOLATIONS = ("zero", "linear", "clamp")
+BASES = tuple(problem.BASES)
+EXTRAPOLATIONS = tuple(problem.EXTRAPOLATIONS)
 MAX_DEGREE = 5
 MAX_ORDER = 100  # of a derivative: soon after it the numbers in those of silu are beyond float64
 
@@ -48,7 +48,7 @@ def grid_dtype(dtype: torch.dtype) -> torch.dtype:
 def check(operator: str, given: Mapping[str, Any]) -> None:
     """Raise TypeError or ValueError unless an operator can compute with these arguments, named as in its schema.
 
-    functional.py makes sure of all this for its own calls, in less time; ops.py asks here for all others.
+    functional.py makes sure of all this for its own calls, in less time; operators.py asks here for all others.
     """
     degree, order, backend = given["degree"], given.get("order", 0), given["backend"]
     check_options(degree, given["base"], given["extrapolation"])

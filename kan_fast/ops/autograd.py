@@ -1,8 +1,11 @@
 """Derivatives of any order: one autograd Function per contraction, each differentiated by the other two.
 
 With T_d(v, c, g; x) of docs/architecture.md: the derivative of a contraction in v, c or g is another contraction at
-the same d, and the derivative in x is v times `grad_input` at d + 1. `c` stands for (spline_weight, base_weight).
-So are the forward-mode derivatives (`tangent`). Under vmap all tensors get one leading dimension of groups.
+the same d, and the derivative in x is v times `grad_input` at d + 1. So are the forward-mode derivatives (`tangent`).
+
+Autograd and dynamo find tensors only if they are arguments themselves: a Function takes `Coefficients` and `Rows` in
+parts, and puts them together again where it is differentiated. Under vmap all tensors get one leading dimension of
+groups.
 """
 
 from __future__ import annotations
@@ -17,47 +20,39 @@ from torch import Tensor
 from torch.autograd import Function
 
 from kan_fast._support import torch_internals
-from kan_fast.ops import operators, reference
-from kan_fast.ops.reference import Spec
+from kan_fast.ops import operators, reference, tuning
+from kan_fast.ops.contract import Coefficients, NeedsCoef, Rows, Spec
 
-Coef = tuple[Tensor | None, Tensor | None]
 Gradients = tuple[Tensor | None, ...]
 
-# Samples times edges, and knots times edges: up to here the compiled kernels take less time than to ask what is wanted.
-SMALL = 10_000
 
-
-def forward(
-    x: Tensor, v: Tensor | None, c: Coef, bias: Tensor | None, grid: Tensor, order: int, spec: Spec, backend: str
-) -> Tensor:
+def forward(x: Tensor, v: Tensor | None, c: Coefficients, bias: Tensor | None, rows: Rows, backend: str) -> Tensor:
     """Differentiable `forward` contraction, `(batch, out)`; arguments as in the backend contract."""
     if torch_internals.transforms_active() and _torch_gets_wrong():
-        return reference.forward(x, v, *c, bias, grid, order, spec)
-    return _apply(_Forward, x, v, *c, bias, grid, order, spec, backend)
+        return reference.forward(x, v, c, bias, rows)
+    return _apply(_Forward, x, v, *c, bias, *rows, backend)
 
 
-def grad_input(x: Tensor, g: Tensor, c: Coef, grid: Tensor, order: int, spec: Spec, backend: str) -> Tensor:
+def grad_input(x: Tensor, g: Tensor, c: Coefficients, rows: Rows, backend: str) -> Tensor:
     """Differentiable `grad_input` contraction, `(batch, in)`."""
-    return _apply(_GradInput, x, g, *c, grid, order, spec, backend)
+    return _apply(_GradInput, x, g, *c, *rows, backend)
 
 
-def grad_coef(
-    x: Tensor, v: Tensor | None, g: Tensor, grid: Tensor, order: int, spec: Spec, backend: str, needs: tuple[bool, bool]
-) -> Coef:
-    """Differentiable `grad_coef` contraction, `(out, in, G + k)` and `(out, in)`, each None unless needed."""
+def grad_coef(x: Tensor, v: Tensor | None, g: Tensor, rows: Rows, needs: NeedsCoef, backend: str) -> Coefficients:
+    """Differentiable `grad_coef` contraction: the gradients of spline and base weights, each None unless needed."""
     if not any(needs):
-        return None, None
-    gs, gb = _apply(_GradCoef, x, v, g, grid, order, spec, backend, needs)
-    return (gs if needs[0] else None), (gb if needs[1] else None)
+        return Coefficients(None, None)
+    gs, gb = _apply(_GradCoef, x, v, g, *rows, needs, backend)
+    return Coefficients(gs if needs[0] else None, gb if needs[1] else None)
 
 
-def edge_magnitude(x: Tensor, c: Coef, grid: Tensor, spec: Spec, backend: str) -> Tensor:
+def edge_magnitude(x: Tensor, c: Coefficients, rows: Rows, backend: str) -> Tensor:
     """Mean absolute activation of every edge, `(out, in)`; once differentiable in x and c."""
-    return _EdgeMagnitude.apply(x, *c, grid, spec, backend)
+    return _EdgeMagnitude.apply(x, *c, rows.grid, rows.spec, backend)
 
 
 def _apply(function: type[_Contraction], *args: Any) -> Any:
-    """Apply the form of the Function that fits: all compute the same, but no form can do everything in torch 2.13."""
+    """Apply one form of the Function: all compute the same, but in torch 2.13 none of them can do everything."""
     if torch.compiler.is_compiling():
         return function.apply(*args)
     if torch_internals.transforms_active():
@@ -65,13 +60,13 @@ def _apply(function: type[_Contraction], *args: Any) -> Any:
         if level is not None:
             return _apply_under_vmap(function, level, *args)
         return function.transformable.apply(*args)
-    # Tensors that outlived a transform are wrapped.
+    # A tensor that was made inside of a transform stays wrapped when that has ended.
     tensors = [t if t is None else torch_internals.unwrapped(t) for t in args[: function.tensors]]
     return (function.record if torch_internals.records() else function.forward)(*tensors, *args[function.tensors :])
 
 
 def _apply_under_vmap(function: type[_Contraction], level: int, *args: Any) -> Any:
-    """What torch does with a Function under a single vmap, in a tenth of the time."""
+    """Apply a Function under a single vmap as torch would, in a tenth of the time."""
     dims = tuple(torch_internals.batch_dimension(t) if isinstance(t, Tensor) else None for t in args)
     values = [t if dim is None else torch_internals.without_batch(t) for t, dim in zip(args, dims, strict=True)]
     sizes = [t.shape[dim] for t, dim in zip(values, dims, strict=True) if dim is not None]
@@ -85,7 +80,7 @@ def _apply_under_vmap(function: type[_Contraction], level: int, *args: Any) -> A
 
 
 def _torch_gets_wrong() -> bool:
-    """Transforms of a custom Function that torch 2.13 silently gets wrong: compiled ones, and jvp of jvp."""
+    """Whether torch 2.13 would get this transform of a custom Function wrong: a compiled one, or jvp of jvp."""
     return torch.compiler.is_compiling() or torch_internals.jvp_levels() > 1
 
 
@@ -94,14 +89,15 @@ def _times(v: Tensor | None, gx: Tensor) -> Tensor:
 
 
 def _gradients(
-    x: Tensor, v: Tensor | None, g: Tensor, c: Coef, grid: Tensor, order: int, spec: Spec, backend: str, needs: list
+    x: Tensor, v: Tensor | None, g: Tensor, c: Coefficients, rows: Rows, needs: list[bool], backend: str
 ) -> Gradients:
-    """Derivatives of T(v, c, g) + sum(bias g) in x, spline_weight, base_weight and bias, each None unless needed."""
+    """Derivatives of T(v, c, g) + sum(bias g) in x, the two weights of c, and bias, each None unless needed."""
     if torch.is_grad_enabled() or not any(needs[1:]):
-        gx = _times(v, grad_input(x, g, c, grid, order + 1, spec, backend)) if needs[0] else None
-        gc = grad_coef(x, v, g, grid, order, spec, backend, (needs[1], needs[2]))
+        gx = _times(v, grad_input(x, g, c, rows.derivative(), backend)) if needs[0] else None
+        gc = grad_coef(x, v, g, rows, (needs[1], needs[2]), backend)
         return gx, *gc, g.sum(-2) if needs[3] else None
-    gx, gs, gb, gbias = operators.run(operators.backward, backend, x, v, g, *c, grid, order, spec, needs)
+    grid, order, spec = rows
+    gx, gs, gb, gbias = operators.run(operators.backward, backend, x, v, g, *c, grid, order, needs, spec)
     return (
         _times(v, gx) if needs[0] else None,
         gs if needs[1] else None,
@@ -111,11 +107,11 @@ def _gradients(
 
 
 class _Contraction(Function):
-    """What the contractions share: groups under vmap, and other forms of the same Function.
+    """The base of the Functions: it handles groups under vmap and makes two further forms of each class.
 
-    Dynamo refuses a Function that defines jvp, torch.func needs one, with setup_context, and a Function that has
-    setup_context spends 15 us per call on matching its signature, more than the kernels of a small layer. The rest of
-    what `Function.apply` does is done in `_apply`.
+    No form serves all callers. Dynamo refuses a Function that defines jvp, so the class itself has none. torch.func
+    needs jvp and setup_context, so `transformable` has both. A Function with setup_context spends 15 us per call on
+    matching its signature, more than the kernels of a small layer take, so `record`, for ordinary training, has none.
     """
 
     tensors: int  # the first arguments; the rest are numbers and names
@@ -125,10 +121,10 @@ class _Contraction(Function):
     tangent: Callable[..., Any]
 
     def __init_subclass__(cls) -> None:
-        if "tangent" not in vars(cls):  # one of the forms below
+        if "tangent" not in vars(cls):  # the class is one of the forms made below
             return
 
-        # torch asks for the signature in every call under a transform, and finds it here without parsing it again.
+        # Under a transform torch asks for the signature in every call; here it finds one that is parsed already.
         cls.forward.__signature__ = inspect.signature(cls.forward)  # type: ignore[attr-defined]
 
         def forward(ctx: Any, *args: Any) -> Any:
@@ -149,7 +145,10 @@ class _Contraction(Function):
 
     @classmethod
     def grouped(cls, size: int, in_dims: tuple, *args: Any) -> Any:
-        """Groups become a leading dimension of all tensors, or of the batch where that is all they are."""
+        """Apply the Function to groups: as a leading dimension of all tensors, or as part of the batch where that does.
+
+        The batch suffices if only x and its neighbour are mapped, and the results don't sum over the batch (`folds`).
+        """
         rest = args[cls.tensors :]
         plain = args[0].dim() - (in_dims[0] is not None) == 2
         inner = args[0].shape[1 if in_dims[0] == 0 else 0]  # the first dimension beside the mapped one
@@ -180,45 +179,35 @@ class _Forward(_Contraction):
 
     @staticmethod
     def forward(
-        x: Tensor,
-        v: Any,
-        spline_weight: Any,
-        base_weight: Any,
-        bias: Any,
-        grid: Tensor,
-        order: int,
-        spec: Spec,
-        backend: str,
+        x: Tensor, v: Any, spline: Any, base: Any, bias: Any, grid: Tensor, order: int, spec: Spec, backend: str
     ) -> Tensor:
-        return operators.run(operators.forward, backend, x, v, spline_weight, base_weight, bias, grid, order, spec)
+        return operators.run(operators.forward, backend, x, v, spline, base, bias, grid, order, spec)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        x, v, spline_weight, base_weight, _, grid, *ctx.rest = inputs
-        _save(ctx, x, v, spline_weight, base_weight, grid)
+        x, v, spline, base, _, grid, ctx.order, ctx.spec, ctx.backend = inputs
+        _save(ctx, x, v, spline, base, grid)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Gradients:
-        x, v, spline_weight, base_weight, grid = ctx.saved_tensors
-        c = spline_weight, base_weight
-        order, spec, backend = ctx.rest
-        needs = _needs(ctx, x, g, grid, backend)
-        gx, gs, gb, gbias = _gradients(x, v, g, c, grid, order, spec, backend, [needs[0], *needs[2:5]])
-        gv = grad_input(x, g, c, grid, order, spec, backend) if needs[1] else None
+        x, v, spline, base, grid = ctx.saved_tensors
+        c, rows, backend = Coefficients(spline, base), Rows(grid, ctx.order, ctx.spec), ctx.backend
+        needs = _needs(ctx, x, g, grid)
+        gx, gs, gb, gbias = _gradients(x, v, g, c, rows, [needs[0], *needs[2:5]], backend)
+        gv = grad_input(x, g, c, rows, backend) if needs[1] else None
         return gx, gv, gs, gb, gbias, None, None, None, None
 
     @staticmethod
     def tangent(ctx: Any, dx: Any, dv: Any, ds: Any, db: Any, dbias: Any, *_: Any) -> Tensor:
-        x, v, spline_weight, base_weight, grid = ctx.saved_tensors
-        c = spline_weight, base_weight
-        order, spec, backend = ctx.rest
+        x, v, spline, base, grid = ctx.saved_tensors
+        c, rows, backend = Coefficients(spline, base), Rows(grid, ctx.order, ctx.spec), ctx.backend
         terms = []
         if dx is not None:
-            terms.append(forward(x, _times(v, dx), c, None, grid, order + 1, spec, backend))
+            terms.append(forward(x, _times(v, dx), c, None, rows.derivative(), backend))
         if dv is not None:
-            terms.append(forward(x, dv, c, None, grid, order, spec, backend))
+            terms.append(forward(x, dv, c, None, rows, backend))
         if ds is not None or db is not None:
-            terms.append(forward(x, v, (ds, db), None, grid, order, spec, backend))
+            terms.append(forward(x, v, Coefficients(ds, db), None, rows, backend))
         if dbias is not None:
             terms.append(dbias.unsqueeze(-2).expand(*x.shape[:-1], -1))
         return _sum(terms)
@@ -231,9 +220,9 @@ class _GradInput(_Contraction):
 
     @staticmethod
     def forward(
-        x: Tensor, g: Tensor, spline_weight: Any, base_weight: Any, grid: Tensor, order: int, spec: Spec, backend: str
+        x: Tensor, g: Tensor, spline: Any, base: Any, grid: Tensor, order: int, spec: Spec, backend: str
     ) -> Tensor:
-        return operators.run(operators.grad_input, backend, x, g, spline_weight, base_weight, grid, order, spec)
+        return operators.run(operators.grad_input, backend, x, g, spline, base, grid, order, spec)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -242,26 +231,24 @@ class _GradInput(_Contraction):
 
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> Gradients:
-        x, g, spline_weight, base_weight, grid = ctx.saved_tensors
-        c = spline_weight, base_weight
-        rest = (grid, ctx.order, ctx.spec, ctx.backend)
-        need_x, need_g, *needs = _needs(ctx, x, g, grid, ctx.backend)[:4]
-        gx, gs, gb, _ = _gradients(x, v, g, c, *rest, [need_x, *needs, False])
-        gg = forward(x, v, c, None, *rest) if need_g else None
+        x, g, spline, base, grid = ctx.saved_tensors
+        c, rows, backend = Coefficients(spline, base), Rows(grid, ctx.order, ctx.spec), ctx.backend
+        need_x, need_g, *needs = _needs(ctx, x, g, grid)[:4]
+        gx, gs, gb, _ = _gradients(x, v, g, c, rows, [need_x, *needs, False], backend)
+        gg = forward(x, v, c, None, rows, backend) if need_g else None
         return gx, gg, gs, gb, None, None, None, None
 
     @staticmethod
     def tangent(ctx: Any, dx: Any, dg: Any, ds: Any, db: Any, *_: Any) -> Tensor:
-        x, g, spline_weight, base_weight, grid = ctx.saved_tensors
-        c = spline_weight, base_weight
-        rest = (grid, ctx.order, ctx.spec, ctx.backend)
+        x, g, spline, base, grid = ctx.saved_tensors
+        c, rows, backend = Coefficients(spline, base), Rows(grid, ctx.order, ctx.spec), ctx.backend
         terms = []
         if dx is not None:
-            terms.append(dx * grad_input(x, g, c, grid, ctx.order + 1, ctx.spec, ctx.backend))
+            terms.append(dx * grad_input(x, g, c, rows.derivative(), backend))
         if dg is not None:
-            terms.append(grad_input(x, dg, c, *rest))
+            terms.append(grad_input(x, dg, c, rows, backend))
         if ds is not None or db is not None:
-            terms.append(grad_input(x, g, (ds, db), *rest))
+            terms.append(grad_input(x, g, Coefficients(ds, db), rows, backend))
         return _sum(terms)
 
 
@@ -272,61 +259,62 @@ class _GradCoef(_Contraction):
 
     @staticmethod
     def forward(
-        x: Tensor, v: Any, g: Tensor, grid: Tensor, order: int, spec: Spec, backend: str, needs: tuple[bool, bool]
+        x: Tensor, v: Any, g: Tensor, grid: Tensor, order: int, spec: Spec, needs: NeedsCoef, backend: str
     ) -> tuple[Tensor, Tensor]:
-        return operators.run(operators.grad_coef, backend, x, v, g, grid, order, spec, needs)
+        return operators.run(operators.grad_coef, backend, x, v, g, grid, order, needs, spec)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Coef) -> None:
-        *tensors, ctx.order, ctx.spec, ctx.backend, ctx.needs = inputs
+    def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+        *tensors, ctx.order, ctx.spec, ctx.needs, ctx.backend = inputs
         _save(ctx, *tensors)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Gradients:
         x, v, g, grid = ctx.saved_tensors
-        gs, gb = (gc if need else None for gc, need in zip(gradients, ctx.needs, strict=True))
-        c = gs, gb
-        rest = (grid, ctx.order, ctx.spec, ctx.backend)
-        need_x, need_v, need_g = _needs(ctx, x, g, grid, ctx.backend)[:3]
-        gx = _times(v, grad_input(x, g, c, grid, ctx.order + 1, ctx.spec, ctx.backend)) if need_x else None
-        gv = grad_input(x, g, c, *rest) if need_v else None
-        gg = forward(x, v, c, None, *rest) if need_g else None
+        rows, backend = Rows(grid, ctx.order, ctx.spec), ctx.backend
+        c = Coefficients(*(gc if need else None for gc, need in zip(gradients, ctx.needs, strict=True)))
+        need_x, need_v, need_g = _needs(ctx, x, g, grid)[:3]
+        gx = _times(v, grad_input(x, g, c, rows.derivative(), backend)) if need_x else None
+        gv = grad_input(x, g, c, rows, backend) if need_v else None
+        gg = forward(x, v, c, None, rows, backend) if need_g else None
         return gx, gv, gg, None, None, None, None, None
 
     @staticmethod
     def tangent(ctx: Any, dx: Any, dv: Any, dg: Any, *_: Any) -> tuple[Tensor, Tensor]:
         x, v, g, grid = ctx.saved_tensors
-        rest = (ctx.spec, ctx.backend, ctx.needs)
+        rows, rest = Rows(grid, ctx.order, ctx.spec), (ctx.needs, ctx.backend)
         terms = []
         if dx is not None:
-            terms.append(_apply(_GradCoef, x, _times(v, dx), g, grid, ctx.order + 1, *rest))
+            terms.append(_apply(_GradCoef, x, _times(v, dx), g, *rows.derivative(), *rest))
         if dv is not None:
-            terms.append(_apply(_GradCoef, x, dv, g, grid, ctx.order, *rest))
+            terms.append(_apply(_GradCoef, x, dv, g, *rows, *rest))
         if dg is not None:
-            terms.append(_apply(_GradCoef, x, v, dg, grid, ctx.order, *rest))
+            terms.append(_apply(_GradCoef, x, v, dg, *rows, *rest))
         return _sum([s for s, _ in terms]), _sum([b for _, b in terms])
 
 
-def _needs(ctx: Any, x: Tensor, g: Tensor, grid: Tensor, backend: str) -> list[bool]:
-    """Which gradients this backward pass asks for.
+def _needs(ctx: Any, x: Tensor, g: Tensor, grid: Tensor) -> list[bool]:
+    """Which gradients this backward pass wants, one for each argument of the Function.
 
-    `needs_input_grad` only says which inputs have one: for `autograd.grad(y, x)` it names the parameters as well, whose
-    gradients would be computed and thrown away. The engine knows more, node by node, but it raises an error for a leaf
-    that `autograd.grad` was asked for, which takes longer than all gradients of a small layer. So it is asked little.
+    `needs_input_grad` tells which arguments have a gradient at all. For `autograd.grad(y, x)` that includes the
+    parameters, although nobody wants theirs. The engine knows which nodes of the graph it will run, so it is asked
+    about the node behind each argument. An argument that `autograd.grad` itself was given is a leaf with no such node:
+    the engine then raises an error, which takes longer than all gradients of a small layer. The order of the questions
+    keeps such errors rare, and small layers on a CPU compute all gradients without a question.
     """
     needs = list(ctx.needs_input_grad)
     if torch.compiler.is_compiling() or not hasattr(ctx, "eager") or torch_internals.backward_wants_all():
-        return needs  # of another form, or `y.backward()`, which asks for all
-    small = g.shape[-1] * max(x.numel(), grid.numel()) <= SMALL
-    if backend == "cpu" and small and not torch.is_grad_enabled():
+        return needs  # a Function under a transform, or `y.backward()`, which wants all
+    small = g.shape[-1] * max(x.numel(), grid.numel()) <= tuning.SMALL
+    if ctx.backend == "cpu" and small and not torch.is_grad_enabled():
         return needs
     nodes = (node for node, _ in ctx.next_functions if node is not None)
     edges = dict(zip([i for i, need in enumerate(needs) if need], nodes, strict=True))
     with suppress(RuntimeError):
-        if 2 in edges:  # spline_weight (or g): if it is asked for itself, the rest is assumed to be asked for
+        if 2 in edges:  # spline_weight (or g): an error here means that it is wanted, and the rest is taken as wanted
             needs[2] = torch_internals.node_will_run(edges.pop(2))
         for i in reversed(edges):
-            if i > 0 or any(needs[1:]):  # else x must be the reason for this pass
+            if i > 0 or any(needs[1:]):  # if nothing else is wanted, x is what this pass is for
                 with suppress(RuntimeError):
                     needs[i] = torch_internals.node_will_run(edges[i])
     return needs
@@ -349,8 +337,8 @@ class _EdgeMagnitude(Function):
     """m = mean_b |phi|."""
 
     @staticmethod
-    def forward(x: Tensor, spline_weight: Any, base_weight: Any, grid: Tensor, spec: Spec, backend: str) -> Tensor:
-        return operators.run(operators.edge_magnitude, backend, x, spline_weight, base_weight, grid, spec)
+    def forward(x: Tensor, spline: Any, base: Any, grid: Tensor, spec: Spec, backend: str) -> Tensor:
+        return operators.run(operators.edge_magnitude, backend, x, spline, base, grid, spec)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -359,19 +347,20 @@ class _EdgeMagnitude(Function):
 
     @staticmethod
     def backward(ctx: Any, gm: Tensor) -> Gradients:
-        x, spline_weight, base_weight, grid = ctx.saved_tensors
-        grads = _EdgeMagnitudeGradient.apply(x, gm, spline_weight, base_weight, grid, ctx.spec, ctx.backend)
+        x, spline, base, grid = ctx.saved_tensors
+        grads = _EdgeMagnitudeGradient.apply(x, gm, spline, base, grid, ctx.spec, ctx.backend)
         return *(g if need else None for g, need in zip(grads, ctx.needs_input_grad, strict=False)), None, None, None
 
 
 class _EdgeMagnitudeGradient(Function):
-    """Not another T_d (its g would belong to edges), so it says that it has no derivative instead of giving zero."""
+    """The gradients of `_EdgeMagnitude`. They are no T_d, since gm belongs to edges, and have no derivative here.
+
+    A Function of their own raises an error for second derivatives, which would be zero without one.
+    """
 
     @staticmethod
-    def forward(
-        x: Tensor, gm: Tensor, spline_weight: Any, base_weight: Any, grid: Tensor, spec: Spec, backend: str
-    ) -> Any:
-        return operators.run(operators.edge_magnitude_backward, backend, x, gm, spline_weight, base_weight, grid, spec)
+    def forward(x: Tensor, gm: Tensor, spline: Any, base: Any, grid: Tensor, spec: Spec, backend: str) -> Any:
+        return operators.run(operators.edge_magnitude_backward, backend, x, gm, spline, base, grid, spec)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:

@@ -13,17 +13,15 @@ import ctypes
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from kan_fast._support import torch_internals
-from kan_fast.ops import dense
+from kan_fast.ops import built, dense, tuning
+from kan_fast.ops.contract import ALL, Coefficients, Needs, NeedsCoef, Rows, Spec, composed_backward, or_empty
 from kan_fast.ops.problem import BASES, DTYPES, EXTRAPOLATIONS, Problem, check_size
-from kan_fast.ops.reference import Spec, edge_shape
 
-BUILT = Path(__file__).parents[1]  # where setup.py puts what it builds, and NAME.missing for what it can't
 _OPERATIONS = [
     "forward",
     "grad_input",
@@ -34,9 +32,6 @@ _OPERATIONS = [
     "rows",
     "contract",
 ]
-
-# Rows that a matrix product takes in the time that the local form needs for one, measured on an H100 (docs/gpu.md).
-ROWS_PER_ROW = {"half": 110, "tf32": 60, "ieee": 7, "float64": 20}
 
 
 def load(path: Path) -> ctypes.CDLL:
@@ -59,14 +54,13 @@ def load(path: Path) -> ctypes.CDLL:
 def _library() -> ctypes.CDLL | str:
     """The kernels, or why there are none."""
     for suffix in EXTENSION_SUFFIXES:
-        path = BUILT / ("_cuda_kernels" + suffix)
+        path = built.FOLDER / ("_cuda_kernels" + suffix)
         if path.exists():
             try:
                 return load(path)
             except (OSError, ImportError) as error:
                 return f"the compiled kernels can't be loaded ({error})"
-    note = BUILT / "_cuda_kernels.missing"
-    why = note.read_text(encoding="utf-8") if note.exists() else "they are compiled where nvcc is found"
+    why = built.why_missing("_cuda_kernels") or "they are compiled where nvcc is found"
     return f"this installation has no CUDA kernels; {why}"
 
 
@@ -87,9 +81,9 @@ def unavailable_reason() -> str | None:
 class Basis(dense.Basis):
     """Rows by the kernels of csrc/cuda/rows.cuh."""
 
-    def __init__(self, grid: Tensor, order: int, spec: Spec) -> None:
-        super().__init__(grid, order, spec)
-        self._of = grid, order, spec
+    def __init__(self, rows: Rows) -> None:
+        super().__init__(rows)
+        self._of = rows
         self._table: Tensor | None = None
 
     def write(
@@ -108,97 +102,60 @@ class Basis(dense.Basis):
         self._table = workspace if self._table is None else self._table
 
 
-def _dense(x: Tensor, grid: Tensor, spec: Spec) -> bool:
+def _dense(x: Tensor, rows: Rows) -> bool:
     """Whether products of all rows take less time than the k + 2 rows of the local form."""
-    return grid.shape[1] - spec.degree <= ROWS_PER_ROW[dense.arithmetic(x.dtype)] * (spec.degree + 2)
+    return rows.splines + 1 <= tuning.ROWS_PER_ROW[dense.arithmetic(x.dtype)] * (rows.spec.degree + 2)
 
 
-def forward(
-    x: Tensor,
-    v: Tensor | None,
-    spline_weight: Tensor | None,
-    base_weight: Tensor | None,
-    bias: Tensor | None,
-    grid: Tensor,
-    order: int,
-    spec: Spec,
-) -> Tensor:
-    if _dense(x, grid, spec):
-        return dense.forward(Basis(grid, order, spec), x, v, spline_weight, base_weight, bias)
-    y = x.new_empty(len(x), edge_shape(spline_weight, base_weight)[0])
-    _run("forward", x, grid, order, spec, v=v, spline_weight=spline_weight, base_weight=base_weight, bias=bias, y=y)
+def forward(x: Tensor, v: Tensor | None, c: Coefficients, bias: Tensor | None, rows: Rows) -> Tensor:
+    if _dense(x, rows):
+        return dense.forward(Basis(rows), x, v, c, bias)
+    y = x.new_empty(len(x), c.edge_shape[0])
+    _run("forward", x, *rows, v=v, spline_weight=c.spline, base_weight=c.base, bias=bias, y=y)
     return y
 
 
-def grad_input(
-    x: Tensor,
-    g: Tensor,
-    spline_weight: Tensor | None,
-    base_weight: Tensor | None,
-    grid: Tensor,
-    order: int,
-    spec: Spec,
-) -> Tensor:
-    if _dense(x, grid, spec):
-        return dense.grad_input(Basis(grid, order, spec), x, g, spline_weight, base_weight)
+def grad_input(x: Tensor, g: Tensor, c: Coefficients, rows: Rows) -> Tensor:
+    if _dense(x, rows):
+        return dense.grad_input(Basis(rows), x, g, c)
     gx = x.new_empty(x.shape)
-    _run("grad_input", x, grid, order, spec, g=g, spline_weight=spline_weight, base_weight=base_weight, gx=gx)
+    _run("grad_input", x, *rows, g=g, spline_weight=c.spline, base_weight=c.base, gx=gx)
     return gx
 
 
 def grad_coef(
-    x: Tensor,
-    v: Tensor | None,
-    g: Tensor,
-    grid: Tensor,
-    order: int,
-    spec: Spec,
-    needs: tuple[bool, bool] = (True, True),
+    x: Tensor, v: Tensor | None, g: Tensor, rows: Rows, needs: NeedsCoef = (True, True)
 ) -> tuple[Tensor, Tensor]:
-    if _dense(x, grid, spec):
-        return dense.grad_coef(Basis(grid, order, spec), x, v, g, needs)
+    if _dense(x, rows):
+        return dense.grad_coef(Basis(rows), x, v, g, needs)
     edges = (g.shape[1], x.shape[1])
-    gs = x.new_empty(*edges, grid.shape[1] - spec.degree - 1) if needs[0] else None
+    gs = x.new_empty(*edges, rows.splines) if needs[0] else None
     gb = x.new_empty(edges) if needs[1] else None
     if any(needs):
-        _run("grad_coef", x, grid, order, spec, v=v, g=g, gs=gs, gb=gb)
-    return _or_empty(gs, x), _or_empty(gb, x)
+        _run("grad_coef", x, *rows, v=v, g=g, gs=gs, gb=gb)
+    return or_empty(gs, x), or_empty(gb, x)
+
+
+_backward = composed_backward(grad_input, grad_coef)
 
 
 def backward(
-    x: Tensor,
-    v: Tensor | None,
-    g: Tensor,
-    spline_weight: Tensor | None,
-    base_weight: Tensor | None,
-    grid: Tensor,
-    order: int,
-    spec: Spec,
-    needs: tuple[bool, bool, bool, bool] = (True, True, True, True),
+    x: Tensor, v: Tensor | None, g: Tensor, c: Coefficients, rows: Rows, needs: Needs = ALL
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    g = g.contiguous()
-    gx = grad_input(x, g, spline_weight, base_weight, grid, order + 1, spec) if needs[0] else x.new_empty(0)
-    gs, gb = grad_coef(x, v, g, grid, order, spec, (needs[1], needs[2]))
-    gbias = g.sum(0) if needs[3] else x.new_empty(0)
-    return gx, gs, gb, gbias
+    return _backward(x, v, g.contiguous(), c, rows, needs)
 
 
-def edge_magnitude(
-    x: Tensor, spline_weight: Tensor | None, base_weight: Tensor | None, grid: Tensor, spec: Spec
-) -> Tensor:
-    m = x.new_empty(edge_shape(spline_weight, base_weight))
-    _run("edge_magnitude", x, grid, 0, spec, spline_weight=spline_weight, base_weight=base_weight, y=m)
+def edge_magnitude(x: Tensor, c: Coefficients, rows: Rows) -> Tensor:
+    m = x.new_empty(c.edge_shape)
+    _run("edge_magnitude", x, *rows, spline_weight=c.spline, base_weight=c.base, y=m)
     return m
 
 
-def edge_magnitude_backward(
-    x: Tensor, gm: Tensor, spline_weight: Tensor | None, base_weight: Tensor | None, grid: Tensor, spec: Spec
-) -> tuple[Tensor, Tensor, Tensor]:
-    gx, gs, gb = (None if t is None else t.new_empty(t.shape) for t in (x, spline_weight, base_weight))
-    weights: dict[str, Any] = {"spline_weight": spline_weight, "base_weight": base_weight}
-    _run("edge_grad_input", x, grid, 0, spec, g=gm, gx=gx, **weights)
-    _run("edge_grad_coef", x, grid, 0, spec, g=gm, gs=gs, gb=gb, **weights)
-    return _or_empty(gx, x), _or_empty(gs, x), _or_empty(gb, x)
+def edge_magnitude_backward(x: Tensor, gm: Tensor, c: Coefficients, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
+    gx, gs, gb = (None if t is None else t.new_empty(t.shape) for t in (x, *c))
+    _run("edge_grad_input", x, *rows, g=gm, spline_weight=c.spline, base_weight=c.base, gx=gx)
+    _run("edge_grad_coef", x, *rows, g=gm, spline_weight=c.spline, base_weight=c.base, gs=gs, gb=gb)
+    return or_empty(gx, x), or_empty(gs, x), or_empty(gb, x)
 
 
 def _run(
@@ -250,10 +207,6 @@ def _outputs(**tensors: Tensor) -> int:
         if name in tensors:
             return tensors[name].shape[dimension]
     return 0
-
-
-def _or_empty(tensor: Tensor | None, x: Tensor) -> Tensor:
-    return x.new_empty(0) if tensor is None else tensor
 
 
 def _error(library: ctypes.CDLL, error: int) -> str:

@@ -14,12 +14,11 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from kan_fast.ops.reference import Spec, edge_shape
+from kan_fast.ops import tuning
+from kan_fast.ops.contract import Coefficients, NeedsCoef, Rows, or_empty
 
-WORKSPACE = 1 << 28  # bytes; more only where one sample needs more
 _MIXED = "dtype" in torch.ops.aten.mm.overloads()  # on GPUs, torch multiplies 16-bit matrices into float32 ones
 
-Needs = tuple[bool, bool]  # spline rows, base row
 T = TypeVar("T", Tensor, Tensor | None)
 
 
@@ -40,26 +39,26 @@ def _tf32() -> bool:
         return torch.get_float32_matmul_precision() != "highest"
 
 
-def steep(rows: int, order: int, spec: Spec) -> bool:
+def _steep(rows: Rows) -> bool:
     """Whether rows are not fractions of 1: derivatives, and slopes beyond a fine grid, are large and cancel."""
-    return order > 0 or (spec.extrapolation == "linear" and rows > 5 + spec.degree)
+    return rows.order > 0 or (rows.spec.extrapolation == "linear" and rows.splines > 5 + rows.spec.degree)
 
 
 class Basis(ABC):
-    """The rows of a layer for one grid, order of derivative and `Spec`; a backend brings the kernels."""
+    """The values of the rows of a layer; a backend brings the kernels."""
 
-    def __init__(self, grid: Tensor, order: int, spec: Spec) -> None:
-        self.rows = grid.shape[1] - spec.degree - 1  # G + k
-        self.steep = steep(self.rows, order, spec)
+    def __init__(self, rows: Rows) -> None:
+        self.count = rows.splines
+        self.steep = _steep(rows)
 
-    def evaluate(self, x: Tensor, v: Tensor | None, inputs: slice, needs: Needs, split: bool) -> list[Tensor]:
+    def evaluate(self, x: Tensor, v: Tensor | None, inputs: slice, needs: NeedsCoef, split: bool) -> list[Tensor]:
         """What is needed of the rows times v, for some inputs of x `(batch, in)`.
 
-        Base `(batch, inputs)`, then splines `(batch, inputs * rows)`: if `split` two matrices, whose sum they are.
+        Base `(batch, inputs)`, then splines `(batch, inputs * count)`: if `split` two matrices, whose sum they are.
         """
         batch, n_in = x.shape
         part = range(*inputs.indices(n_in))
-        splines = [x.new_empty(batch, len(part) * self.rows) for _ in range((1 + split) * needs[0])]
+        splines = [x.new_empty(batch, len(part) * self.count) for _ in range((1 + split) * needs[0])]
         base = [x.new_empty(batch, len(part)) for _ in range(needs[1])]
         high, low = (*reversed(splines), None, None)[:2]
         self.write(x, v, part, high, low, base[0] if base else None)
@@ -73,26 +72,19 @@ class Basis(ABC):
 
     @abstractmethod
     def contract(self, x: Tensor, splines: Tensor | None, base: Tensor | None, gx: Tensor) -> None:
-        """Write the rows times `splines` `(batch, in * rows)` and `base` `(batch, in)`, summed, to gx `(batch, in)`."""
+        """Write to gx `(batch, in)` the sums of rows times `splines` `(batch, in * count)` and `base` `(batch, in)`."""
 
 
-def forward(
-    basis: Basis,
-    x: Tensor,
-    v: Tensor | None,
-    spline_weight: Tensor | None,
-    base_weight: Tensor | None,
-    bias: Tensor | None,
-) -> Tensor:
+def forward(basis: Basis, x: Tensor, v: Tensor | None, c: Coefficients, bias: Tensor | None) -> Tensor:
     batch = x.shape[0]  # len(x) takes as long as a small tensor
-    n_out, n_in = edge_shape(spline_weight, base_weight)
+    n_out, n_in = c.edge_shape
     if batch * n_out == 0 or n_in == 0:
         return x.new_zeros(batch, n_out) if bias is None else bias.repeat(batch, 1)
     split = basis.steep and x.dtype.itemsize == 2  # 16 bits of a steep row would leave few digits
-    needs = spline_weight is not None, base_weight is not None
+    needs = c.spline is not None, c.base is not None
     # the shortest product first: cuBLAS takes slower kernels where it adds a bias
-    weights = [w.flatten(1).T for w in (base_weight, spline_weight) if w is not None]
-    if split and spline_weight is not None:
+    weights = [w.flatten(1).T for w in reversed(c) if w is not None]
+    if split and c.spline is not None:
         weights.append(weights[-1])
     size = sum(w.shape[0] for w in weights) * x.element_size()
     y = x.new_empty(batch, n_out)
@@ -108,25 +100,25 @@ def forward(
     return y
 
 
-def grad_input(basis: Basis, x: Tensor, g: Tensor, spline_weight: Tensor | None, base_weight: Tensor | None) -> Tensor:
-    n_out, n_in = edge_shape(spline_weight, base_weight)
+def grad_input(basis: Basis, x: Tensor, g: Tensor, c: Coefficients) -> Tensor:
+    n_out, n_in = c.edge_shape
     if x.numel() * n_out == 0:
         return x.new_zeros(x.shape)
     gx = x.new_empty(x.shape)
-    weights = [None if w is None else w.flatten(1) for w in (spline_weight, base_weight)]
-    for part in _parts(x.shape[0], (basis.rows + 1) * n_in * max(x.element_size(), 4)):
+    weights = [None if w is None else w.flatten(1) for w in c]
+    for part in _parts(x.shape[0], (basis.count + 1) * n_in * max(x.element_size(), 4)):
         splines, base = (None if w is None else _product(_of(g, part), w) for w in weights)
         basis.contract(_of(x, part), splines, base, _of(gx, part))
     return gx
 
 
-def grad_coef(basis: Basis, x: Tensor, v: Tensor | None, g: Tensor, needs: Needs) -> tuple[Tensor, Tensor]:
+def grad_coef(basis: Basis, x: Tensor, v: Tensor | None, g: Tensor, needs: NeedsCoef) -> tuple[Tensor, Tensor]:
     (batch, n_in), n_out = x.shape, g.shape[1]
-    gs = x.new_empty(n_out, n_in, basis.rows) if needs[0] else x.new_empty(0)
-    gb = x.new_empty(n_out, n_in) if needs[1] else x.new_empty(0)
+    gs = or_empty(x.new_empty(n_out, n_in, basis.count) if needs[0] else None, x)
+    gb = or_empty(x.new_empty(n_out, n_in) if needs[1] else None, x)
     if batch * n_out * n_in == 0 or not any(needs):
         return gs.zero_(), gb.zero_()
-    size = (basis.rows * needs[0] + needs[1]) * x.element_size()
+    size = (basis.count * needs[0] + needs[1]) * x.element_size()
     samples = list(_parts(batch, 16 * size))  # all, unless those of few inputs fill the workspace
     for inputs in _parts(n_in, -(-batch // len(samples)) * size, multiple=16):
         results = [grad[:, inputs].flatten(1) for grad, need in zip((gb, gs), reversed(needs), strict=True) if need]
@@ -144,8 +136,8 @@ def grad_coef(basis: Basis, x: Tensor, v: Tensor | None, g: Tensor, needs: Needs
 
 
 def _parts(count: int, size: int, multiple: int = 1) -> Iterator[slice]:
-    """Equal parts of `count` things of `size` bytes, each as large as WORKSPACE or less."""
-    parts = max(1, -(-count * size // WORKSPACE))
+    """Equal parts of `count` things of `size` bytes, each as large as the workspace or less."""
+    parts = max(1, -(-count * size // tuning.WORKSPACE))
     step = max(1, -(-count // (parts * multiple))) * multiple
     return (slice(start, min(start + step, count)) for start in range(0, count, step))
 

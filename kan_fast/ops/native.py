@@ -11,14 +11,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, get_num_threads
 
+from kan_fast.ops import built
+from kan_fast.ops.contract import ALL, Coefficients, Needs, NeedsCoef, Rows
 from kan_fast.ops.problem import BASES, DTYPES, EXTRAPOLATIONS, Problem, check_size
-from kan_fast.ops.reference import Spec, edge_shape
 
 
 def _thread_pool() -> int:
@@ -44,9 +44,9 @@ try:
 except ImportError as error:
     _C, _import_error = None, error
 
-BUILT = Path(__file__).parents[1]  # where setup.py puts what it builds, and NAME.missing for what it can't
 MAX_ORDER = 20
 TAKES_GROUPS = True
+_NONE = Coefficients(None, None)
 
 _isa = 0  # index into isas()
 
@@ -55,9 +55,7 @@ def unavailable_reason() -> str | None:
     """Why the compiled kernels can't be used; None if they can."""
     if _C is not None:
         return None
-    note = BUILT / "_C.missing"
-    why = note.read_text(encoding="utf-8") if note.exists() else _import_error
-    return f"the compiled extension kan_fast._C can't be imported ({why})"
+    return f"the compiled extension kan_fast._C can't be imported ({built.why_missing('_C') or _import_error})"
 
 
 def isas() -> list[str]:
@@ -98,117 +96,72 @@ def threading() -> str:
     return "the OpenMP threads of torch"
 
 
-def forward(
-    x: Tensor,
-    v: Tensor | None,
-    spline_weight: Tensor | None,
-    base_weight: Tensor | None,
-    bias: Tensor | None,
-    grid: Tensor,
-    order: int,
-    spec: Spec,
-) -> Tensor:
-    out = edge_shape(spline_weight, base_weight)[0]
+def forward(x: Tensor, v: Tensor | None, c: Coefficients, bias: Tensor | None, rows: Rows) -> Tensor:
+    out = c.edge_shape[0]
     y = x.new_empty(*x.shape[:-1], out)
-    _run("forward", x, v, None, spline_weight, base_weight, bias, grid, order, spec, out, y)
+    _run("forward", x, c, rows, out, v=v, bias=bias, y=y)
     return y
 
 
-def grad_input(
-    x: Tensor,
-    g: Tensor,
-    spline_weight: Tensor | None,
-    base_weight: Tensor | None,
-    grid: Tensor,
-    order: int,
-    spec: Spec,
-) -> Tensor:
+def grad_input(x: Tensor, g: Tensor, c: Coefficients, rows: Rows) -> Tensor:
     gx = x.new_empty(x.shape)
-    _run("backward", x, None, g, spline_weight, base_weight, None, grid, order, spec, g.shape[-1], gx=gx)
+    _run("backward", x, c, rows, g.shape[-1], g=g, gx=gx)
     return gx
 
 
 def grad_coef(
-    x: Tensor,
-    v: Tensor | None,
-    g: Tensor,
-    grid: Tensor,
-    order: int,
-    spec: Spec,
-    needs: tuple[bool, bool] = (True, True),
+    x: Tensor, v: Tensor | None, g: Tensor, rows: Rows, needs: NeedsCoef = (True, True)
 ) -> tuple[Tensor, Tensor]:
-    gs, gb = _empty_coefficients(x, g.shape[-1], grid, spec, *needs)
+    gs, gb = _empty_coefficients(x, g.shape[-1], rows, *needs)
     if needs[0] or needs[1]:
-        _run("backward", x, v, g, None, None, None, grid, order, spec, g.shape[-1], gs=gs, gb=gb)
+        _run("backward", x, _NONE, rows, g.shape[-1], v=v, g=g, gs=gs, gb=gb)
     return gs, gb
 
 
 def backward(
-    x: Tensor,
-    v: Tensor | None,
-    g: Tensor,
-    spline_weight: Tensor | None,
-    base_weight: Tensor | None,
-    grid: Tensor,
-    order: int,
-    spec: Spec,
-    needs: tuple[bool, bool, bool, bool] = (True, True, True, True),
+    x: Tensor, v: Tensor | None, g: Tensor, c: Coefficients, rows: Rows, needs: Needs = ALL
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     groups, out = x.shape[:-2], g.shape[-1]
     need_x, need_spline, need_base, need_bias = needs
     gx = x.new_empty(*x.shape) if need_x else x.new_empty(*groups, 0)
-    gs, gb = _empty_coefficients(x, out, grid, spec, need_spline, need_base)
+    gs, gb = _empty_coefficients(x, out, rows, need_spline, need_base)
     gbias = x.new_empty(*groups, out if need_bias else 0)
     if not (need_spline or need_base):  # v belongs to them
-        order, v = order + 1, None
-    _run("backward", x, v, g, spline_weight, base_weight, None, grid, order, spec, out, None, gx, gs, gb, gbias)
+        rows, v = rows.derivative(), None
+    _run("backward", x, c, rows, out, v=v, g=g, gx=gx, gs=gs, gb=gb, gbias=gbias)
     return gx, gs, gb, gbias
 
 
-def edge_magnitude(
-    x: Tensor, spline_weight: Tensor | None, base_weight: Tensor | None, grid: Tensor, spec: Spec
-) -> Tensor:
-    edges = edge_shape(spline_weight, base_weight)
+def edge_magnitude(x: Tensor, c: Coefficients, rows: Rows) -> Tensor:
+    edges = c.edge_shape
     m = x.new_empty((*x.shape[:-2], *edges))
-    _run("edge_magnitude", x, None, None, spline_weight, base_weight, None, grid, 0, spec, edges[0], y=m)
+    _run("edge_magnitude", x, c, rows, edges[0], y=m)
     return m
 
 
-def edge_magnitude_backward(
-    x: Tensor, gm: Tensor, spline_weight: Tensor | None, base_weight: Tensor | None, grid: Tensor, spec: Spec
-) -> tuple[Tensor, Tensor, Tensor]:
+def edge_magnitude_backward(x: Tensor, gm: Tensor, c: Coefficients, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
     gx = x.new_empty(x.shape)
-    absent = (*x.shape[:-2], 0)
-    gs = x.new_empty(absent if spline_weight is None else spline_weight.shape)
-    gb = x.new_empty(absent if base_weight is None else base_weight.shape)
-    _run(
-        "edge_magnitude_backward", x, None, gm, spline_weight, base_weight, None, grid, 0, spec, gm.shape[-2],
-        gx=gx, gs=gs, gb=gb,
-    )  # fmt: skip
+    gs, gb = (x.new_empty((*x.shape[:-2], 0) if w is None else w.shape) for w in c)
+    _run("edge_magnitude_backward", x, c, rows, gm.shape[-2], g=gm, gx=gx, gs=gs, gb=gb)
     return gx, gs, gb
 
 
-def _empty_coefficients(
-    x: Tensor, out: int, grid: Tensor, spec: Spec, need_spline: bool, need_base: bool
-) -> tuple[Tensor, Tensor]:
-    *groups, features, knots = grid.shape
-    rows = knots - spec.degree - 1
-    gs = x.new_empty(*groups, out, features, rows) if need_spline else x.new_empty(*groups, 0)
+def _empty_coefficients(x: Tensor, out: int, rows: Rows, need_spline: bool, need_base: bool) -> tuple[Tensor, Tensor]:
+    *groups, features, _ = rows.grid.shape
+    gs = x.new_empty(*groups, out, features, rows.splines) if need_spline else x.new_empty(*groups, 0)
     return gs, x.new_empty(*groups, out, features) if need_base else x.new_empty(*groups, 0)
 
 
 def _run(
     kernel: str,
     x: Tensor,
-    v: Tensor | None,
-    g: Tensor | None,
-    spline_weight: Tensor | None,
-    base_weight: Tensor | None,
-    bias: Tensor | None,
-    grid: Tensor,
-    order: int,
-    spec: Spec,
-    out: int,
+    c: Coefficients,
+    rows: Rows,
+    outputs: int,
+    *,
+    v: Tensor | None = None,
+    g: Tensor | None = None,
+    bias: Tensor | None = None,
     y: Tensor | None = None,
     gx: Tensor | None = None,
     gs: Tensor | None = None,
@@ -216,13 +169,14 @@ def _run(
     gbias: Tensor | None = None,
 ) -> None:
     """Call a kernel; results are wanted where they are given and not of shape (..., 0)."""
+    grid, order, (degree, base, extrapolation) = rows
     if order > MAX_ORDER:
         raise ValueError(f"the cpu backend takes derivatives up to order {MAX_ORDER}, got {order}; use 'reference'")
     # These names keep the contiguous copies alive until the call returns.
     x, grid = x.contiguous(), grid.contiguous()
-    given = (v, g, spline_weight, base_weight, bias)
-    v, g, spline_weight, base_weight, bias = [t if t is None or t.is_contiguous() else t.contiguous() for t in given]
-    degree, base, extrapolation = spec
+    v, g, spline_weight, base_weight, bias = [
+        t if t is None or t.is_contiguous() else t.contiguous() for t in (v, g, *c, bias)
+    ]
     assert isinstance(base, str), "callables run unfused"
     *groups, batch, features = x.shape
     problem = Problem(
@@ -240,7 +194,7 @@ def _run(
         gbias=None if gbias is None else gbias.data_ptr(),
         batch=batch,
         inputs=features,
-        outputs=out,
+        outputs=outputs,
         knots=grid.shape[-1],
         dtype=DTYPES[x.dtype],
         degree=degree,

@@ -2,8 +2,11 @@
 
 The operators know nothing of autograd (autograd.py does). They check their arguments, whoever calls them; `run` goes
 past that where it can, for arguments that functional.py has checked. All tensors may have one leading dimension of
-groups, independent problems of one size (vmap makes them). Their arguments are those of the backend contract in
-docs/architecture.md, with `needs` before `Spec`, `Spec` written out, and the backend's name at the end.
+groups, independent problems of one size (vmap makes them).
+
+An operator takes tensors, numbers and names, because the dispatcher and its transforms find tensors nowhere else. Its
+arguments are those of the backend contract in docs/architecture.md with `Coefficients`, `Rows` and `Spec` written out,
+what belongs to `Spec` last, then the backend's name. The functions `_call_...` put them together again.
 """
 
 from __future__ import annotations
@@ -19,28 +22,30 @@ from torch.utils.flop_counter import register_flop_formula
 
 from kan_fast._support import torch_internals
 from kan_fast.ops import arguments
+from kan_fast.ops.contract import Coefficients, Rows, Spec
 from kan_fast.ops.dispatch import module
-from kan_fast.ops.reference import Spec, edge_shape
 
-_DEFINED: dict[Any, tuple[str, int, int]] = {}  # the name, and how many arguments are tensors and come before Spec
+_DEFINED: dict[Any, tuple[str, int]] = {}  # the name, and how many arguments are tensors
+_CALLS: dict[str, Callable[..., Any]] = {}  # by name: calls the function of a backend with an operator's arguments
+_new: Any = tuple.__new__  # makes a NamedTuple in half the time of its constructor
 _LIBRARY = torch.library.Library("kan_fast", "DEF")
 _WEIGHTS = "Tensor? spline_weight, Tensor? base_weight"
 _SPEC = "int degree, str base, str extrapolation, str backend"
 
 
-def _define(name: str, inputs: str, results: int, fake: Callable[..., Any]) -> Any:
-    """Define an operator that returns `results` tensors; `fake` gives their shapes without computing them."""
+def _define(name: str, inputs: str, results: int, fake: Callable[..., Any], call_backend: Callable[..., Any]) -> Any:
+    """Define an operator that returns `results` tensors.
 
-    tensors, before_spec = inputs.count("Tensor"), inputs.count(",") + 1 - (" needs" in inputs)
+    `fake` gives their shapes without computing them, `call_backend` has a backend compute them.
+    """
     names = [argument.split()[-1] for argument in f"{inputs}, {_SPEC}".split(",")]
 
     def call(*args: Any) -> Any:
         arguments.check(name, dict(zip(names, args, strict=True)))
         if args[0].dim() == 3 and not args[0].shape[0]:
             return fake(*args)
-        *rest, degree, base, extrapolation, backend = args
-        rest.insert(before_spec, Spec(degree, base, extrapolation))
-        return _run(backend, name, rest)
+        *flat, degree, base, extrapolation, backend = args
+        return _run(backend, name, (*flat, Spec(degree, base, extrapolation)))
 
     def checked_fake(*args: Any) -> Any:
         arguments.check(name, dict(zip(names, args, strict=True)))
@@ -54,7 +59,7 @@ def _define(name: str, inputs: str, results: int, fake: Callable[..., Any]) -> A
     packet = getattr(torch.ops.kan_fast, name)
     defined = packet.default
     register_flop_formula(packet)(functools.partial(_flops, name, names))
-    _DEFINED[defined] = name, tensors, before_spec
+    _DEFINED[defined], _CALLS[name] = (name, inputs.count("Tensor")), call_backend
     return defined
 
 
@@ -79,13 +84,13 @@ def _flops(name: str, names: list[str], *values: Any, **_: Any) -> int:
 def run(defined: Any, backend: str, *args: Any) -> Any:
     """Call an operator, without the dispatcher of torch where that would only call the backend.
 
-    Arguments are those of the backend contract, in its order.
+    Arguments are those of the operator, in its order, with a `Spec` at the end.
     """
-    name, tensors, before_spec = _DEFINED[defined]
+    name, tensors = _DEFINED[defined]
     x = args[0]
     if _unobserved(args[:tensors]) and (x.dim() == 2 or x.shape[0]):
         return _run(backend, name, args)
-    return defined(*args[:before_spec], *args[before_spec + 1 :], *args[before_spec], backend)
+    return defined(*args[:-1], *args[-1], backend)
 
 
 def _unobserved(tensors: tuple) -> bool:
@@ -104,17 +109,18 @@ def _run(backend: str, name: str, args: Sequence[Any]) -> Any:
     if torch_internals.some_autocast() and torch.is_autocast_enabled(x.device.type):
         with torch.autocast(x.device.type, enabled=False):
             return _run(backend, name, args)
-    function = getattr(implementation, name)
+    function, call = getattr(implementation, name), _CALLS[name]
     if x.dim() == 2 or getattr(implementation, "TAKES_GROUPS", False):
-        return function(*args)
-    results = [function(*(t[i] if isinstance(t, Tensor) else t for t in args)) for i in range(len(x))]
+        return call(function, *args)
+    groups = ((t[i] if isinstance(t, Tensor) else t for t in args) for i in range(len(x)))
+    results = [call(function, *group) for group in groups]
     if isinstance(results[0], Tensor):
         return torch.stack(results)
     return tuple(torch.stack(parts) for parts in zip(*results, strict=True))
 
 
 def _fake_forward(x: Tensor, v: Any, spline_weight: Any, base_weight: Any, *_: Any) -> Tensor:
-    return x.new_empty(*x.shape[:-1], edge_shape(spline_weight, base_weight)[0])
+    return x.new_empty(*x.shape[:-1], Coefficients(spline_weight, base_weight).edge_shape[0])
 
 
 def _fake_grad_input(x: Tensor, *_: Any) -> Tensor:
@@ -139,7 +145,7 @@ def _fake_backward(
 
 
 def _fake_edge_magnitude(x: Tensor, spline_weight: Any, base_weight: Any, *_: Any) -> Tensor:
-    return x.new_empty(*x.shape[:-2], *edge_shape(spline_weight, base_weight))
+    return x.new_empty(*x.shape[:-2], *Coefficients(spline_weight, base_weight).edge_shape)
 
 
 def _fake_edge_magnitude_backward(
@@ -150,15 +156,46 @@ def _fake_edge_magnitude_backward(
     )
 
 
-forward = _define("forward", f"Tensor x, Tensor? v, {_WEIGHTS}, Tensor? bias, Tensor grid, int order", 1, _fake_forward)
-grad_input = _define("grad_input", f"Tensor x, Tensor g, {_WEIGHTS}, Tensor grid, int order", 1, _fake_grad_input)
+def _call_forward(f: Any, x: Any, v: Any, spline: Any, base: Any, bias: Any, grid: Any, order: int, spec: Spec) -> Any:
+    return f(x, v, _new(Coefficients, (spline, base)), bias, _new(Rows, (grid, order, spec)))
+
+
+def _call_grad_input(f: Any, x: Any, g: Any, spline: Any, base: Any, grid: Any, order: int, spec: Spec) -> Any:
+    return f(x, g, _new(Coefficients, (spline, base)), _new(Rows, (grid, order, spec)))
+
+
+def _call_grad_coef(f: Any, x: Any, v: Any, g: Any, grid: Any, order: int, needs: Any, spec: Spec) -> Any:
+    return f(x, v, g, _new(Rows, (grid, order, spec)), needs)
+
+
+def _call_backward(
+    f: Any, x: Any, v: Any, g: Any, spline: Any, base: Any, grid: Any, order: int, needs: Any, spec: Spec
+) -> Any:
+    return f(x, v, g, _new(Coefficients, (spline, base)), _new(Rows, (grid, order, spec)), needs)
+
+
+def _call_edge_magnitude(f: Any, x: Any, spline: Any, base: Any, grid: Any, spec: Spec) -> Any:
+    return f(x, _new(Coefficients, (spline, base)), _new(Rows, (grid, 0, spec)))
+
+
+def _call_edge_magnitude_backward(f: Any, x: Any, gm: Any, spline: Any, base: Any, grid: Any, spec: Spec) -> Any:
+    return f(x, gm, _new(Coefficients, (spline, base)), _new(Rows, (grid, 0, spec)))
+
+
+_ROWS = "Tensor grid, int order"
+forward = _define("forward", f"Tensor x, Tensor? v, {_WEIGHTS}, Tensor? bias, {_ROWS}", 1, _fake_forward, _call_forward)
+grad_input = _define("grad_input", f"Tensor x, Tensor g, {_WEIGHTS}, {_ROWS}", 1, _fake_grad_input, _call_grad_input)
 grad_coef = _define(
-    "grad_coef", "Tensor x, Tensor? v, Tensor g, Tensor grid, int order, bool[2] needs", 2, _fake_grad_coef
+    "grad_coef", f"Tensor x, Tensor? v, Tensor g, {_ROWS}, bool[2] needs", 2, _fake_grad_coef, _call_grad_coef
 )
 backward = _define(
-    "backward", f"Tensor x, Tensor? v, Tensor g, {_WEIGHTS}, Tensor grid, int order, bool[4] needs", 4, _fake_backward
+    "backward", f"Tensor x, Tensor? v, Tensor g, {_WEIGHTS}, {_ROWS}, bool[4] needs", 4,
+    _fake_backward, _call_backward,
+)  # fmt: skip
+edge_magnitude = _define(
+    "edge_magnitude", f"Tensor x, {_WEIGHTS}, Tensor grid", 1, _fake_edge_magnitude, _call_edge_magnitude
 )
-edge_magnitude = _define("edge_magnitude", f"Tensor x, {_WEIGHTS}, Tensor grid", 1, _fake_edge_magnitude)
 edge_magnitude_backward = _define(
-    "edge_magnitude_backward", f"Tensor x, Tensor gm, {_WEIGHTS}, Tensor grid", 3, _fake_edge_magnitude_backward
-)
+    "edge_magnitude_backward", f"Tensor x, Tensor gm, {_WEIGHTS}, Tensor grid", 3,
+    _fake_edge_magnitude_backward, _call_edge_magnitude_backward,
+)  # fmt: skip

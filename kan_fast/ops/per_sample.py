@@ -21,9 +21,9 @@ torch.library.register_fake(
 def spread(parameter: Tensor, samples: int) -> Tensor:
     """A parameter `(...)` that broadcasts against `(..., samples)`.
 
-    In ordinary training it is expanded to that shape by a Function of its own. What arrives there in the backward pass
-    is the Jacobian of the sum of what is differentiated, sample by sample, however the parameter was used. It is summed
-    by the operator `collect`, at whose arguments `optim.jacobian` looks.
+    In ordinary training a Function of its own expands the parameter to that shape. Its backward pass receives one
+    gradient for each sample, however the parameter was used, and sums them with the operator `collect`.
+    `optim.jacobian` watches the calls of that operator and so reads the gradients sample by sample.
     """
     plain = (
         not torch.is_grad_enabled()
@@ -48,7 +48,7 @@ class _Spread(Function):
 
 
 class _Collect(Function):
-    """The sum over the samples, `(..., samples)` to `(...)`; `parameter` says of what these are gradients."""
+    """The sum over the samples, `(..., samples)` to `(...)`, of the gradients of `parameter`."""
 
     @staticmethod
     def forward(ctx: Any, gradients: Tensor, parameter: Tensor) -> Tensor:

@@ -8,20 +8,13 @@ b = batch, i = in_features, o = out_features, r = spline row (G + k of them). Eq
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from kan_fast.ops.contract import Coefficients, NeedsCoef, Rows, composed_backward, or_empty
+
 MAX_CHUNK = 1 << 24  # numbers per temporary in edge_magnitude
-
-
-class Spec(NamedTuple):
-    """What a layer computes, apart from its tensors."""
-
-    degree: int
-    base: str | Callable[[Tensor], Tensor] = "silu"
-    extrapolation: str = "zero"
 
 
 # The rows: B-splines and base function
@@ -133,137 +126,92 @@ def _derivative(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
 # The contractions of T_d(v, c, g; x) = sum v[b,i] c[o,i,r] B_ir^(d)(x[b,i]) g[b,o]
 
 
-def forward(
-    x: Tensor,
-    v: Tensor | None,
-    spline_weight: Tensor | None,
-    base_weight: Tensor | None,
-    bias: Tensor | None,
-    grid: Tensor,
-    order: int,
-    spec: Spec,
-) -> Tensor:
+def forward(x: Tensor, v: Tensor | None, c: Coefficients, bias: Tensor | None, rows: Rows) -> Tensor:
     """`y[b,o] = bias[o] + sum_ir v[b,i] c[o,i,r] B_ir^(d)(x[b,i])`; v and bias may be None (ones, none)."""
-    dtype, (x, v, spline_weight, base_weight, bias) = x.dtype, _cast(grid, x, v, spline_weight, base_weight, bias)
+    dtype, (x, v, spline, base, bias) = x.dtype, _cast(rows, x, v, *c, bias)
     terms = [] if bias is None else [bias]
-    if spline_weight is not None:
-        rows = _weighted(basis(x, grid, spec.degree, order, spec.extrapolation), v)
-        terms.append(torch.einsum("bir,oir->bo", rows, spline_weight))
-    if base_weight is not None:
-        terms.append(torch.einsum("bi,oi->bo", _weighted(base_function(x, spec.base, order), v), base_weight))
+    if spline is not None:
+        terms.append(torch.einsum("bir,oir->bo", _weighted(spline_rows(x, rows), v), spline))
+    if base is not None:
+        terms.append(torch.einsum("bi,oi->bo", _weighted(base_row(x, rows), v), base))
     return sum(terms, start=x.new_zeros(())).to(dtype).contiguous()
 
 
-def grad_input(
-    x: Tensor,
-    g: Tensor,
-    spline_weight: Tensor | None,
-    base_weight: Tensor | None,
-    grid: Tensor,
-    order: int,
-    spec: Spec,
-) -> Tensor:
+def grad_input(x: Tensor, g: Tensor, c: Coefficients, rows: Rows) -> Tensor:
     """`gx[b,i] = sum_or c[o,i,r] B_ir^(d)(x[b,i]) g[b,o]`."""
-    dtype, (x, g, spline_weight, base_weight) = x.dtype, _cast(grid, x, g, spline_weight, base_weight)
+    dtype, (x, g, spline, base) = x.dtype, _cast(rows, x, g, *c)
     gx = torch.zeros_like(x)
-    if spline_weight is not None:
-        rows = basis(x, grid, spec.degree, order, spec.extrapolation)
-        gx = gx + (torch.einsum("bo,oir->bir", g, spline_weight) * rows).sum(-1)
-    if base_weight is not None:
-        gx = gx + torch.einsum("bo,oi->bi", g, base_weight) * base_function(x, spec.base, order)
+    if spline is not None:
+        values = spline_rows(x, rows)
+        gx = gx + (torch.einsum("bo,oir->bir", g, spline) * values).sum(-1)
+    if base is not None:
+        gx = gx + torch.einsum("bo,oi->bi", g, base) * base_row(x, rows)
     return gx.to(dtype).contiguous()
 
 
 def grad_coef(
-    x: Tensor,
-    v: Tensor | None,
-    g: Tensor,
-    grid: Tensor,
-    order: int,
-    spec: Spec,
-    needs: tuple[bool, bool] = (True, True),
+    x: Tensor, v: Tensor | None, g: Tensor, rows: Rows, needs: NeedsCoef = (True, True)
 ) -> tuple[Tensor, Tensor]:
     """`gc[o,i,r] = sum_b v[b,i] B_ir^(d)(x[b,i]) g[b,o]` for the spline rows and the base row."""
-    dtype, (x, v, g) = x.dtype, _cast(grid, x, v, g)
+    dtype, (x, v, g) = x.dtype, _cast(rows, x, v, g)
     gs = gb = x.new_empty(0)
     if needs[0]:
-        rows = _weighted(basis(x, grid, spec.degree, order, spec.extrapolation), v)
-        gs = torch.einsum("bo,bir->oir", g, rows)
+        gs = torch.einsum("bo,bir->oir", g, _weighted(spline_rows(x, rows), v))
     if needs[1]:
-        gb = torch.einsum("bo,bi->oi", g, _weighted(base_function(x, spec.base, order), v))
+        gb = torch.einsum("bo,bi->oi", g, _weighted(base_row(x, rows), v))
     return gs.to(dtype).contiguous(), gb.to(dtype).contiguous()
 
 
-def backward(
-    x: Tensor,
-    v: Tensor | None,
-    g: Tensor,
-    spline_weight: Tensor | None,
-    base_weight: Tensor | None,
-    grid: Tensor,
-    order: int,
-    spec: Spec,
-    needs: tuple[bool, bool, bool, bool] = (True, True, True, True),
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """All gradients of `forward`: (gx, gs, gb, gbias), each empty unless needed; that of x is to be scaled by v."""
-    gx = grad_input(x, g, spline_weight, base_weight, grid, order + 1, spec) if needs[0] else x.new_empty(0)
-    gs, gb = grad_coef(x, v, g, grid, order, spec, needs[1:3])
-    gbias = g.to(grid.dtype).sum(0).to(x.dtype) if needs[3] else x.new_empty(0)
-    return gx, gs, gb, gbias
+backward = composed_backward(grad_input, grad_coef)
 
 
 # Edge magnitudes
 
 
-def edges(
-    x: Tensor, spline_weight: Tensor | None, base_weight: Tensor | None, grid: Tensor, order: int, spec: Spec
-) -> Tensor:
+def edges(x: Tensor, c: Coefficients, rows: Rows) -> Tensor:
     """`phi_oi^(d)(x[b,i])` of every edge and sample, `(batch, out, in)`."""
     terms = []
-    if spline_weight is not None:
-        rows = basis(x, grid, spec.degree, order, spec.extrapolation)
-        terms.append(torch.einsum("bir,oir->boi", rows, spline_weight))
-    if base_weight is not None:
-        terms.append(base_function(x, spec.base, order)[:, None, :] * base_weight)
+    if c.spline is not None:
+        terms.append(torch.einsum("bir,oir->boi", spline_rows(x, rows), c.spline))
+    if c.base is not None:
+        terms.append(base_row(x, rows)[:, None, :] * c.base)
     return sum(terms, start=x.new_zeros(()))
 
 
-def edge_magnitude(
-    x: Tensor, spline_weight: Tensor | None, base_weight: Tensor | None, grid: Tensor, spec: Spec
-) -> Tensor:
+def edge_magnitude(x: Tensor, c: Coefficients, rows: Rows) -> Tensor:
     """`m[o,i] = mean_b |phi_oi(x[b,i])|` (paper, Eq. 2.17); 0 for an empty batch."""
-    dtype, (x, spline_weight, base_weight) = x.dtype, _cast(grid, x, spline_weight, base_weight)
-    total = x.new_zeros(edge_shape(spline_weight, base_weight))
+    dtype, (x, *weights) = x.dtype, _cast(rows, x, *c)
+    c = Coefficients(*weights)
+    total = x.new_zeros(c.edge_shape)
     for part in _chunks(x, total):
-        total = total + edges(x[part], spline_weight, base_weight, grid, 0, spec).abs().sum(0)
+        total = total + edges(x[part], c, rows).abs().sum(0)
     return (total / max(len(x), 1)).to(dtype)
 
 
-def edge_magnitude_backward(
-    x: Tensor, gm: Tensor, spline_weight: Tensor | None, base_weight: Tensor | None, grid: Tensor, spec: Spec
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of `sum_oi gm[o,i] m[o,i]` in x, spline_weight and base_weight (empty where that is None)."""
-    dtype, (x, gm, spline_weight, base_weight) = x.dtype, _cast(grid, x, gm, spline_weight, base_weight)
+def edge_magnitude_backward(x: Tensor, gm: Tensor, c: Coefficients, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of `sum_oi gm[o,i] m[o,i]` in x and in the spline and base weights (empty where these are None)."""
+    dtype, (x, gm, *weights) = x.dtype, _cast(rows, x, gm, *c)
+    c = Coefficients(*weights)
     gx = torch.zeros_like(x)
-    gs = x.new_empty(0) if spline_weight is None else torch.zeros_like(spline_weight)
-    gb = x.new_empty(0) if base_weight is None else torch.zeros_like(base_weight)
+    gs, gb = (or_empty(None if w is None else torch.zeros_like(w), x) for w in c)
     for part in _chunks(x, gm):
-        phi = edges(x[part], spline_weight, base_weight, grid, 0, spec)
-        g = phi.sign() * gm / len(x)  # (b, o, i)
-        gx[part] = (g * edges(x[part], spline_weight, base_weight, grid, 1, spec)).sum(1)
-        if spline_weight is not None:
-            gs += torch.einsum("boi,bir->oir", g, basis(x[part], grid, spec.degree, 0, spec.extrapolation))
-        if base_weight is not None:
-            gb += torch.einsum("boi,bi->oi", g, base_function(x[part], spec.base))
+        g = edges(x[part], c, rows).sign() * gm / len(x)  # (b, o, i)
+        gx[part] = (g * edges(x[part], c, rows.derivative())).sum(1)
+        if c.spline is not None:
+            gs += torch.einsum("boi,bir->oir", g, spline_rows(x[part], rows))
+        if c.base is not None:
+            gb += torch.einsum("boi,bi->oi", g, base_row(x[part], rows))
     return gx.to(dtype), gs.to(dtype), gb.to(dtype)
 
 
-def edge_shape(spline_weight: Tensor | None, base_weight: Tensor | None) -> torch.Size:
-    """`(out, in)` of the weights, of which one may be absent; either may have leading dimensions."""
-    if spline_weight is not None:
-        return spline_weight.shape[-3:-1]
-    assert base_weight is not None, "a layer has spline rows, a base row or both"
-    return base_weight.shape[-2:]
+def spline_rows(x: Tensor, rows: Rows) -> Tensor:
+    """`basis` for the rows of a layer."""
+    return basis(x, rows.grid, rows.spec.degree, rows.order, rows.spec.extrapolation)
+
+
+def base_row(x: Tensor, rows: Rows) -> Tensor:
+    """`base_function` for the rows of a layer."""
+    return base_function(x, rows.spec.base, rows.order)
 
 
 def _chunks(x: Tensor, edge: Tensor) -> Iterator[slice]:
@@ -271,11 +219,11 @@ def _chunks(x: Tensor, edge: Tensor) -> Iterator[slice]:
     return (slice(start, start + step) for start in range(0, len(x), step))
 
 
-def _weighted(rows: Tensor, v: Tensor | None) -> Tensor:
+def _weighted(values: Tensor, v: Tensor | None) -> Tensor:
     if v is None:
-        return rows
-    return rows * (v if rows.dim() == v.dim() else v[..., None])
+        return values
+    return values * (v if values.dim() == v.dim() else v[..., None])
 
 
-def _cast(grid: Tensor, *tensors: Tensor | None) -> list:
-    return [None if t is None else t.to(grid.dtype) for t in tensors]
+def _cast(rows: Rows, *tensors: Tensor | None) -> list:
+    return [None if t is None else t.to(rows.grid.dtype) for t in tensors]

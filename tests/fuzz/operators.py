@@ -12,7 +12,7 @@ from torch import Tensor
 
 import kan_fast  # noqa: F401  # defines the operators
 from kan_fast.ops import native, reference
-from kan_fast.ops.reference import Spec
+from kan_fast.ops.contract import Coefficients, Rows, Spec
 from tests.fuzz import values
 
 NAMES = ("forward", "grad_input", "grad_coef", "backward", "edge_magnitude", "edge_magnitude_backward")
@@ -106,7 +106,10 @@ def exact(operator: str, given: dict[str, Any]) -> tuple[Tensor, ...]:
         ]
         return tuple(map(torch.stack, zip(*parts, strict=True)))
     rest = {name: t.double() if isinstance(t, Tensor) else t for name, t in given.items()}
-    rest["spec"] = Spec(*(rest.pop(name) for name in ("degree", "base", "extrapolation")))
+    spec = Spec(*(rest.pop(name) for name in ("degree", "base", "extrapolation")))
+    rest["rows"] = Rows(rest.pop("grid"), rest.pop("order", 0), spec)
+    if "spline_weight" in rest:
+        rest["c"] = Coefficients(rest.pop("spline_weight"), rest.pop("base_weight"))
     del rest["backend"]
     results = getattr(reference, operator)(**rest)
     return (results,) if isinstance(results, Tensor) else tuple(results)

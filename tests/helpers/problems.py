@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kan_fast.nn import grids
-from kan_fast.ops.reference import Spec
+from kan_fast.ops.contract import Coefficients, Rows, Spec
 from yardstick import DoubleDouble, complaint
 
 
@@ -25,6 +25,13 @@ class Problem:
     bias: Tensor
     grid: Tensor
     spec: Spec
+
+    @property
+    def c(self) -> Coefficients:
+        return Coefficients(self.spline_weight, self.base_weight)
+
+    def rows(self, order: int = 0) -> Rows:
+        return Rows(self.grid, order, self.spec)
 
     def to(self, dtype: torch.dtype) -> Problem:
         """The same numbers in another dtype, the grid too (a reference computes in the dtype of its grid)."""

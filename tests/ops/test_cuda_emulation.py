@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from kan_fast.ops import cuda, dense, dispatch, reference
+from kan_fast.ops import cuda, dense, dispatch, reference, tuning
+from kan_fast.ops.contract import Coefficients, Rows
 from tests.helpers.problems import make_problem
 from tests.ops import test_parity as contract
 
@@ -77,7 +78,7 @@ def emulated(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 def set_form(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """All problems take products of matrices, or the local form."""
     rows = {"products": 1e9, "local": 0.0}[name]
-    monkeypatch.setattr(cuda, "ROWS_PER_ROW", dict.fromkeys(cuda.ROWS_PER_ROW, rows))
+    monkeypatch.setattr(tuning, "ROWS_PER_ROW", dict.fromkeys(tuning.ROWS_PER_ROW, rows))
 
 
 @pytest.fixture(params=["products", "local"])
@@ -131,11 +132,11 @@ def test_rows_that_pass_in_windows(dtype: torch.dtype, degree: int) -> None:
 def test_grids_of_any_scale(form: None, exponent: int, extrapolation: str) -> None:
     """Powers of their spans are beyond float64."""
     p = make_problem(33, 2, 5, 4, 5, base="zero", extrapolation=extrapolation, dtype=torch.float64)
-    scale, weights = 2.0**exponent, (p.spline_weight, None)
-    y = cuda.forward(p.x * scale, None, *weights, None, p.grid * scale, 0, p.spec)
-    gx = cuda.grad_input(p.x * scale, p.g, *weights, p.grid * scale, 1, p.spec) * scale
-    torch.testing.assert_close(y, reference.forward(p.x, None, *weights, None, p.grid, 0, p.spec))
-    torch.testing.assert_close(gx, reference.grad_input(p.x, p.g, *weights, p.grid, 1, p.spec))
+    scale, c = 2.0**exponent, Coefficients(p.spline_weight, None)
+    y = cuda.forward(p.x * scale, None, c, None, Rows(p.grid * scale, 0, p.spec))
+    gx = cuda.grad_input(p.x * scale, p.g, c, Rows(p.grid * scale, 1, p.spec)) * scale
+    torch.testing.assert_close(y, reference.forward(p.x, None, c, None, p.rows()))
+    torch.testing.assert_close(gx, reference.grad_input(p.x, p.g, c, p.rows(1)))
 
 
 @dtypes
@@ -189,7 +190,7 @@ def test_inputs_may_have_any_strides(form: None) -> None:
 @dtypes
 @pytest.mark.parametrize("space", [1 << 8, 1 << 13], ids=["parts-of-samples", "parts-of-inputs"])
 def test_workspaces_that_hold_a_part(space: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dense, "WORKSPACE", space)
+    monkeypatch.setattr(tuning, "WORKSPACE", space)
     check(34, 37, 6, dtype=dtype, adaptive=True, orders=(0, 1))
 
 
@@ -213,14 +214,14 @@ def test_large_grids_take_the_local_form(calls: list[str]) -> None:
         (200, torch.float64, "forward"),
     ):
         p = make_problem(3, 2, 2, grid_size, dtype=dtype)
-        cuda.forward(p.x, None, p.spline_weight, p.base_weight, None, p.grid, 0, p.spec)
+        cuda.forward(p.x, None, p.c, None, p.rows())
         assert calls[-1] == expected, (grid_size, dtype)
 
 
 def test_nothing_is_evaluated_for_the_bias_alone(form: None, calls: list[str]) -> None:
     p = make_problem(5, 3, 4)
     needs = (False, False, False, True)
-    *rest, gbias = cuda.backward(p.x, None, p.g, p.spline_weight, p.base_weight, p.grid, 0, p.spec, needs)
+    *rest, gbias = cuda.backward(p.x, None, p.g, p.c, p.rows(), needs)
     assert torch.equal(gbias, p.g.sum(0))
     assert [t.shape for t in rest] == [(0,)] * 3
     assert not calls
@@ -228,7 +229,7 @@ def test_nothing_is_evaluated_for_the_bias_alone(form: None, calls: list[str]) -
 
 def test_a_layer_without_inputs_returns_no_view_of_its_bias() -> None:
     p = make_problem(1, 0, 3)
-    y = cuda.forward(p.x, None, p.spline_weight, p.base_weight, p.bias, p.grid, 0, p.spec)
+    y = cuda.forward(p.x, None, p.c, p.bias, p.rows())
     assert torch.equal(y[0], p.bias)
     assert y.data_ptr() != p.bias.data_ptr()
 
@@ -238,9 +239,9 @@ def test_operators_take_parameters_while_gradients_are_enabled(form: None, monke
     monkeypatch.setitem(dispatch._BACKENDS, "cuda", dispatch._BACKENDS["cuda"]._replace(device="cpu"))
     monkeypatch.setattr(cuda, "unavailable_reason", lambda: None)
     p = make_problem(5, 3, 4)
-    expected = cuda.forward(p.x, None, p.spline_weight, p.base_weight, p.bias, p.grid, 0, p.spec)
-    weights = p.spline_weight.requires_grad_(), p.base_weight.requires_grad_()
-    got = torch.ops.kan_fast.forward(p.x, None, *weights, p.bias, p.grid, 0, *p.spec, "cuda")
+    expected = cuda.forward(p.x, None, p.c, p.bias, p.rows())
+    weights = [w.requires_grad_() for w in p.c]
+    got = torch.ops.kan_fast.forward(p.x, None, *weights, p.bias, *p.rows()[:2], *p.spec, "cuda")
     assert torch.equal(got, expected)
 
 
@@ -281,7 +282,7 @@ def test_launch_errors_carry_their_name(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(cuda, "_device_and_stream", lambda device: (1, 0))
     p = make_problem(2, 3, 4)
     with pytest.raises(RuntimeError, match="rows could not be launched: cudaErrorInvalidDevice: invalid device"):
-        cuda.forward(p.x, None, p.spline_weight, p.base_weight, None, p.grid, 0, p.spec)
+        cuda.forward(p.x, None, p.c, None, p.rows())
 
 
 @pytest.mark.slow

@@ -24,13 +24,12 @@ SHAPES = [(9001, 2, 3), (300, 70, 130), (65, 33, 257), (5000, 1, 1), (1100, 40, 
 
 
 def everything(p: Problem) -> list[Tensor]:
-    weights = (p.spline_weight, p.base_weight)
     return [
-        native.forward(p.x, p.v, *weights, p.bias, p.grid, 0, p.spec),
-        *native.backward(p.x, p.v, p.g, *weights, p.grid, 0, p.spec),
-        *native.grad_coef(p.x, p.v, p.g, p.grid, 0, p.spec),
-        native.edge_magnitude(p.x, *weights, p.grid, p.spec),
-        *native.edge_magnitude_backward(p.x, p.gm, *weights, p.grid, p.spec),
+        native.forward(p.x, p.v, p.c, p.bias, p.rows()),
+        *native.backward(p.x, p.v, p.g, p.c, p.rows()),
+        *native.grad_coef(p.x, p.v, p.g, p.rows()),
+        native.edge_magnitude(p.x, p.c, p.rows()),
+        *native.edge_magnitude_backward(p.x, p.gm, p.c, p.rows()),
     ]
 
 
@@ -88,7 +87,7 @@ def test_kernels_let_other_python_threads_run(kernel: str) -> None:
     """Python itself takes no turns here, so the other thread can only run when the kernel gives up the interpreter."""
     p = make_problem(500, 20, 30)
     g = p.gm if kernel.startswith("edge") else p.g
-    tensors = {"x": p.x, "v": p.v, "g": g, "spline_weight": p.spline_weight, "base_weight": p.base_weight}
+    tensors = {"x": p.x, "v": p.v, "g": g, "spline_weight": p.c.spline, "base_weight": p.c.base}
     tensors |= {"bias": p.bias, "grid": p.grid}
     tensors |= {name: torch.empty(p.g.numel()) for name in ("y", "gx", "gs", "gb", "gbias")}  # y is the largest
     sizes = {"groups": 1, "batch": 500, "inputs": 20, "outputs": 30, "knots": p.grid.shape[1], "degree": p.spec.degree}
@@ -139,11 +138,11 @@ def test_long_sums_stay_accurate() -> None:
     exact = p.to(torch.float64)
     p.g.abs_()
     exact.g.abs_()
-    gs, gb = native.grad_coef(p.x, None, p.g, p.grid, 0, p.spec)
-    exact_gs, exact_gb = reference.grad_coef(exact.x, None, exact.g, exact.grid, 0, exact.spec)
-    bias = native.backward(p.x, p.v, p.g, p.spline_weight, p.base_weight, p.grid, 0, p.spec)[3]
-    m = native.edge_magnitude(p.x, p.spline_weight, p.base_weight, p.grid, p.spec)
-    exact_m = reference.edge_magnitude(exact.x, exact.spline_weight, exact.base_weight, exact.grid, exact.spec)
+    gs, gb = native.grad_coef(p.x, None, p.g, p.rows())
+    exact_gs, exact_gb = reference.grad_coef(exact.x, None, exact.g, exact.rows())
+    bias = native.backward(p.x, p.v, p.g, p.c, p.rows())[3]
+    m = native.edge_magnitude(p.x, p.c, p.rows())
+    exact_m = reference.edge_magnitude(exact.x, exact.c, exact.rows())
     for got, wanted in ((gs, exact_gs), (gb, exact_gb), (bias, exact.g.sum(0)), (m, exact_m)):
         assert (got - wanted).abs().max() <= 1e-6 * wanted.abs().max()
 
@@ -155,9 +154,9 @@ def test_forward_in_several_tasks(shape: tuple[int, ...], threads: int) -> None:
     torch.set_num_threads(threads)
     for dtype in (torch.float32, torch.bfloat16):
         p = make_problem(*shape, dtype=dtype)
-        got = native.forward(p.x, None, p.spline_weight, p.base_weight, p.bias, p.grid, 0, p.spec)
+        got = native.forward(p.x, None, p.c, p.bias, p.rows())
         q = p.to(torch.float64)
-        wanted = reference.forward(q.x, None, q.spline_weight, q.base_weight, q.bias, q.grid, 0, q.spec)
+        wanted = reference.forward(q.x, None, q.c, q.bias, q.rows())
         assert (got - wanted).abs().max() <= 3 * torch.finfo(dtype).eps * wanted.abs().max()
 
 
@@ -167,16 +166,16 @@ def test_gradients_larger_than_the_caches(features: int, dtype: torch.dtype) -> 
     """They are stored past the caches where rows begin at whole vectors; rows of 601 features don't."""
     p = make_problem(5, features, 500, dtype=dtype)
     q = p.to(torch.float64)
-    gs, _ = native.grad_coef(p.x, None, p.g, p.grid, 0, p.spec)
+    gs, _ = native.grad_coef(p.x, None, p.g, p.rows())
     assert gs.numel() * gs.itemsize > 8 << 20
-    wanted, _ = reference.grad_coef(q.x, None, q.g, q.grid, 0, q.spec)
+    wanted, _ = reference.grad_coef(q.x, None, q.g, q.rows())
     assert (gs - wanted).abs().max() <= 3 * torch.finfo(dtype).eps * wanted.abs().max()
 
 
 @pytest.mark.parametrize("shape", [(5, 2, 3), (2100, 2, 31)], ids=lambda s: "x".join(map(str, s)))
 def test_the_highest_order(shape: tuple[int, int, int]) -> None:
     p = make_problem(*shape, dtype=torch.float64)
-    arguments = (p.x, None, p.g, p.spline_weight, p.base_weight, p.grid, native.MAX_ORDER, p.spec)
+    arguments = (p.x, None, p.g, p.c, p.rows(native.MAX_ORDER))
     for got, wanted in zip(native.backward(*arguments), reference.backward(*arguments), strict=True):
         assert (got - wanted).abs().max() <= 1e-9 * wanted.abs().max().clamp_min(1)
 
@@ -188,14 +187,14 @@ def test_features_that_share_knots_in_part(grid_size: int) -> None:
     p.grid[16:33] *= 1.5
     p.grid[40:] *= 0.75
     p.grid[47] *= 2
-    arguments = (p.x, None, p.spline_weight, p.base_weight, p.bias, p.grid, 0, p.spec)
+    arguments = (p.x, None, p.c, p.bias, p.rows())
     torch.testing.assert_close(native.forward(*arguments), reference.forward(*arguments), rtol=1e-12, atol=1e-12)
 
 
 def test_an_order_beyond_the_tables_is_refused() -> None:
     p = make_problem(3, 2, 2)
     with pytest.raises(ValueError, match="derivatives up to order 20, got 21"):
-        native.forward(p.x, None, p.spline_weight, p.base_weight, None, p.grid, 21, p.spec)
+        native.forward(p.x, None, p.c, None, p.rows(21))
 
 
 def test_threads_are_those_of_torch() -> None:
@@ -210,7 +209,7 @@ def test_the_gradient_of_v_at_infinity(base: str) -> None:
     for shape in ((5, 3, 4), (70, 2, 37), (300, 2, 2)):
         p = make_problem(*shape, base=base)
         p.x[1], p.x[2, 0] = float("inf"), float("-inf")
-        arguments = (p.x, p.g, p.spline_weight, p.base_weight, p.grid, 0, p.spec)
+        arguments = (p.x, p.g, p.c, p.rows())
         got, wanted = native.grad_input(*arguments), reference.grad_input(*arguments)
         assert wanted[1].isinf().all()
         assert torch.equal(got.isnan(), wanted.isnan())

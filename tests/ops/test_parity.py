@@ -13,24 +13,22 @@ from torch import Tensor
 
 from kan_fast.nn import grids
 from kan_fast.ops import dispatch, native, reference
+from kan_fast.ops.contract import ALL, Coefficients
 from tests.helpers.problems import Problem, assert_as_accurate, make_problem
 from yardstick import DoubleDouble, exact_for
 from yardstick.double_double import stack
 
 BACKENDS = [name for name, status in dispatch.backends().items() if status.available and name != "reference"]
-ALL = (True, True, True, True)
 
 CALLS: dict[str, Callable[..., object]] = {
-    "forward": lambda m, p, d: m.forward(p.x, None, p.spline_weight, p.base_weight, p.bias, p.grid, d, p.spec),
-    "forward_v": lambda m, p, d: m.forward(p.x, p.v, p.spline_weight, p.base_weight, None, p.grid, d, p.spec),
-    "grad_input": lambda m, p, d: m.grad_input(p.x, p.g, p.spline_weight, p.base_weight, p.grid, d, p.spec),
-    "grad_coef": lambda m, p, d: m.grad_coef(p.x, None, p.g, p.grid, d, p.spec, (True, True)),
-    "grad_coef_v": lambda m, p, d: m.grad_coef(p.x, p.v, p.g, p.grid, d, p.spec, (True, True)),
-    "backward": lambda m, p, d: m.backward(p.x, p.v, p.g, p.spline_weight, p.base_weight, p.grid, d, p.spec, ALL),
-    "edge_magnitude": lambda m, p, d: m.edge_magnitude(p.x, p.spline_weight, p.base_weight, p.grid, p.spec),
-    "edge_magnitude_backward": lambda m, p, d: m.edge_magnitude_backward(
-        p.x, p.gm, p.spline_weight, p.base_weight, p.grid, p.spec
-    ),
+    "forward": lambda m, p, d: m.forward(p.x, None, p.c, p.bias, p.rows(d)),
+    "forward_v": lambda m, p, d: m.forward(p.x, p.v, p.c, None, p.rows(d)),
+    "grad_input": lambda m, p, d: m.grad_input(p.x, p.g, p.c, p.rows(d)),
+    "grad_coef": lambda m, p, d: m.grad_coef(p.x, None, p.g, p.rows(d), (True, True)),
+    "grad_coef_v": lambda m, p, d: m.grad_coef(p.x, p.v, p.g, p.rows(d), (True, True)),
+    "backward": lambda m, p, d: m.backward(p.x, p.v, p.g, p.c, p.rows(d), ALL),
+    "edge_magnitude": lambda m, p, d: m.edge_magnitude(p.x, p.c, p.rows()),
+    "edge_magnitude_backward": lambda m, p, d: m.edge_magnitude_backward(p.x, p.gm, p.c, p.rows()),
 }
 
 
@@ -136,7 +134,7 @@ def test_backward_gives_what_is_needed(backend: str, shape: tuple[int, int, int]
         ):
             if (spline_weight is None and (base_weight is None or needs[1])) or (base_weight is None and needs[2]):
                 continue
-            arguments = (p.x, v, p.g, spline_weight, base_weight, p.grid, 0, p.spec, needs)
+            arguments = (p.x, v, p.g, Coefficients(spline_weight, base_weight), p.rows(), needs)
             got, expected = dispatch.module(backend).backward(*arguments), reference.backward(*arguments)
             for a, b, need in zip(got, expected, needs, strict=True):
                 if need:
@@ -158,14 +156,14 @@ def test_rows_and_results_can_be_left_out(backend: str, dtype: torch.dtype, keep
     p = make_problem(33, 4, 6, dtype=dtype)
 
     def outputs(m: ModuleType, q: Problem) -> tuple[Tensor, ...]:
-        c = (q.spline_weight if keep[0] else None, q.base_weight if keep[1] else None)
+        c = Coefficients(q.spline_weight if keep[0] else None, q.base_weight if keep[1] else None)
         return (
-            m.forward(q.x, q.v, *c, None, q.grid, 0, q.spec),
-            m.grad_input(q.x, q.g, *c, q.grid, 1, q.spec),
-            *m.grad_coef(q.x, None, q.g, q.grid, 0, q.spec, keep),
-            *m.backward(q.x, None, q.g, *c, q.grid, 0, q.spec, (keep[1], *keep, keep[0])),
-            m.edge_magnitude(q.x, *c, q.grid, q.spec),
-            *m.edge_magnitude_backward(q.x, q.gm, *c, q.grid, q.spec),
+            m.forward(q.x, q.v, c, None, q.rows()),
+            m.grad_input(q.x, q.g, c, q.rows(1)),
+            *m.grad_coef(q.x, None, q.g, q.rows(), keep),
+            *m.backward(q.x, None, q.g, c, q.rows(), (keep[1], *keep, keep[0])),
+            m.edge_magnitude(q.x, c, q.rows()),
+            *m.edge_magnitude_backward(q.x, q.gm, c, q.rows()),
         )
 
     for a, b, c in zip(*(outputs(*pair) for pair in judged(backend, p)), strict=True):
@@ -181,23 +179,23 @@ def test_nan_and_infinity_stay_in_their_sample(
 ) -> None:
     p = make_problem(*shape, grid_size, degree, dtype=dtype, extrapolation=extrapolation)
     module = dispatch.module(backend)
-    clean = module.forward(p.x, None, p.spline_weight, p.base_weight, p.bias, p.grid, 0, p.spec)
+    clean = module.forward(p.x, None, p.c, p.bias, p.rows())
     rows = {3: torch.nan, 17: torch.inf, 30: -torch.inf}
     for row, value in rows.items():
         p.x[row, 2] = value
-    for base_weight in (p.base_weight, None):
+    for c in (p.c, p.c._replace(base=None)):
         for order in (0, 1):
-            arguments = (p.x, None, p.spline_weight, base_weight, None, p.grid, order, p.spec)
+            arguments = (p.x, None, c, None, p.rows(order))
             got, expected = module.forward(*arguments)[list(rows)], reference.forward(*arguments)[list(rows)]
             if extrapolation == "linear" and not order:  # NaN, or infinite where the slopes allow it
                 assert not got.isfinite().any()
             else:
                 torch.testing.assert_close(got, expected, equal_nan=True, rtol=1e-2, atol=1e-2)
-            gx = module.grad_input(p.x, p.g, p.spline_weight, base_weight, p.grid, order, p.spec)
+            gx = module.grad_input(p.x, p.g, c, p.rows(order))
             others = torch.ones_like(gx, dtype=torch.bool)
             others[list(rows), 2] = False
             assert gx[others].isfinite().all()
-    got = module.forward(p.x, None, p.spline_weight, p.base_weight, p.bias, p.grid, 0, p.spec)
+    got = module.forward(p.x, None, p.c, p.bias, p.rows())
     untouched = torch.tensor([row not in rows for row in range(len(p.x))])
     assert torch.equal(got[untouched], clean[untouched])
 
@@ -216,7 +214,7 @@ def test_slopes_are_accurate_in_every_span(backend: str, degree: int) -> None:
         left, right = p.grid[:, degree : degree + spans].T, p.grid[:, degree + 1 : degree + spans + 1].T
         p.x = (left + (right - left) * torch.rand(spans, samples, generator=make)).reshape(-1, 1)
         slopes = (
-            m.grad_input(q.x, q.g, q.spline_weight, None, q.grid, 1, q.spec).reshape(spans, samples)
+            m.grad_input(q.x, q.g, q.c._replace(base=None), q.rows(1)).reshape(spans, samples)
             for m, q in judged(backend, p)
         )
         for span, (a, b, c) in enumerate(zip(*slopes, strict=True)):
@@ -233,8 +231,9 @@ def test_slopes_of_a_line_stay_finite(backend: str, degree: int, out: int) -> No
     p.x[:6, 0] = torch.tensor([torch.inf, -torch.inf, 3e38, -3e38, 1e34, -1e34])
 
     def slopes(module: ModuleType, p: Problem) -> Tensor:
-        alone = module.grad_input(p.x, p.g, p.spline_weight, None, p.grid, 1, p.spec)
-        joint = module.backward(p.x, None, p.g, p.spline_weight, None, p.grid, 0, p.spec, (True, True, False, False))[0]
+        c = p.c._replace(base=None)
+        alone = module.grad_input(p.x, p.g, c, p.rows(1))
+        joint = module.backward(p.x, None, p.g, c, p.rows(), (True, True, False, False))[0]
         return torch.stack([alone, joint])[:, :6]
 
     expected = slopes(reference, p.to(torch.float64))

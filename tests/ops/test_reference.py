@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 from scipy.interpolate import BSpline
+from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 from kan_fast.ops import reference
-from kan_fast.ops.reference import Spec
+from kan_fast.ops.contract import Coefficients, Rows, Spec
 from tests.helpers.problems import make_problem
 
 EXTRAPOLATIONS = ("zero", "linear", "clamp")
@@ -103,10 +104,10 @@ def test_contractions_are_their_own_derivatives(base: object, extrapolation: str
     p = make_problem(4, 3, 2, grid_size=3, extrapolation=extrapolation, dtype=torch.float64)
     x = p.x + 0.01  # off the knots, where finite differences would straddle two spans
     spec = Spec(p.spec.degree, base, extrapolation)
-    args = [t.requires_grad_() for t in (x, p.v, p.spline_weight, p.base_weight, p.bias)]
+    args = [t.requires_grad_() for t in (x, p.v, *p.c, p.bias)]
 
-    def call(*tensors: torch.Tensor) -> torch.Tensor:
-        return reference.forward(*tensors, p.grid, 0, spec)
+    def call(x: Tensor, v: Tensor, spline: Tensor, base: Tensor, bias: Tensor) -> Tensor:
+        return reference.forward(x, v, Coefficients(spline, base), bias, Rows(p.grid, 0, spec))
 
     assert gradcheck(call, args)
     assert gradgradcheck(call, args)
@@ -116,9 +117,9 @@ def test_contractions_agree_with_each_other() -> None:
     """All three are T_d(v, c, g; x) with one argument left out."""
     for order in range(5):
         p = make_problem(6, 4, 3, dtype=torch.float64)
-        y = reference.forward(p.x, p.v, p.spline_weight, p.base_weight, None, p.grid, order, p.spec)
-        gx = reference.grad_input(p.x, p.g, p.spline_weight, p.base_weight, p.grid, order, p.spec)
-        gs, gb = reference.grad_coef(p.x, p.v, p.g, p.grid, order, p.spec)
+        y = reference.forward(p.x, p.v, p.c, None, p.rows(order))
+        gx = reference.grad_input(p.x, p.g, p.c, p.rows(order))
+        gs, gb = reference.grad_coef(p.x, p.v, p.g, p.rows(order))
         total = (y * p.g).sum()
         torch.testing.assert_close((gx * p.v).sum(), total)
         torch.testing.assert_close((gs * p.spline_weight).sum() + (gb * p.base_weight).sum(), total)
@@ -126,18 +127,15 @@ def test_contractions_agree_with_each_other() -> None:
 
 def test_edge_magnitude_is_the_mean_absolute_activation(monkeypatch: pytest.MonkeyPatch) -> None:
     p = make_problem(11, 4, 3, dtype=torch.float64)
-    arguments = [t.requires_grad_() for t in (p.x, p.spline_weight, p.base_weight)]
+    leaves = [t.requires_grad_() for t in (p.x, *p.c)]
     per_edge = [
         [
             reference.forward(
                 p.x[:, [i]],
                 None,
-                p.spline_weight[[o]][:, [i]],
-                p.base_weight[[o]][:, [i]],
+                Coefficients(p.spline_weight[[o]][:, [i]], p.base_weight[[o]][:, [i]]),
                 None,
-                p.grid[[i]],
-                0,
-                p.spec,
+                Rows(p.grid[[i]], 0, p.spec),
             )
             for i in range(4)
         ]
@@ -146,9 +144,9 @@ def test_edge_magnitude_is_the_mean_absolute_activation(monkeypatch: pytest.Monk
     expected = torch.stack([torch.stack([phi.abs().mean() for phi in row]) for row in per_edge])
     monkeypatch.setattr(reference, "MAX_CHUNK", 24)  # several chunks, the last one short
     with torch.no_grad():
-        got = reference.edge_magnitude(*arguments, p.grid, p.spec)
-        grads = reference.edge_magnitude_backward(p.x, p.gm, *arguments[1:], p.grid, p.spec)
+        got = reference.edge_magnitude(p.x, p.c, p.rows())
+        grads = reference.edge_magnitude_backward(p.x, p.gm, p.c, p.rows())
     torch.testing.assert_close(got, expected)
-    for mine, theirs in zip(grads, torch.autograd.grad((expected * p.gm).sum(), arguments), strict=True):
+    for mine, theirs in zip(grads, torch.autograd.grad((expected * p.gm).sum(), leaves), strict=True):
         torch.testing.assert_close(mine, theirs)
-    assert not reference.edge_magnitude(p.x[:0], *arguments[1:], p.grid, p.spec).any()
+    assert not reference.edge_magnitude(p.x[:0], p.c, p.rows()).any()

@@ -10,6 +10,7 @@ import torch
 from kan_fast import KANLinear
 from kan_fast.nn import grids
 from kan_fast.ops import dispatch, native, reference
+from kan_fast.ops.contract import Coefficients, Rows
 from tests.helpers.problems import Problem, make_problem
 
 BACKENDS = [name for name, status in dispatch.backends().items() if status.available and name in ("cpu", "reference")]
@@ -39,9 +40,8 @@ def test_results_scale(dtype: torch.dtype, degree: int, extrapolation: str) -> N
 
 
 def _values(x: torch.Tensor, grid: torch.Tensor, p: Problem) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-    weights = p.spline_weight, None
-    y = native.forward(x, None, *weights, None, grid, 0, p.spec)
-    return y, native.backward(x, None, p.g, *weights, grid, 0, p.spec)
+    c, rows = Coefficients(p.spline_weight, None), Rows(grid, 0, p.spec)
+    return native.forward(x, None, c, None, rows), native.backward(x, None, p.g, c, rows)
 
 
 @compiled
@@ -49,11 +49,11 @@ def _values(x: torch.Tensor, grid: torch.Tensor, p: Problem) -> tuple[torch.Tens
 @pytest.mark.parametrize("exponent", [-100, 100])
 def test_higher_orders_scale(order: int, exponent: int) -> None:
     p = make_problem(70, 3, 9, base="zero", dtype=torch.float64)
-    scale = 2.0**exponent
+    scale, c = 2.0**exponent, Coefficients(p.spline_weight, None)
     for function in ("forward", "grad_input"):
-        last = (None, p.spline_weight, None, None) if function == "forward" else (p.g, p.spline_weight, None)
+        between = (None, c, None) if function == "forward" else (p.g, c)
         results = [
-            getattr(module, function)(p.x * s, *last, p.grid * s, order, p.spec) * s**order
+            getattr(module, function)(p.x * s, *between, Rows(p.grid * s, order, p.spec)) * s**order
             for module, s in ((native, scale), (reference, 1.0))
         ]
         torch.testing.assert_close(*results, rtol=1e-12, atol=1e-11)

@@ -12,6 +12,7 @@ from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, stac
 
 from kan_fast import KANLinear, functional
 from kan_fast.ops import dispatch, reference
+from kan_fast.ops.contract import Coefficients
 from tests.helpers.problems import Problem, make_problem
 
 BACKENDS = [name for name, status in dispatch.backends().items() if status.available]
@@ -34,7 +35,7 @@ def functions(p: Problem, backend: str) -> tuple[Callable[..., Tensor], Callable
 
     def plain(x: Tensor, spline_weight: Tensor, base_weight: Tensor) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])
-        y = reference.forward(flat, None, spline_weight, base_weight, p.bias, p.grid, 0, p.spec)
+        y = reference.forward(flat, None, Coefficients(spline_weight, base_weight), p.bias, p.rows())
         return y.reshape(*x.shape[:-1], -1)
 
     return mine, plain

@@ -19,7 +19,7 @@ import setuptools
 import torch
 
 import kan_fast
-from kan_fast.ops import cuda, native
+from kan_fast.ops import built, cuda, native
 
 ROOT = Path(__file__).parents[2]
 BUILT = shutil.ignore_patterns("__pycache__", "*.so", "*.dylib")
@@ -182,8 +182,7 @@ def test_what_cannot_be_built_is_left_out_and_the_package_says_why(
 def test_backends_tell_why_something_was_not_built(monkeypatch, tmp_path):
     monkeypatch.setattr(native, "_C", None)
     monkeypatch.setattr(native, "_import_error", "No module named '_C'", raising=False)
-    for module in (native, cuda):
-        monkeypatch.setattr(module, "BUILT", tmp_path)
+    monkeypatch.setattr(built, "FOLDER", tmp_path)
     cuda._library.cache_clear()
     cuda.unavailable_reason.cache_clear()
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kan_fast.ops import cuda
+from kan_fast.ops import built, cuda
 
 ROOT = Path(__file__).parents[2]
 STRICT = "-Xptxas -v,--warn-on-spills,-Werror --Werror all-warnings -Xcompiler=-Wall,-Wextra"
@@ -100,7 +100,7 @@ def asked_anew() -> Iterator[None]:
 def test_an_installation_without_kernels_says_so(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, asked_anew: None
 ) -> None:
-    monkeypatch.setattr(cuda, "BUILT", tmp_path)
+    monkeypatch.setattr(built, "FOLDER", tmp_path)
     assert "compiled where nvcc is found" in str(cuda.unavailable_reason())
 
 
@@ -112,6 +112,6 @@ def test_what_is_built_is_found() -> None:
 def test_a_library_that_does_not_load_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, asked_anew: None
 ) -> None:
-    monkeypatch.setattr(cuda, "BUILT", tmp_path)
+    monkeypatch.setattr(built, "FOLDER", tmp_path)
     (tmp_path / ("_cuda_kernels" + cuda.EXTENSION_SUFFIXES[0])).write_text("not a library")
     assert "can't be loaded" in str(cuda.unavailable_reason())

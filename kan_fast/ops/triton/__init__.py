@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+from kan_fast.ops.problem import DTYPES as DTYPES
+
 OLDEST = (3, 4)  # version of Triton; pyproject.toml has it too
 _FUNCTIONS = ("forward", "grad_input", "grad_coef", "backward", "edge_magnitude", "edge_magnitude_backward")
 

@@ -16,7 +16,7 @@ import triton
 from torch import Tensor
 
 from kan_fast.ops import dense
-from kan_fast.ops.reference import Spec, edge_shape
+from kan_fast.ops.contract import ALL, Coefficients, Needs, NeedsCoef, Rows, composed_backward, or_empty
 from kan_fast.ops.triton import plan, table
 from kan_fast.ops.triton.basis import silu_polynomials
 from kan_fast.ops.triton.edges import edge_grad_input_kernel, edge_magnitude_kernel
@@ -37,130 +37,77 @@ def on_device_of_x(function: F) -> F:
 
 
 @on_device_of_x
-def forward(
-    x: Tensor,
-    v: Tensor | None,
-    spline_weight: Tensor | None,
-    base_weight: Tensor | None,
-    bias: Tensor | None,
-    grid: Tensor,
-    order: int,
-    spec: Spec,
-) -> Tensor:
-    x, v = x.contiguous(), _contiguous(v)
-    return dense.forward(Basis(grid, order, spec), x, v, spline_weight, base_weight, bias)
+def forward(x: Tensor, v: Tensor | None, c: Coefficients, bias: Tensor | None, rows: Rows) -> Tensor:
+    return dense.forward(Basis(rows), x.contiguous(), _contiguous(v), c, bias)
 
 
 @on_device_of_x
-def grad_input(
-    x: Tensor,
-    g: Tensor,
-    spline_weight: Tensor | None,
-    base_weight: Tensor | None,
-    grid: Tensor,
-    order: int,
-    spec: Spec,
-) -> Tensor:
-    return dense.grad_input(Basis(grid, order, spec), x.contiguous(), g, spline_weight, base_weight)
+def grad_input(x: Tensor, g: Tensor, c: Coefficients, rows: Rows) -> Tensor:
+    return dense.grad_input(Basis(rows), x.contiguous(), g, c)
 
 
 @on_device_of_x
 def grad_coef(
-    x: Tensor,
-    v: Tensor | None,
-    g: Tensor,
-    grid: Tensor,
-    order: int,
-    spec: Spec,
-    needs: tuple[bool, bool] = (True, True),
+    x: Tensor, v: Tensor | None, g: Tensor, rows: Rows, needs: NeedsCoef = (True, True)
 ) -> tuple[Tensor, Tensor]:
-    return dense.grad_coef(Basis(grid, order, spec), x.contiguous(), _contiguous(v), g, needs)
+    return dense.grad_coef(Basis(rows), x.contiguous(), _contiguous(v), g, needs)
+
+
+_backward = composed_backward(grad_input, grad_coef)
 
 
 @on_device_of_x
 def backward(
-    x: Tensor,
-    v: Tensor | None,
-    g: Tensor,
-    spline_weight: Tensor | None,
-    base_weight: Tensor | None,
-    grid: Tensor,
-    order: int,
-    spec: Spec,
-    needs: tuple[bool, bool, bool, bool] = (True, True, True, True),
+    x: Tensor, v: Tensor | None, g: Tensor, c: Coefficients, rows: Rows, needs: Needs = ALL
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    x, g = x.contiguous(), g.contiguous()
-    gx = grad_input(x, g, spline_weight, base_weight, grid, order + 1, spec) if needs[0] else x.new_empty(0)
-    gs, gb = grad_coef(x, v, g, grid, order, spec, (needs[1], needs[2]))
-    gbias = g.sum(0) if needs[3] else x.new_empty(0)
-    return gx, gs, gb, gbias
+    return _backward(x.contiguous(), v, g.contiguous(), c, rows, needs)
 
 
 @on_device_of_x
-def edge_magnitude(
-    x: Tensor, spline_weight: Tensor | None, base_weight: Tensor | None, grid: Tensor, spec: Spec
-) -> Tensor:
-    shape = edge_shape(spline_weight, base_weight)
-    if x.numel() * shape[0] == 0:
-        return x.new_zeros(shape)
-    return _edges(x, None, spline_weight, base_weight, grid, spec)[0]
+def edge_magnitude(x: Tensor, c: Coefficients, rows: Rows) -> Tensor:
+    if x.numel() * c.edge_shape[0] == 0:
+        return x.new_zeros(c.edge_shape)
+    return _edges(x, None, c, rows)[0]
 
 
 @on_device_of_x
-def edge_magnitude_backward(
-    x: Tensor, gm: Tensor, spline_weight: Tensor | None, base_weight: Tensor | None, grid: Tensor, spec: Spec
-) -> tuple[Tensor, Tensor, Tensor]:
-    weights = (spline_weight, base_weight)
+def edge_magnitude_backward(x: Tensor, gm: Tensor, c: Coefficients, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
     if x.numel() * gm.shape[0] == 0:
-        gs, gb = (
-            x.new_empty(0) if c is None else torch.zeros_like(c, memory_format=torch.contiguous_format) for c in weights
-        )
-        return torch.zeros_like(x, memory_format=torch.contiguous_format), gs, gb
-    gs, gb = _edges(x, gm, *weights, grid, spec)[1:]
-    return _edge_grad_input(x, gm, *weights, grid, spec), gs, gb
+        gx, gs, gb = (None if t is None else t.new_zeros(t.shape) for t in (x, *c))
+        return or_empty(gx, x), or_empty(gs, x), or_empty(gb, x)
+    gs, gb = _edges(x, gm, c, rows)[1:]
+    return _edge_grad_input(x, gm, c, rows), gs, gb
 
 
-def _edges(
-    x: Tensor, gm: Tensor | None, spline_weight: Tensor | None, base_weight: Tensor | None, grid: Tensor, spec: Spec
-) -> tuple[Tensor, Tensor, Tensor]:
+def _edges(x: Tensor, gm: Tensor | None, c: Coefficients, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
     """The magnitudes, or the gradients in the coefficients for a given gm; what is not asked for is empty."""
-    n_out, n_in = edge_shape(spline_weight, base_weight)
+    n_out, n_in = c.edge_shape
     device = plan.device(x.device)
     tile = plan.choose_tile(x.dtype, device)
     programs = n_in * triton.cdiv(n_out, tile.outputs)
     splits = plan.choose_splits(programs, triton.cdiv(len(x), tile.samples), device.processors)
-    sizes = (
-        [n_out * n_in, 0, 0]
-        if gm is None
-        else [0, *(0 if c is None else c.numel() for c in (spline_weight, base_weight))]
-    )
+    sizes = [n_out * n_in, 0, 0] if gm is None else [0, *(0 if w is None else w.numel() for w in c)]
     results = [_workspace(x, splits, size) for size in sizes]
     edge_magnitude_kernel[(programs, splits)](
-        x.T.contiguous(), _contiguous(spline_weight), _contiguous(base_weight),
-        None if spline_weight is None else table.build(grid, 0, spec), _contiguous(gm), *results,
-        len(x), n_in, n_out, splits, **_edge_options(tile, x.dtype, spline_weight, base_weight, grid, spec),
+        x.T.contiguous(), _contiguous(c.spline), _contiguous(c.base),
+        None if c.spline is None else table.build(rows), _contiguous(gm), *results,
+        len(x), n_in, n_out, splits, **_edge_options(tile, x.dtype, c, rows),
     )  # fmt: skip
     m, gs, gb = (_finish(part, x) if size else x.new_empty(0) for part, size in zip(results, sizes, strict=True))
     if gm is None:
         return m.view(n_out, n_in), gs, gb
-    return (
-        m,
-        gs if spline_weight is None else gs.view_as(spline_weight),
-        gb if base_weight is None else gb.view(n_out, n_in),
-    )
+    return m, gs if c.spline is None else gs.view_as(c.spline), gb if c.base is None else gb.view(n_out, n_in)
 
 
-def _edge_grad_input(
-    x: Tensor, gm: Tensor, spline_weight: Tensor | None, base_weight: Tensor | None, grid: Tensor, spec: Spec
-) -> Tensor:
-    n_out, n_in = edge_shape(spline_weight, base_weight)
+def _edge_grad_input(x: Tensor, gm: Tensor, c: Coefficients, rows: Rows) -> Tensor:
+    n_out, n_in = c.edge_shape
     tile = plan.choose_tile(x.dtype, plan.device(x.device))
-    tables = [None if spline_weight is None else table.build(grid, order, spec) for order in (0, 1)]
+    tables = [None if c.spline is None else table.build(r) for r in (rows, rows.derivative())]
     gx = x.new_empty(n_in, len(x))
     edge_grad_input_kernel[(n_in * triton.cdiv(len(x), tile.samples),)](
-        x.T.contiguous(), gm.contiguous(), _contiguous(spline_weight), _contiguous(base_weight), *tables, gx,
+        x.T.contiguous(), gm.contiguous(), _contiguous(c.spline), _contiguous(c.base), *tables, gx,
         len(x), n_in, n_out, SILU_SLOPE=silu_polynomials(1),
-        **_edge_options(tile, x.dtype, spline_weight, base_weight, grid, spec),
+        **_edge_options(tile, x.dtype, c, rows),
     )  # fmt: skip
     return gx.T.contiguous()
 
@@ -179,21 +126,14 @@ def _finish(parts: Tensor, x: Tensor) -> Tensor:
     return parts[0] if len(parts) == 1 else parts.sum(0).to(x.dtype)
 
 
-def _edge_options(
-    tile: plan.Tile,
-    dtype: torch.dtype,
-    spline_weight: Tensor | None,
-    base_weight: Tensor | None,
-    grid: Tensor,
-    spec: Spec,
-) -> dict[str, Any]:
-    rows = (0 if spline_weight is None else spline_weight.shape[2]) + (base_weight is not None)
-    options = constants(grid, 0, spec)
+def _edge_options(tile: plan.Tile, dtype: torch.dtype, c: Coefficients, rows: Rows) -> dict[str, Any]:
+    width = rows.splines * (c.spline is not None) + (c.base is not None)
+    options = constants(rows)
     del options["ORDER"]
     return options | {
         "PRECISION": "tf32" if dense.arithmetic(dtype) == "tf32" else "ieee",
         "SPLIT": dtype.itemsize == 2,  # else signs would be wrong where phi is small
-        "WIDTH": max(16, triton.next_power_of_2(rows)),
+        "WIDTH": max(16, triton.next_power_of_2(width)),
         "BM": tile.samples,
         "BN": tile.outputs,
         "num_warps": 4,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from kan_fast.ops import dense
+from kan_fast.ops import dense, tuning
 
 
 class Tile(NamedTuple):
@@ -15,11 +15,6 @@ class Tile(NamedTuple):
 
     samples: int
     outputs: int
-
-
-# By arithmetic: 16-bit and tf32 tensor cores, float32 and float64 units. The static gate compiles them without spills.
-TILES = {"half": Tile(64, 64), "tf32": Tile(64, 64), "ieee": Tile(32, 32), "float64": Tile(32, 16)}
-EXCEPTIONS = {("half", 8): Tile(32, 64), ("half", 12): Tile(32, 64)}  # by major compute capability: fewer registers
 
 
 class Device(NamedTuple):
@@ -31,7 +26,7 @@ class Device(NamedTuple):
 
 def choose_tile(dtype: torch.dtype, device: Device) -> Tile:
     units = dense.arithmetic(dtype)
-    return EXCEPTIONS.get((units, device.major), TILES[units])
+    return Tile(*tuning.FEWER_REGISTERS.get((units, device.major), tuning.TILES[units]))
 
 
 def choose_splits(programs: int, steps: int, processors: int, least: int = 4) -> int:

@@ -11,22 +11,21 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kan_fast.ops import dense
-from kan_fast.ops.reference import Spec
+from kan_fast.ops import dense, tuning
+from kan_fast.ops.contract import Rows
 from kan_fast.ops.triton import table
 from kan_fast.ops.triton.basis import ROWS, base_function, block_of_rows, local, silu_polynomials
 
 _ROWS = tl.constexpr(ROWS)
-INPUTS, SAMPLES = 8, 64  # of a program
 
 
 class Basis(dense.Basis):
     """Rows by the kernels below."""
 
-    def __init__(self, grid: Tensor, order: int, spec: Spec) -> None:
-        super().__init__(grid, order, spec)
-        self._table = table.build(grid, order, spec)
-        self._constants = constants(grid, order, spec) | {"enable_fp_fusion": True, "num_warps": 4}
+    def __init__(self, rows: Rows) -> None:
+        super().__init__(rows)
+        self._table = table.build(rows)
+        self._constants = constants(rows) | {"enable_fp_fusion": True, "num_warps": 4}
 
     def write(
         self, x: Tensor, v: Tensor | None, inputs: range, high: Tensor | None, low: Tensor | None, base: Tensor | None
@@ -42,21 +41,21 @@ class Basis(dense.Basis):
         contract_kernel[grid](x, splines, base, self._table, gx, *x.shape, **self._constants, **tile)
 
     def _grid(self, batch: int, inputs: int) -> tuple[tuple[int], dict[str, Any]]:
-        samples = min(SAMPLES, max(16, triton.next_power_of_2(batch)))
-        return (triton.cdiv(batch, samples) * triton.cdiv(inputs, INPUTS),), {"BM": samples, "BI": INPUTS}
+        samples = min(tuning.SAMPLES, max(16, triton.next_power_of_2(batch)))
+        return (triton.cdiv(batch, samples) * triton.cdiv(inputs, tuning.INPUTS),), {"BM": samples, "BI": tuning.INPUTS}
 
 
-def constants(grid: Tensor, order: int, spec: Spec) -> dict[str, Any]:
+def constants(rows: Rows) -> dict[str, Any]:
     """What the kernels that look rows up know when they are compiled."""
-    size = grid.shape[1] - 2 * spec.degree - 1
+    spec, size = rows.spec, rows.splines - rows.spec.degree
     return {
-        "ORDER": order,
+        "ORDER": rows.order,
         "DEGREE": spec.degree,
         "SIZE": size,
         "DEPTH": table.pieces(size, spec).bit_length() - 1,
         "EXTRAPOLATION": spec.extrapolation,
         "BASE": spec.base,
-        "SILU": silu_polynomials(order),
+        "SILU": silu_polynomials(rows.order),
     }
 
 

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kan_fast.ops.reference import Spec
+from kan_fast.ops.contract import Rows, Spec
 
 
 def pieces(size: int, spec: Spec) -> int:
@@ -24,10 +24,11 @@ def pieces(size: int, spec: Spec) -> int:
     return triton.next_power_of_2(spans + 2)
 
 
-def build(grid: Tensor, order: int, spec: Spec) -> Tensor:
-    """The table of `grid` `(in, G + 2k + 1)` for the derivative of this order: `(in, 3 + (k + 1)^2, pieces)`."""
+def build(rows: Rows) -> Tensor:
+    """The tables of all inputs, `(in, 3 + (k + 1)^2, pieces)`."""
+    grid, order, spec = rows
     k = spec.degree
-    size = grid.shape[1] - 2 * k - 1
+    size = rows.splines - k
     table = torch.empty(len(grid), 3 + (k + 1) ** 2, pieces(size, spec), dtype=grid.dtype, device=grid.device)
     smooth = {"zero": -1, "clamp": 0, "linear": 1}[spec.extrapolation]
     block = max(1, 256 // table.shape[2])

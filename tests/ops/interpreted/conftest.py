@@ -9,11 +9,10 @@ else:
 
     import kan_fast.ops.triton
     import tests.ops.interpreted.triton_interpreter  # noqa: F401  (before the kernels)
-    from kan_fast.ops import dispatch, operators, reference
-    from kan_fast.ops.triton import plan, rows
+    from kan_fast.ops import dispatch, operators, reference, tuning
 
-    SAMPLES = rows.SAMPLES
-    TILES = dict(plan.TILES)
+    SAMPLES = tuning.SAMPLES
+    TILES = dict(tuning.TILES)
 
     @pytest.fixture(autouse=True)
     def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,12 +23,12 @@ else:
 
         monkeypatch.setattr(dispatch, "module", module)
         monkeypatch.setattr(operators, "module", module)
-        monkeypatch.setattr(rows, "SAMPLES", 16)
+        monkeypatch.setattr(tuning, "SAMPLES", 16)
         for units in TILES:
-            monkeypatch.setitem(plan.TILES, units, plan.Tile(16, 16))
+            monkeypatch.setitem(tuning.TILES, units, (16, 16))
 
     @pytest.fixture
     def default_tiles(small_tiles: None, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(rows, "SAMPLES", SAMPLES)
+        monkeypatch.setattr(tuning, "SAMPLES", SAMPLES)
         for units, tile in TILES.items():
-            monkeypatch.setitem(plan.TILES, units, tile)
+            monkeypatch.setitem(tuning.TILES, units, tile)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kan_fast.ops import autograd, dense, dispatch, reference
-from kan_fast.ops.reference import Spec
+from kan_fast.ops import autograd, dispatch, reference, tuning
+from kan_fast.ops.contract import Rows, Spec
 from kan_fast.ops.triton import plan, table
 from tests.helpers.problems import Problem, assert_as_accurate, make_problem
 from tests.ops import test_parity as parity
@@ -68,7 +68,7 @@ def test_sums_of_edges_split_over_programs(dtype: torch.dtype, monkeypatch: pyte
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("space", [1 << 8, 1 << 13], ids=["parts-of-samples", "parts-of-inputs"])
 def test_workspaces_that_hold_a_part(space: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dense, "WORKSPACE", space)
+    monkeypatch.setattr(tuning, "WORKSPACE", space)
     p = make_problem(34, 37, 6, dtype=dtype, adaptive=True)
     for order in (0, 1):
         contractions(p, order, ("forward_v", "grad_input", "grad_coef_v"))
@@ -117,17 +117,17 @@ def test_derivatives_of_the_layer(extrapolation: str) -> None:
 
     def derivatives(backend: str) -> list[torch.Tensor]:
         p = make_problem(5, 3, 4, 4, extrapolation=extrapolation, dtype=torch.float64)
-        leaves = [p.x, p.spline_weight, p.base_weight, p.bias]
+        leaves = [p.x, *p.c, p.bias]
         for leaf in leaves:
             leaf.requires_grad_()
-        y = autograd.forward(p.x, None, (p.spline_weight, p.base_weight), p.bias, p.grid, 0, p.spec, backend)
+        y = autograd.forward(p.x, None, p.c, p.bias, p.rows(), backend)
         first = torch.autograd.grad((y * p.g).sum(), leaves, create_graph=True)
         second = torch.autograd.grad(first[0].square().sum() + first[1].square().sum(), leaves[:3])
         plain = torch.autograd.grad(y_again(p, backend), leaves)
         return [y, *first, *second, *plain]
 
     def y_again(p: Problem, backend: str) -> torch.Tensor:
-        y = autograd.forward(p.x, None, (p.spline_weight, p.base_weight), p.bias, p.grid, 0, p.spec, backend)
+        y = autograd.forward(p.x, None, p.c, p.bias, p.rows(), backend)
         return y.square().sum()
 
     for got, expected in zip(derivatives("triton"), derivatives("reference"), strict=True):
@@ -138,7 +138,7 @@ def test_derivatives_of_the_layer(extrapolation: str) -> None:
 def test_table_has_a_piece_for_every_place(extrapolation: str) -> None:
     spec = Spec(2, "silu", extrapolation)
     p = make_problem(4, 3, 2, 4, 2, adaptive=True, dtype=torch.float64)
-    entries = table.build(p.grid, 0, spec)
+    entries = table.build(Rows(p.grid, 0, spec))
     ends, inner = entries[:, 0], p.grid if extrapolation == "zero" else p.grid[:, 2:-2]
     last = inner[:, -1] if extrapolation != "zero" else p.grid[:, -3]
     for row in range(3):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from kan_fast.ops import dispatch, reference
+from kan_fast.ops.contract import Coefficients, Rows
 from tests.helpers.problems import make_problem
 
 
@@ -15,8 +16,8 @@ from tests.helpers.problems import make_problem
 def test_results_scale(degree: int, exponent: int, extrapolation: str) -> None:
     p = make_problem(16, 2, 5, 4, degree, base="zero", extrapolation=extrapolation, dtype=torch.float64)
     scale = 2.0**exponent
-    triton, weights = dispatch.module("triton"), (p.spline_weight, None)
-    y = triton.forward(p.x * scale, None, *weights, None, p.grid * scale, 0, p.spec)
-    gx = triton.grad_input(p.x * scale, p.g, *weights, p.grid * scale, 1, p.spec) * scale
-    torch.testing.assert_close(y, reference.forward(p.x, None, *weights, None, p.grid, 0, p.spec))
-    torch.testing.assert_close(gx, reference.grad_input(p.x, p.g, *weights, p.grid, 1, p.spec))
+    triton, c = dispatch.module("triton"), Coefficients(p.spline_weight, None)
+    y = triton.forward(p.x * scale, None, c, None, Rows(p.grid * scale, 0, p.spec))
+    gx = triton.grad_input(p.x * scale, p.g, c, Rows(p.grid * scale, 1, p.spec)) * scale
+    torch.testing.assert_close(y, reference.forward(p.x, None, c, None, p.rows()))
+    torch.testing.assert_close(gx, reference.grad_input(p.x, p.g, c, p.rows(1)))
