@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "kan_fast"
+TESTS = ROOT / "tests"
 FREE = {"__init__", "__main__", "_version"}  # re-exports, the entry point and a constant: they stand on no floor
 FILES = sorted(PACKAGE.rglob("*.py"))
 SOURCES = sorted(file for file in (ROOT / "csrc").rglob("*") if file.suffix in {".h", ".cpp", ".cu", ".cuh"})
@@ -132,3 +133,21 @@ def test_import_leaves_the_compiler_and_the_extras_alone() -> None:
     heavy = ["torch._dynamo", "sympy", "sklearn", "matplotlib", "pandas"]
     check = f"import sys, kan_fast; sys.exit(any(name in sys.modules for name in {heavy}))"
     assert subprocess.run([sys.executable, "-c", check], cwd=ROOT).returncode == 0
+
+
+def test_tests_mirror_the_package():
+    """A folder of tests is one of the package, or one of those that stand for something else."""
+    folders = {path.name for path in TESTS.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    package = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert package <= folders
+    assert folders - package == {"fuzz", "golden", "helpers", "packaging"}
+    for path in TESTS.glob("test_*.py"):  # modules of the top floor, or the repository as a whole
+        name = path.stem.removeprefix("test_")
+        whole = ("bench", "documented", "layering", "options", "public_names", "yardstick")
+        assert name in whole or (PACKAGE / f"{name}.py").exists(), f"{path.name} belongs into a folder"
+
+
+@pytest.mark.parametrize("path", sorted(TESTS.rglob("test_*.py")), ids=lambda path: path.stem)
+def test_no_test_file_imports_another(path):
+    names = re.findall(r"^(?:from|import) (tests\.\S+)(?: import (.*))?", path.read_text(), re.MULTILINE)
+    assert not [name for name in names if "test_" in " ".join(name)]

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from kan_fast.ops import reference
+from tests.helpers import contract
 from tests.helpers.problems import Problem, assert_as_accurate, make_problem
-from tests.ops import test_parity as parity
 from yardstick import DoubleDouble, contractions, exact_for
 from yardstick.double_double import exp, power_of_two
 from yardstick.products import matmul
@@ -172,7 +172,7 @@ def test_contractions_against_fractions(order: int) -> None:
     def base(gradient: list) -> list:
         return [[edge[-1] for edge in node] for node in gradient]
 
-    call = {name: parity._tuple(f(contractions, p, order)) for name, f in parity.CALLS.items()}
+    call = {name: contract.as_tuple(f(contractions, p, order)) for name, f in contract.CALLS.items()}
     check(call["forward_v"][0], y)
     plain = [[sum(phi[o][i][b] for i in inputs) + bias[o] for o in nodes] for b in samples]
     check(call["forward"][0], plain)
@@ -196,9 +196,11 @@ def test_contractions_against_fractions(order: int) -> None:
 def test_the_reference_agrees_in_float64(base: str, extrapolation: str) -> None:
     p = make_problem(37, 3, 5, 4, base=base, extrapolation=extrapolation, adaptive=True, dtype=torch.float64)
     for order in (0, 2):
-        for name, call in parity.CALLS.items():
+        for name, call in contract.CALLS.items():
             for plain, exact in zip(
-                parity._tuple(call(reference, p, order)), parity._tuple(call(contractions, p, order)), strict=True
+                contract.as_tuple(call(reference, p, order)),
+                contract.as_tuple(call(contractions, p, order)),
+                strict=True,
             ):
                 assert exact.error_of(plain).max() <= 1e-13 * exact.high.abs().max(), name
 
@@ -209,7 +211,7 @@ def test_the_rule_notices_a_kernel_that_is_worse(dtype: torch.dtype) -> None:
     p = make_problem(2000, 1, 400, base="identity", dtype=dtype)
     p.x.abs_()
     p.g.abs_()
-    exact = DoubleDouble.of(parity.CALLS["grad_coef"](exact_for(dtype), p.to(torch.float64), 0)[1])
+    exact = DoubleDouble.of(contract.CALLS["grad_coef"](exact_for(dtype), p.to(torch.float64), 0)[1])
     plain = torch.zeros(400, 1, dtype=dtype)
     for g, x in zip(p.g, p.x, strict=True):
         plain += g[:, None] * x

@@ -17,8 +17,8 @@ import torch
 
 from kan_fast.ops import cuda, dense, dispatch, reference, tuning
 from kan_fast.ops.contract import Coefficients, Rows
+from tests.helpers import contract
 from tests.helpers.problems import make_problem
-from tests.ops import test_parity as contract
 
 ROOT = Path(__file__).parents[2]
 EMULATION = Path(__file__).parent / "cuda_emulation"
@@ -166,7 +166,7 @@ def test_rows_that_are_written_several_at_a_time(dtype: torch.dtype) -> None:
 @dtypes
 @pytest.mark.parametrize("keep", [(True, False), (False, True)], ids=["splines", "base"])
 def test_rows_and_results_can_be_left_out(form: None, dtype: torch.dtype, keep: tuple[bool, bool]) -> None:
-    contract.test_rows_and_results_can_be_left_out("cuda", dtype, keep)
+    contract.check_rows_and_results_left_out("cuda", dtype, keep)
 
 
 @dtypes
@@ -175,16 +175,16 @@ def test_rows_and_results_can_be_left_out(form: None, dtype: torch.dtype, keep: 
 def test_nan_and_infinity_stay_in_their_sample(
     form: None, dtype: torch.dtype, grid_size: int, degree: int, extrapolation: str
 ) -> None:
-    contract.test_nan_and_infinity_stay_in_their_sample("cuda", dtype, grid_size, degree, extrapolation, (37, 5, 9))
+    contract.check_nan_and_infinity_stay_in_their_sample("cuda", dtype, grid_size, degree, extrapolation, (37, 5, 9))
 
 
 @contract.steep_problems
 def test_large_rows_that_cancel_keep_their_digits(order: int, extrapolation: str, dtype: torch.dtype) -> None:
-    contract.test_large_rows_that_cancel_keep_their_digits("cuda", order, extrapolation, dtype)
+    contract.check_large_rows_that_cancel("cuda", order, extrapolation, dtype)
 
 
 def test_inputs_may_have_any_strides(form: None) -> None:
-    contract.test_inputs_may_have_any_strides("cuda", torch.float32)
+    contract.check_any_strides("cuda", torch.float32)
 
 
 @dtypes
@@ -267,7 +267,7 @@ def test_results_have_the_same_bits_in_every_order_of_threads(form: None, librar
         results = []
         for seed in range(3):
             library.kan_emulation_configure(seed, 4)
-            results.append(contract._tuple(call(cuda, p, 0)))
+            results.append(contract.as_tuple(call(cuda, p, 0)))
         for other in results[1:]:
             assert all(map(torch.equal, results[0], other))
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from kan_fast import KAN, KANLinear
 from kan_fast.ops import dispatch
+from tests.helpers import contract
 from tests.helpers.problems import make_problem
-from tests.ops import test_parity as contract
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 
@@ -65,7 +65,7 @@ def test_results_have_the_same_bits_in_every_run(backend: str, dtype: torch.dtyp
     for call in contract.CALLS.values():
         moved_call = on_device(lambda *tensors, call=call: call(real_module(backend), type(p)(*tensors, p.spec), 0))
         tensors = [t for t in vars(p).values() if isinstance(t, Tensor)]
-        runs = [contract._tuple(moved_call(*tensors)) for _ in range(3)]
+        runs = [contract.as_tuple(moved_call(*tensors)) for _ in range(3)]
         for other in runs[1:]:
             assert all(map(torch.equal, runs[0], other))
 
@@ -251,7 +251,7 @@ def test_bases_and_extrapolations(moved: None, backend: str, dtype: torch.dtype,
 def test_rows_and_results_can_be_left_out(
     moved: None, backend: str, dtype: torch.dtype, keep: tuple[bool, bool]
 ) -> None:
-    contract.test_rows_and_results_can_be_left_out(backend, dtype, keep)
+    contract.check_rows_and_results_left_out(backend, dtype, keep)
 
 
 @each_backend
@@ -260,10 +260,10 @@ def test_rows_and_results_can_be_left_out(
 def test_nan_and_infinity_stay_in_their_sample(
     moved: None, backend: str, dtype: torch.dtype, extrapolation: str
 ) -> None:
-    contract.test_nan_and_infinity_stay_in_their_sample(backend, dtype, 5, 3, extrapolation, (37, 5, 9))
+    contract.check_nan_and_infinity_stay_in_their_sample(backend, dtype, 5, 3, extrapolation, (37, 5, 9))
 
 
 @each_backend
 @each_dtype
 def test_inputs_may_have_any_strides(moved: None, backend: str, dtype: torch.dtype) -> None:
-    contract.test_inputs_may_have_any_strides(backend, dtype)
+    contract.check_any_strides(backend, dtype)

@@ -1,10 +1,9 @@
-"""Every backend against the float64 reference: one contract suite, under the accuracy rule of `problems`."""
+"""Every backend against the float64 reference: one contract suite, under the rule of accuracy."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
 from types import ModuleType
 
 import pytest
@@ -13,49 +12,23 @@ from torch import Tensor
 
 from kan_fast.nn import grids
 from kan_fast.ops import dispatch, native, reference
-from kan_fast.ops.contract import ALL, Coefficients
+from kan_fast.ops.contract import Coefficients
+from tests.helpers.contract import (
+    CALLS,
+    SHAPES,
+    as_tuple,
+    check,
+    check_any_strides,
+    check_large_rows_that_cancel,
+    check_nan_and_infinity_stay_in_their_sample,
+    check_one_edge,
+    check_rows_and_results_left_out,
+    judged,
+    steep_problems,
+)
 from tests.helpers.problems import Problem, assert_as_accurate, make_problem
-from yardstick import DoubleDouble, exact_for
-from yardstick.double_double import stack
 
 BACKENDS = [name for name, status in dispatch.backends().items() if status.available and name != "reference"]
-
-CALLS: dict[str, Callable[..., object]] = {
-    "forward": lambda m, p, d: m.forward(p.x, None, p.c, p.bias, p.rows(d)),
-    "forward_v": lambda m, p, d: m.forward(p.x, p.v, p.c, None, p.rows(d)),
-    "grad_input": lambda m, p, d: m.grad_input(p.x, p.g, p.c, p.rows(d)),
-    "grad_coef": lambda m, p, d: m.grad_coef(p.x, None, p.g, p.rows(d), (True, True)),
-    "grad_coef_v": lambda m, p, d: m.grad_coef(p.x, p.v, p.g, p.rows(d), (True, True)),
-    "backward": lambda m, p, d: m.backward(p.x, p.v, p.g, p.c, p.rows(d), ALL),
-    "edge_magnitude": lambda m, p, d: m.edge_magnitude(p.x, p.c, p.rows()),
-    "edge_magnitude_backward": lambda m, p, d: m.edge_magnitude_backward(p.x, p.gm, p.c, p.rows()),
-}
-
-
-def judged(backend: str, p: Problem) -> tuple[tuple[ModuleType, Problem], ...]:
-    """Who computes what for the rule of accuracy: the backend, plain torch in the same dtype, and the yardstick."""
-    dtype = p.x.dtype
-    return (dispatch.module(backend), p), (reference, p.to(dtype)), (exact_for(dtype), p.to(torch.float64))
-
-
-def results(
-    backend: str, p: Problem, name: str, order: int = 0
-) -> Iterator[tuple[Tensor, Tensor, Tensor | DoubleDouble]]:
-    """What a call returns: from the backend, from plain torch, and exactly."""
-    outputs = (_tuple(CALLS[name](module, problem, order)) for module, problem in judged(backend, p))
-    for a, b, c in zip(*outputs, strict=True):
-        assert a.dtype == p.x.dtype
-        assert a.is_contiguous()
-        yield a, b, c
-
-
-def check(backend: str, p: Problem, orders: tuple[int, ...] = (0,), edges: bool = True) -> None:
-    for order in orders:
-        for name in CALLS:
-            if name.startswith("edge") and (order or not edges):
-                continue
-            for i, (a, b, c) in enumerate(results(backend, p, name, order)):
-                assert_as_accurate(a, b, c, f"{name}[{i}], d = {order}")
 
 
 backend_and_dtype = pytest.mark.parametrize(
@@ -67,7 +40,6 @@ backend_and_dtype = pytest.mark.parametrize(
         if dispatch.refusal(name, "cpu", dtype) is None
     ],
 )
-SHAPES = [(7, 3, 3), (7, 257, 1), (1000, 1, 64), (7, 64, 257), (1000, 3, 5), (65, 33, 130), (1, 64, 64)]
 
 
 @backend_and_dtype
@@ -75,14 +47,6 @@ SHAPES = [(7, 3, 3), (7, 257, 1), (1000, 1, 64), (7, 64, 257), (1000, 3, 5), (65
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda s: "x".join(map(str, s)))
 def test_shapes(backend: str, dtype: torch.dtype, shape: tuple[int, int, int], adaptive: bool) -> None:
     check(backend, make_problem(*shape, dtype=dtype, adaptive=adaptive))
-
-
-def check_one_edge(backend: str, dtype: torch.dtype, name: str, adaptive: bool, seeds: int = 32) -> None:
-    """The error of a single number is a matter of luck, so that many problems are judged together."""
-    problems = (make_problem(1, 1, 1, dtype=dtype, adaptive=adaptive, seed=seed) for seed in range(seeds))
-    for numbers in zip(*(results(backend, p, name) for p in problems), strict=True):
-        a, b, c = zip(*numbers, strict=True)
-        assert_as_accurate(torch.stack(a), torch.stack(b), stack([DoubleDouble.of(t) for t in c]), name)
 
 
 @backend_and_dtype
@@ -153,21 +117,7 @@ def test_bases_and_extrapolations(backend: str, dtype: torch.dtype, degree: int,
 @backend_and_dtype
 @pytest.mark.parametrize("keep", [(True, False), (False, True)], ids=["splines", "base"])
 def test_rows_and_results_can_be_left_out(backend: str, dtype: torch.dtype, keep: tuple[bool, bool]) -> None:
-    p = make_problem(33, 4, 6, dtype=dtype)
-
-    def outputs(m: ModuleType, q: Problem) -> tuple[Tensor, ...]:
-        c = Coefficients(q.spline_weight if keep[0] else None, q.base_weight if keep[1] else None)
-        return (
-            m.forward(q.x, q.v, c, None, q.rows()),
-            m.grad_input(q.x, q.g, c, q.rows(1)),
-            *m.grad_coef(q.x, None, q.g, q.rows(), keep),
-            *m.backward(q.x, None, q.g, c, q.rows(), (keep[1], *keep, keep[0])),
-            m.edge_magnitude(q.x, c, q.rows()),
-            *m.edge_magnitude_backward(q.x, q.gm, c, q.rows()),
-        )
-
-    for a, b, c in zip(*(outputs(*pair) for pair in judged(backend, p)), strict=True):
-        assert_as_accurate(a, b, c)
+    check_rows_and_results_left_out(backend, dtype, keep)
 
 
 @backend_and_dtype
@@ -177,27 +127,7 @@ def test_rows_and_results_can_be_left_out(backend: str, dtype: torch.dtype, keep
 def test_nan_and_infinity_stay_in_their_sample(
     backend: str, dtype: torch.dtype, grid_size: int, degree: int, extrapolation: str, shape: tuple[int, int, int]
 ) -> None:
-    p = make_problem(*shape, grid_size, degree, dtype=dtype, extrapolation=extrapolation)
-    module = dispatch.module(backend)
-    clean = module.forward(p.x, None, p.c, p.bias, p.rows())
-    rows = {3: torch.nan, 17: torch.inf, 30: -torch.inf}
-    for row, value in rows.items():
-        p.x[row, 2] = value
-    for c in (p.c, p.c._replace(base=None)):
-        for order in (0, 1):
-            arguments = (p.x, None, c, None, p.rows(order))
-            got, expected = module.forward(*arguments)[list(rows)], reference.forward(*arguments)[list(rows)]
-            if extrapolation == "linear" and not order:  # NaN, or infinite where the slopes allow it
-                assert not got.isfinite().any()
-            else:
-                torch.testing.assert_close(got, expected, equal_nan=True, rtol=1e-2, atol=1e-2)
-            gx = module.grad_input(p.x, p.g, c, p.rows(order))
-            others = torch.ones_like(gx, dtype=torch.bool)
-            others[list(rows), 2] = False
-            assert gx[others].isfinite().all()
-    got = module.forward(p.x, None, p.c, p.bias, p.rows())
-    untouched = torch.tensor([row not in rows for row in range(len(p.x))])
-    assert torch.equal(got[untouched], clean[untouched])
+    check_nan_and_infinity_stay_in_their_sample(backend, dtype, grid_size, degree, extrapolation, shape)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -248,10 +178,10 @@ def test_nan_and_infinity_stay_in_the_gradients_of_their_edges(
 ) -> None:
     p = make_problem(*shape, dtype=dtype, extrapolation=extrapolation)
     backward = CALLS["backward"]
-    clean = _tuple(backward(dispatch.module(backend), p, 0))
+    clean = as_tuple(backward(dispatch.module(backend), p, 0))
     for value in (torch.nan, torch.inf, -torch.inf):
         p.x[5, 1] = value
-        gx, gs, gb, gbias = _tuple(backward(dispatch.module(backend), p, 0))
+        gx, gs, gb, gbias = as_tuple(backward(dispatch.module(backend), p, 0))
         assert torch.equal(gbias, clean[3])
         others = torch.ones_like(gx, dtype=torch.bool)
         others[5, 1] = False
@@ -274,46 +204,17 @@ def test_inputs_whose_square_overflows(backend: str, extrapolation: str, shape: 
     check(backend, p, orders=(0, 1), edges=False)
 
 
-steep_problems = pytest.mark.parametrize(
-    ("order", "extrapolation", "dtype"),
-    [
-        pytest.param(order, extrapolation, dtype, id=f"{order}-{extrapolation}-{str(dtype).removeprefix('torch.')}")
-        for order, extrapolation in ((0, "zero"), (0, "linear"), (1, "zero"), (2, "clamp"))
-        for dtype in (torch.bfloat16, torch.float16)
-    ],
-)
-
-
 @pytest.mark.parametrize("backend", BACKENDS)
 @steep_problems
 def test_large_rows_that_cancel_keep_their_digits(
     backend: str, order: int, extrapolation: str, dtype: torch.dtype
 ) -> None:
-    """Neighbouring coefficients of a trained function are close, so its slope is a small sum of large terms."""
-    p = make_problem(32, 4, 32, 50, extrapolation=extrapolation, dtype=dtype)
-    phase = torch.rand(32, 4, 1) * 6
-    p.spline_weight = torch.sin(torch.linspace(-2, 2, 53) + phase).to(dtype)
-    p.x = torch.randn(32, 4).to(dtype)
-    call, exact = CALLS["forward_v"], p.to(torch.float64)
-    got, plain, exact = (
-        call(m, q, order) for m, q in ((dispatch.module(backend), p), (reference, p), (reference, exact))
-    )
-    rms, plain_rms = ((y.double() - exact).square().mean().sqrt() for y in (got, plain))
-    assert rms <= 2 * plain_rms
+    check_large_rows_that_cancel(backend, order, extrapolation, dtype)
 
 
 @backend_and_dtype
 def test_inputs_may_have_any_strides(backend: str, dtype: torch.dtype) -> None:
-    """To the accuracy of the contract: a BLAS may sum other strides in another order."""
-    p = make_problem(21, 6, 10, dtype=dtype).strided()
-    assert not p.x.is_contiguous()
-    check(backend, p)
-    p.g = p.g[:1].expand_as(p.g)  # what sum().backward() sends
-    check(backend, p, orders=(1,))
-
-
-def _tuple(result: object) -> tuple:
-    return result if isinstance(result, tuple) else (result,)
+    check_any_strides(backend, dtype)
 
 
 @pytest.mark.parametrize("isa", native.isas()[1:])
@@ -330,5 +231,5 @@ def test_every_instruction_set(isa: str, dtype: torch.dtype) -> None:
             for extrapolation in ("zero", "linear", "clamp"):
                 p = make_problem(*shape, grid_size, degree, dtype=dtype, extrapolation=extrapolation, adaptive=True)
                 check("cpu", p, orders=(0, 1))
-        test_nan_and_infinity_stay_in_their_sample("cpu", dtype, 20, 3, "clamp", (37, 5, 9))
-        test_empty_sizes("cpu", dtype, (0, 3, 4))
+        check_nan_and_infinity_stay_in_their_sample("cpu", dtype, 20, 3, "clamp", (37, 5, 9))
+        check("cpu", make_problem(0, 3, 4, dtype=dtype))

@@ -11,9 +11,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.helpers import contract
 from tests.helpers.problems import make_problem
-from tests.ops import test_parity as parity
-from tests.ops.interpreted.test_kernels import contractions
 
 pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 
@@ -52,23 +51,23 @@ def test_dtypes_degrees_orders_and_extrapolations(degree: int, extrapolation: st
         dtype=dtype,
     )
     for order in sorted({0, 1, 2, degree, degree + 1}):
-        contractions(p, order, ("forward_v", "grad_input", "grad_coef_v"))
-    contractions(p, 0, ("edge_magnitude", "edge_magnitude_backward"))
+        contract.check_calls("triton", p, order, ("forward_v", "grad_input", "grad_coef_v"))
+    contract.check_calls("triton", p, 0, ("edge_magnitude", "edge_magnitude_backward"))
 
 
 @each_dtype
 @pytest.mark.parametrize(("grid_size", "degree"), [(50, 3), (200, 2)])
 def test_large_grids(grid_size: int, degree: int, dtype: torch.dtype) -> None:
-    parity.check("triton", make_problem(16, 3, 5, grid_size, degree, adaptive=True, dtype=dtype))
+    contract.check("triton", make_problem(16, 3, 5, grid_size, degree, adaptive=True, dtype=dtype))
 
 
 @each_dtype
 @each_shape
 def test_shapes(shape: tuple[int, int, int], dtype: torch.dtype) -> None:
-    parity.check("triton", make_problem(*shape, dtype=dtype, adaptive=True))
+    contract.check("triton", make_problem(*shape, dtype=dtype, adaptive=True))
 
 
 @each_dtype
 def test_default_tiles(dtype: torch.dtype, default_tiles: None) -> None:
     shape = (150, 20, 140) if dtype.itemsize == 2 else (70, 12, 70)  # more than a tile in all directions
-    parity.check("triton", make_problem(*shape, dtype=dtype))
+    contract.check("triton", make_problem(*shape, dtype=dtype))

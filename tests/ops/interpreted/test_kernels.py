@@ -8,42 +8,35 @@ import torch
 from kan_fast.ops import autograd, dispatch, reference, tuning
 from kan_fast.ops.contract import Rows, Spec
 from kan_fast.ops.triton import plan, table
-from tests.helpers.problems import Problem, assert_as_accurate, make_problem
-from tests.ops import test_parity as parity
-
-
-def contractions(p: Problem, order: int, names: tuple[str, ...] = ("forward", "grad_input", "grad_coef")) -> None:
-    """The accuracy rule for some of the functions of the contract."""
-    for name in names:
-        for a, b, c in parity.results("triton", p, name, order):
-            assert_as_accurate(a, b, c, f"{name}, d = {order}")
+from tests.helpers import contract
+from tests.helpers.problems import Problem, make_problem
 
 
 def test_all_calls() -> None:
-    parity.check("triton", make_problem(19, 5, 18, adaptive=True))
+    contract.check("triton", make_problem(19, 5, 18, adaptive=True))
 
 
-@pytest.mark.parametrize("name", parity.CALLS)
+@pytest.mark.parametrize("name", contract.CALLS)
 def test_one_edge(name: str) -> None:
-    parity.check_one_edge("triton", torch.float32, name, adaptive=True, seeds=8)
+    contract.check_one_edge("triton", torch.float32, name, adaptive=True, seeds=8)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
 def test_dtypes(dtype: torch.dtype) -> None:
-    parity.check("triton", make_problem(17, 3, 5, dtype=dtype))
+    contract.check("triton", make_problem(17, 3, 5, dtype=dtype))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(0, 3, 4), (5, 0, 4), (5, 3, 0), (0, 0, 0)], ids=lambda s: "x".join(map(str, s)))
 def test_empty_sizes(dtype: torch.dtype, shape: tuple[int, int, int]) -> None:
-    parity.check("triton", make_problem(*shape, dtype=dtype))
+    contract.check("triton", make_problem(*shape, dtype=dtype))
 
 
 @pytest.mark.parametrize("degree", range(6))
 def test_degrees_and_orders(degree: int) -> None:
     p = make_problem(16, 4, 5, 3, degree, adaptive=True)
     for order in sorted({0, 1, degree, degree + 1}):
-        contractions(p, order, ("forward", "grad_coef"))
+        contract.check_calls("triton", p, order, ("forward", "grad_coef"))
 
 
 @pytest.mark.parametrize("extrapolation", ["zero", "linear", "clamp"])
@@ -51,18 +44,18 @@ def test_degrees_and_orders(degree: int) -> None:
 def test_bases_and_extrapolations(base: str, extrapolation: str) -> None:
     p = make_problem(16, 4, 5, 4, 2, base=base, extrapolation=extrapolation, adaptive=True)
     for order in (0, 1, 2):
-        contractions(p, order, ("grad_input",))
+        contract.check_calls("triton", p, order, ("grad_input",))
 
 
 @pytest.mark.parametrize("size", [12], ids="G{}".format)  # a block and a part of one
 def test_several_blocks_of_rows(size: int) -> None:
-    parity.check("triton", make_problem(9, 5, 6, size, adaptive=True))
+    contract.check("triton", make_problem(9, 5, 6, size, adaptive=True))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_sums_of_edges_split_over_programs(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "choose_splits", lambda programs, steps, *_: min(3, steps))
-    contractions(make_problem(34, 9, 6, dtype=dtype, adaptive=True), 0, ("edge_magnitude",))
+    contract.check_calls("triton", make_problem(34, 9, 6, dtype=dtype, adaptive=True), 0, ("edge_magnitude",))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
@@ -71,34 +64,34 @@ def test_workspaces_that_hold_a_part(space: int, dtype: torch.dtype, monkeypatch
     monkeypatch.setattr(tuning, "WORKSPACE", space)
     p = make_problem(34, 37, 6, dtype=dtype, adaptive=True)
     for order in (0, 1):
-        contractions(p, order, ("forward_v", "grad_input", "grad_coef_v"))
+        contract.check_calls("triton", p, order, ("forward_v", "grad_input", "grad_coef_v"))
 
 
 @pytest.mark.parametrize("keep", [(True, False), (False, True)], ids=["splines", "base"])
 def test_rows_and_results_can_be_left_out(keep: tuple[bool, bool]) -> None:
-    parity.test_rows_and_results_can_be_left_out("triton", torch.float32, keep)
+    contract.check_rows_and_results_left_out("triton", torch.float32, keep)
 
 
 @pytest.mark.parametrize("extrapolation", ["zero", "linear", "clamp"])
 def test_nan_and_infinity_stay_in_their_sample(extrapolation: str) -> None:
-    parity.test_nan_and_infinity_stay_in_their_sample("triton", torch.float32, 5, 3, extrapolation, (37, 5, 9))
+    contract.check_nan_and_infinity_stay_in_their_sample("triton", torch.float32, 5, 3, extrapolation, (37, 5, 9))
 
 
-@parity.steep_problems
+@contract.steep_problems
 def test_large_rows_that_cancel_keep_their_digits(order: int, extrapolation: str, dtype: torch.dtype) -> None:
-    parity.test_large_rows_that_cancel_keep_their_digits("triton", order, extrapolation, dtype)
+    contract.check_large_rows_that_cancel("triton", order, extrapolation, dtype)
 
 
 def test_inputs_may_have_any_strides() -> None:
-    parity.test_inputs_may_have_any_strides("triton", torch.float32)
+    contract.check_any_strides("triton", torch.float32)
 
 
 def test_tf32_only_where_torch_allows_it() -> None:
     p = make_problem(16, 8, 8)
-    exact = parity.CALLS["edge_magnitude"](reference, p.to(torch.float64), 0)
+    exact = contract.CALLS["edge_magnitude"](reference, p.to(torch.float64), 0)
 
     def error() -> float:
-        return (parity.CALLS["edge_magnitude"](dispatch.module("triton"), p, 0) - exact).abs().max().item()
+        return (contract.CALLS["edge_magnitude"](dispatch.module("triton"), p, 0) - exact).abs().max().item()
 
     before, strict = torch.get_float32_matmul_precision(), error()
     try:
