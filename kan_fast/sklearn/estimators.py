@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -395,6 +396,6 @@ def _cross_entropy(output: Tensor, label: Tensor) -> Tensor:
 
 
 def _mean_and_scale(values: Array) -> tuple[Array, Array]:
-    """Mean and standard deviation of the columns; the latter 1 for a constant column."""
-    mean, scale = values.mean(0), values.std(0)
-    return mean, np.where(scale > 10 * np.finfo(float).eps * np.abs(mean), scale, 1.0)
+    """Mean and standard deviation of the columns; the latter 1 for a column that is constant but for rounding."""
+    scaler = StandardScaler().fit(values)
+    return scaler.mean_, scaler.scale_
