@@ -36,6 +36,7 @@ _EPOCHS, _FEWEST_STEPS = 100, 500  # of Adam, unless the user says how many step
 _BATCH = 256
 _TRIM = 0.003  # share of the samples beyond either end of the grids: tables have outliers
 _DECAY = 300  # weight decay times the number of samples: a prior is worth some number of them
+_MOST_DECAY = 0.1  # default for the share of a parameter that a step takes away: for few samples it would exceed 1
 _LINE_SEARCH_STEPS = 30  # of LBFGS and LM
 _SYMBOLIC_SAMPLES, _SYMBOLIC_STEPS = 2000, 20  # of training a symbolic network towards the one it stands for
 
@@ -53,7 +54,8 @@ class _Estimator(BaseEstimator):
         steps: number of steps; None for 100 epochs of Adam, at least 500 steps, and for 30 steps of the others.
         batch_size: samples per step of Adam; None for 256.
         learning_rate: None for 0.03 with Adam and 1 with LBFGS.
-        weight_decay: of Adam, at least 0; None for 300 / (number of samples).
+        weight_decay: of Adam, at least 0 and at most 1 / learning_rate; None for 300 / (number of samples), or
+            0.1 / learning_rate if that is less.
         lamb: weight of the sparsity terms, see `KAN.fit`.
         validation_fraction: share of the samples that are held out to choose the best state, 0 (none) to below 1.
         patience: epochs (steps, but with Adam) without a smaller validation loss after which training ends; None for
@@ -219,7 +221,13 @@ class _Estimator(BaseEstimator):
         epoch = math.ceil(count / batch)
         steps = max(_EPOCHS * epoch, _FEWEST_STEPS) if self.steps is None else integer("steps", self.steps, 1)
         rate = real("learning_rate", 0.03 if self.learning_rate is None else self.learning_rate, positive=True)
-        decay = real("weight_decay", _DECAY / count if self.weight_decay is None else self.weight_decay)
+        default = min(_DECAY / count, _MOST_DECAY / rate)
+        decay = real("weight_decay", default if self.weight_decay is None else self.weight_decay)
+        if decay * rate > 1:
+            raise ValueError(
+                "weight_decay * learning_rate is the share of a parameter that a step takes away, so at most 1, got "
+                f"{decay:.4g} * {rate:.4g}; take a smaller weight_decay"
+            )
         adam = torch.optim.AdamW(self.model_.parameters(), rate, weight_decay=decay, fused=True)
         options = {"grid_trim": _TRIM, "opt": adam, "batch": batch, "scheduler": CosineAnnealingLR(adam, steps)}
         return steps, epoch, options

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from kan_fast._support.checks import integer
+from kan_fast._support.checks import described, integer, tensor
 
 Pair = tuple[Tensor, Tensor]
 Dataset = Mapping[str, Any] | tuple[Any, Any] | DataLoader
@@ -36,12 +35,13 @@ class Check:
         in_features: columns that inputs must have.
         out_features: columns of the output. Labels must have its shape, since a loss would broadcast others silently.
         like: tensor whose dtype and device the data get.
-        classes: whether integer labels are class indices, which stay integers, have a shape of their own and are left
-            to the loss, or numbers like any others.
+        own_loss: whether labels go to a loss of the user's, which may take other shapes than that of the output: class
+            numbers `(n,)`, one column for several outputs, several columns for one output. Integers of such shapes
+            stay integers; those of the shape of the output are numbers like any others.
     """
 
-    def __init__(self, in_features: int, out_features: int, like: Tensor, *, classes: bool) -> None:
-        self.in_features, self.out_features, self.like, self.classes = in_features, out_features, like, classes
+    def __init__(self, in_features: int, out_features: int, like: Tensor, *, own_loss: bool) -> None:
+        self.in_features, self.out_features, self.like, self.own_loss = in_features, out_features, like, own_loss
 
     def __call__(self, x: Any, y: Any, kind: str) -> Pair:
         """Return `(x, y)` ready for the network; `kind`, "train" or "test", is for messages.
@@ -51,7 +51,7 @@ class Check:
             ValueError: empty, wrong shape, different lengths, NaN or infinity, also after the cast.
         """
         input_name, label_name = f"{kind}_input", f"{kind}_label"
-        x, y = _tensor(x, input_name), _tensor(y, label_name)
+        x, y = tensor(input_name, x), tensor(label_name, y)
         if not x.is_floating_point():
             raise TypeError(f"{input_name} must be floating point, got {x.dtype}; convert it with .float()")
         if x.dim() != 2 or x.shape[1] != self.in_features:
@@ -64,16 +64,30 @@ class Check:
             raise ValueError(f"{input_name} is empty, shape {tuple(x.shape)}; at least one sample is needed")
         if y.dim() == 0 or len(y) != len(x):
             raise ValueError(f"{label_name} must have a row per sample: {len(x)} samples, labels {tuple(y.shape)}")
-        classes = self.classes and not y.is_floating_point()
-        if y.shape != (len(x), self.out_features) and not (classes and self.out_features > 1):
-            hint = f"; reshape them with {label_name}[:, None]" if y.dim() == self.out_features == 1 else ""
-            raise ValueError(
-                f"{label_name} must have the shape ({len(x)}, {self.out_features}) of the output of the network, "
-                f"got {tuple(y.shape)}{hint}"
-            )
         return (
             _cast(x, self.like.device, self.like.dtype, input_name),
-            _cast(y, self.like.device, y.dtype if classes else self.like.dtype, label_name),
+            _cast(y, self.like.device, self._label_dtype(y, label_name), label_name),
+        )
+
+    def _label_dtype(self, y: Tensor, name: str) -> torch.dtype:
+        """The dtype in which a loss takes labels; refuses shapes that a loss would broadcast along the samples."""
+        if y.shape == (len(y), self.out_features):
+            return self.like.dtype
+        integers = not y.is_floating_point()
+        if y.dim() == 1:
+            by_sample = integers and self.out_features > 1  # class numbers
+        else:
+            by_sample = y.dim() == 2 or y.shape[-2] not in (1, len(y))
+        if self.own_loss and by_sample:
+            return torch.long if integers else self.like.dtype
+        hint = ""
+        if y.dim() == self.out_features == 1:
+            hint = f"; reshape them with {name}[:, None]"
+        elif y.dim() == 1 and self.own_loss:
+            hint = f"; class numbers are integers: {name}.long()"
+        raise ValueError(
+            f"{name} must have the shape ({len(y)}, {self.out_features}) of the output of the network, got "
+            f"{tuple(y.shape)}{hint}"
         )
 
 
@@ -129,7 +143,7 @@ class LoaderSource:
             empty = True
             for item in loader:
                 if not isinstance(item, (tuple, list)) or len(item) != 2:
-                    raise TypeError(f"the {kind} DataLoader must yield (input, label) pairs, got {_describe(item)}")
+                    raise TypeError(f"the {kind} DataLoader must yield (input, label) pairs, got {described(item)}")
                 x, y = item
                 yield check(x, y, kind)
                 empty = False
@@ -173,7 +187,7 @@ def sources(
         if not isinstance(data, (tuple, list)) or len(data) != 2:
             raise TypeError(
                 f"{kind} data must be a pair (x, y) or a DataLoader"
-                f"{', or a dict with train and test data' if kind == 'train' else ''}, got {_describe(data)}"
+                f"{', or a dict with train and test data' if kind == 'train' else ''}, got {described(data)}"
             )
         x, y = data
         return TensorSource(check(x, y, kind), batch, generator)
@@ -183,13 +197,6 @@ def sources(
     if generator is not None and isinstance(dataset, DataLoader):
         raise ValueError("seed has no effect on a DataLoader; give it a generator: torch.Generator().manual_seed(seed)")
     return source(dataset, "train"), None if val is None else source(val, "test")
-
-
-def _tensor(data: Any, name: str) -> Tensor:
-    try:
-        return data.detach() if isinstance(data, Tensor) else torch.from_numpy(np.array(data))
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"{name} must be a tensor or an array of numbers, got {_describe(data)} ({error})") from None
 
 
 def _cast(data: Tensor, device: torch.device, dtype: torch.dtype, name: str) -> Tensor:
@@ -207,7 +214,3 @@ def _cast(data: Tensor, device: torch.device, dtype: torch.dtype, name: str) -> 
         f"{name} holds NaN or infinite values in {int(rows.sum())} of {len(rows)} rows, the first of them row "
         f"{int(rows.nonzero()[0])}; remove or replace them"
     )
-
-
-def _describe(data: Any) -> str:
-    return f"{type(data).__name__} of length {len(data)}" if hasattr(data, "__len__") else type(data).__name__

@@ -202,7 +202,7 @@ def _data(model: Network, dataset: Dataset, options: FitOptions) -> tuple[Source
     """Batches for training and for tests."""
     generator = None if options.seed is None else torch.Generator().manual_seed(options.seed)
     like = trainable(model)[0]
-    check = Check(model.width_in[0], model.width_in[-1], like, classes=options.loss_fn is not None)
+    check = Check(model.width_in[0], model.width_in[-1], like, own_loss=options.loss_fn is not None)
     return sources(dataset, options.val, options.batch, generator, check)
 
 

@@ -213,6 +213,15 @@ def test_columns_that_are_constant_but_for_rounding_are_not_scaled(n, order):
     assert (_mean_and_scale(np.asarray(np.repeat(values[None], n, 0), order=order))[1] == 1).all()
 
 
+@pytest.mark.parametrize("rate", [None, 0.1, 0.5, 2.0])
+@pytest.mark.parametrize("n", [2, 4, 12, 60])
+def test_weight_decay_shrinks(n, rate):
+    """More than all of a parameter taken away in each step made predictions of 2e8."""
+    x, y = table(n)
+    fitted = KANRegressor((4,), steps=100, learning_rate=rate, validation_fraction=0, random_state=0).fit(x, y)
+    assert abs(fitted.predict(x)).max() < 3 * abs(y).max()
+
+
 @pytest.mark.parametrize("estimator", [KANRegressor, KANClassifier])
 def test_another_value_in_a_column_that_was_constant(estimator):
     x, y = table(500)
@@ -229,6 +238,7 @@ def test_another_value_in_a_column_that_was_constant(estimator):
     [
         (KANRegressor(loss="log_loss"), "unknown loss 'log_loss'; allowed: squared_error, absolute_error, huber"),
         (KANRegressor(opt="LM", batch_size=10), "leave out batch_size"),
+        (KANRegressor(weight_decay=40), r"at most 1, got 40 \* 0.03; take a smaller weight_decay"),
         (KANRegressor(opt="LM", loss="huber"), "LM minimises the mean squared error alone"),
         (KANRegressor(opt="SGD"), "unknown optimiser 'SGD'"),
         (KANRegressor(validation_fraction=1.0), "less than 1"),
