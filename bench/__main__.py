@@ -19,7 +19,7 @@ from kan_fast.ops import native
 def main() -> None:
     """Run the chosen cases and print their tables."""
     names = [case.name for case in (*CASES, MEMORY)]
-    parser = argparse.ArgumentParser(prog="python -m bench", description="KANLinear side by side with other layers.")
+    parser = argparse.ArgumentParser(prog="python -m bench", description="KANLinear and KAN side by side with others.")
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"all by default: {', '.join(names)}")
     parser.add_argument("--rounds", type=int, default=21, help="turns of every contender (default 21)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of torch")

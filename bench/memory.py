@@ -18,14 +18,15 @@ import torch
 from torch import Tensor, nn
 
 from bench import peers
-from bench.cases import LINEAR, Case
-from bench.side_by_side import OURS, describe, inputs
+from bench.cases import LINEAR, MEMORY, Case
+from bench.contenders import inputs
+from bench.side_by_side import describe
 from kan_fast import KANLinear
 
 Build = Callable[[int, int], nn.Module]
 
 CONTENDERS: dict[str, Build] = {
-    OURS: KANLinear,
+    MEMORY.ours: KANLinear,
     LINEAR: nn.Linear,
     "Cox-de Boor + F.linear (efficient-kan)": lambda *sizes: peers.CoxDeBoor(KANLinear(*sizes)),
     "Gaussians (FastKAN)": lambda *sizes: peers.Gaussians(KANLinear(*sizes)),
@@ -39,20 +40,20 @@ def available() -> bool:
 
 def race(case: Case) -> dict:
     """Peaks in bytes of all contenders, and the claims of the case."""
-    sizes = (case.batch, case.in_features, case.out_features)
+    sizes = (case.batch, *case.widths)
     peaks = {name: _in_a_process(name, *sizes) for name in CONTENDERS}
     found = [
         {
             "measure": bar.measure,
             "against": bar.against,
             "contender": bar.against,
-            "median": peaks[OURS] / peaks[bar.against],
+            "median": peaks[case.ours] / peaks[bar.against],
             "bar": bar.bar,
             "aim": bar.aim,
         }
         for bar in case.bars
     ]
-    return {"case": describe(case), "peak_bytes": peaks, "claims": found}
+    return {"case": describe(case), "ours": case.ours, "peak_bytes": peaks, "claims": found}
 
 
 def _in_a_process(name: str, *sizes: int) -> int:

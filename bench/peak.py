@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 
 from bench.cases import Case
-from bench.side_by_side import inputs, kan_layer
+from bench.contenders import inputs, ours
 from kan_fast.ops import native
 from kan_fast.ops.reference import Spec
 
@@ -54,11 +54,11 @@ def rates(case: Case) -> dict[str, float]:
     Useful are k + 2 for each edge and sample (k + 1 splines and the base function), k + 1 for the input gradient (see
     docs/cpu_kernels.md), and 1 for each of a matrix product.
     """
-    layer = kan_layer(case, case.adaptive)
-    x, g = (t.detach() for t in inputs(case.batch, case.in_features, case.out_features, case.dtype))
+    (layer,) = ours(case, case.adaptive)[1]
+    x, g = (t.detach() for t in inputs(case.batch, *case.widths, case.dtype))
     spline, base, grid = layer.spline_weight.detach(), layer.base_weight.detach(), layer.grid
     spec, weight = Spec(case.degree), base.t().contiguous()
-    edges = case.batch * case.in_features * case.out_features
+    edges = case.batch * layer.in_features * layer.out_features
     work, slopes = edges * (case.degree + 2), edges * (case.degree + 1)
     calls: dict[str, tuple[int, Callable[[], Any]]] = {
         "torch.mm": (edges, lambda: x @ weight),
@@ -87,10 +87,10 @@ def main() -> None:
     print(f"one core: {peaks.f32 / 1e9:.0f} and {peaks.f64 / 1e9:.0f} G multiply-adds/s in float32 and float64;")
     print(f"loads: L1 {peaks.l1 / 1e9:.0f}, L2 {peaks.l2 / 1e9:.0f}, memory {peaks.memory / 1e9:.0f} GB/s")
     for case in (
-        Case("1024x256x256", 1024, 256, 256),
-        Case("1024x256x256 G=20", 1024, 256, 256, grid_size=20),
-        Case("256x1024x1024", 256, 1024, 1024),
-        Case("1024x256x256 float64", 1024, 256, 256, dtype=torch.float64),
+        Case("1024x256x256", 1024, (256, 256)),
+        Case("1024x256x256 G=20", 1024, (256, 256), grid_size=20),
+        Case("256x1024x1024", 256, (1024, 1024)),
+        Case("1024x256x256 float64", 1024, (256, 256), dtype=torch.float64),
     ):
         peak = peaks.f32 if case.dtype == torch.float32 else peaks.f64
         parts = (f"{name} {rate / 1e9:.0f} G/s ({rate / peak:.0%})" for name, rate in rates(case).items())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from importlib import import_module, metadata
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
@@ -21,10 +22,13 @@ class Unsuitable(Exception):
 
 
 class Peer(NamedTuple):
-    """A module, and the coefficients (out, in, G + k) and (out, in) that tensors like its parameters stand for."""
+    """A module, and the coefficients that tensors like its parameters stand for; None if it has no B-splines.
+
+    They are of the shapes (out, in, G + k) and (out, in) for a layer, and such a pair for each layer of several.
+    """
 
     module: nn.Module
-    coefficients: Callable[[Sequence[Tensor]], tuple[Tensor, Tensor]] | None
+    coefficients: Callable[[Sequence[Tensor]], tuple[Tensor, ...]] | None
 
 
 class CoxDeBoor(nn.Module):
@@ -146,6 +150,25 @@ PEERS: dict[str, Callable[[KANLinear, int], Peer]] = {
     "flashkan": flashkan,
     "pykan": pykan,
 }
+
+
+def of_layers(serve: Callable[[KANLinear, int], Peer], layers: Sequence[KANLinear], batch: int) -> Peer:
+    """A peer that serves these layers, one after the other."""
+    served = [serve(layer, batch) for layer in layers]
+    return chain(served[0].module if len(served) == 1 else nn.Sequential(*(peer.module for peer in served)), served)
+
+
+def chain(module: nn.Module, layers: Sequence[Peer]) -> Peer:
+    """The module that consists of these layers, whose parameters it has in their order."""
+    parts = [(peer.coefficients, len(trained(peer.module))) for peer in layers]
+
+    def coefficients(parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        rest, found = iter(parameters), []
+        for of_layer, count in parts:
+            found += of_layer(list(islice(rest, count)))
+        return tuple(found)
+
+    return Peer(module, None if any(of_layer is None for of_layer, _ in parts) else coefficients)
 
 
 def trained(module: nn.Module) -> list[nn.Parameter]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from bench.side_by_side import OURS
-
 
 def report(results: dict[str, Any]) -> str:
     """The whole report: the machine, the claims, then every contender of every case."""
@@ -34,7 +32,7 @@ def claims(cases: Iterable[dict[str, Any]]) -> list[str]:
             verdict = "aim" if value <= claim["aim"] else "bar" if value <= claim["bar"] else "missed"
             rows.append((result["case"]["name"], claim["measure"], against, *_ratio(claim), _number(claim["bar"]),
                          _number(claim["aim"]), verdict))  # fmt: skip
-    return table(("case", "measure", f"{OURS} /", "ratio", "of minima", "bar", "aim", "reached"), rows)
+    return table(("case", "measure", "ours /", "ratio", "of minima", "bar", "aim", "reached"), rows)
 
 
 def times(result: dict[str, Any]) -> list[str]:
@@ -48,16 +46,25 @@ def times(result: dict[str, Any]) -> list[str]:
             error = result["errors"].get(name)
             rows.append((measure, name, *milliseconds, quartiles, *(_ratio(ratio) if ratio else ("", "")),
                          f"{error:.0e}" if error is not None else ""))  # fmt: skip
-    header = ("measure", "contender", "min ms", "median ms", "quartiles", f"{OURS} / it", "of minima", "error")
+    header = (
+        "measure",
+        "contender",
+        "min ms",
+        "median ms",
+        "quartiles",
+        f"{result['ours']} / it",
+        "of minima",
+        "error",
+    )
     left_out = [f"{name}: left out, {why}." for name, why in result["left_out"].items()]
     return [*table(header, rows), *(["", *left_out] if left_out else [])]
 
 
 def peaks(result: dict[str, Any]) -> list[str]:
     """Peak memory of every contender."""
-    ours = result["peak_bytes"][OURS]
+    ours = result["peak_bytes"][result["ours"]]
     rows = [(name, f"{size / 2**20:.0f}", f"{ours / size:.2f}") for name, size in result["peak_bytes"].items()]
-    return table(("contender", "peak of a training step, MiB", f"{OURS} / it"), rows)
+    return table(("contender", "peak of a training step, MiB", f"{result['ours']} / it"), rows)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 import torch.distributed as dist
@@ -10,18 +10,24 @@ from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
+    from torch.distributed.tensor import DTensor
 
 _BITS = 4  # of an order statistic that a round finds; 2^4 - 1 counts are summed for it
 
 
+def is_sharded(tensor: Tensor) -> TypeGuard[DTensor]:
+    """Whether it is a DTensor, of which this process may hold a part alone."""
+    return hasattr(tensor, "to_local")
+
+
 def local(tensor: Tensor) -> Tensor:
     """The part of a DTensor that this process holds; other tensors as they are. Writing to it writes to the DTensor."""
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return tensor.to_local() if is_sharded(tensor) else tensor
 
 
 def whole(tensor: Tensor) -> Tensor:
     """All of a DTensor, in every process; other tensors as they are."""
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return tensor.full_tensor() if is_sharded(tensor) else tensor
 
 
 def reshard(module: nn.Module) -> None:

@@ -19,7 +19,7 @@ def edge_values(layer: KANLinear, x: Tensor, edges: Tensor) -> Tensor:
     Args:
         layer: their layer.
         x: samples of its inputs, `(n, in)`.
-        edges: pairs (output, input) `(m, 2)`.
+        edges: places (output, input) `(m, 2)`.
 
     Returns:
         `(n, m)`.
@@ -28,7 +28,7 @@ def edge_values(layer: KANLinear, x: Tensor, edges: Tensor) -> Tensor:
     symbolic = terms = None
     if layer.symbolic is not None:
         terms = layer.symbolic.terms(x)
-        symbolic = layer.symbolic.place(torch.arange(1, 1 + len(terms), device=x.device))
+        symbolic = layer.symbolic.matrix(torch.arange(1, 1 + len(terms), device=x.device))
     parts = []
     for some in edges.split(max(1, CHUNK // (len(x) * weights.shape[2]))):
         output, input_ = some.unbind(1)
@@ -53,7 +53,7 @@ def edge_deviation(layer: KANLinear, x: Tensor) -> Tensor:
     if layer.symbolic is None:
         return spline_deviation(layer, x)
     terms = layer.symbolic.terms(x.reshape(-1, x.shape[-1]).double())
-    symbolic = layer.symbolic.place(terms.var(1).clamp_min(1e-30).sqrt()).to(layer.spline_weight.dtype)
+    symbolic = layer.symbolic.matrix(terms.var(1).clamp_min(1e-30).sqrt()).to(layer.spline_weight.dtype)
     return torch.where(layer.symbolic.where, symbolic, spline_deviation(layer, x)) if layer.has_splines() else symbolic
 
 

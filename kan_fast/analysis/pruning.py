@@ -159,17 +159,17 @@ def remove_node(model: Network, l: int, i: int, mode: str = "all") -> None:  # n
     if mode not in ("all", "up", "down"):
         raise ValueError(f"mode must be 'all', 'up' or 'down', got {mode!r}")
     if mode != "down" and level < len(model.layers):
-        edges = torch.zeros_like(model.layers[level].present)
+        edges = torch.zeros_like(model.layers[level].kinds.present)
         edges[:, node] = True
         _remove(model.layers[level], edges)
     if mode != "up" and level:
-        edges = torch.zeros_like(model.layers[level - 1].present)
+        edges = torch.zeros_like(model.layers[level - 1].kinds.present)
         edges[[subnode for subnode, owner in enumerate(model.nodes[level - 1].owner) if owner == node]] = True
         _remove(model.layers[level - 1], edges)
 
 
 def _remove(layer: KANLinear, edges: Tensor) -> None:
-    symbolic = [] if layer.symbolic is None else layer.symbolic.pairs
+    symbolic = [] if layer.symbolic is None else layer.symbolic.places
     layer.unfix_many([edge for edge in symbolic if edges[edge]])
     layer.mask = ~edges if layer.mask is None else layer.mask & ~edges
 
@@ -204,7 +204,7 @@ def _cut(
     best path.
     """
     inputs = range(model.width_in[0]) if inputs is None else inputs
-    there = [layer.present for layer in model.layers]
+    there = [layer.kinds.present for layer in model.layers]
     absent = torch.ones_like(there[0][0])
     absent[list(inputs)] = False
     there[0] = there[0] & ~absent
@@ -286,7 +286,7 @@ def _keep_means(
     changed = torch.zeros_like(kept[0][0])  # nodes that are not what they were, by their numbers in `old`
     for number, (layer, small) in enumerate(zip(old.layers, new.layers, strict=True)):
         edges = kept[number]
-        moved = ((layer.present & ~edges) | (edges & changed)).any(1)
+        moved = ((layer.kinds.present & ~edges) | (edges & changed)).any(1)
         y, z = layer(before), small(after)
         shift = (y[:, subnodes[number]].double() - z.double()).mean(0) * moved[subnodes[number]]
         if small.bias is None and shift.any():

@@ -124,7 +124,7 @@ def _edges(model: TableModel, x: Array) -> list[list[Any]]:
     for number, (layer, score) in enumerate(zip(network.layers, scores, strict=True)):
         first, last = number == 0, number == len(network.layers) - 1 and not network.nodes[number].arities
         functions = {} if layer.symbolic is None else {pair: f.name for pair, f, _ in layer.symbolic.items()}
-        for output, input_ in layer.present.nonzero().tolist():
+        for output, input_ in layer.kinds.present.nonzero().tolist():
             start = model.names[network.input_id[input_]] if first else f"node {input_}"
             end = model.output_names()[output] if last else f"node {output}"
             found.append([number, start, end, functions.get((output, input_), "spline"), float(score[output, input_])])

@@ -97,7 +97,7 @@ def _state(layer: KANLinear, standalone_scale: bool) -> dict[str, Tensor]:
     if layer.extrapolation != "zero":
         raise ValueError(f'efficient-kan has extrapolation "zero" only, this layer has "{layer.extrapolation}"')
     if layer.symbolic is not None:
-        raise ValueError(f"efficient-kan has splines alone, this layer has symbolic edges: {layer.symbolic.pairs}")
+        raise ValueError(f"efficient-kan has splines alone, this layer has symbolic edges: {layer.symbolic.places}")
     spline_weight, base_weight = layer.edge_weights()
     weight = spline_weight.detach().clone()
     base = torch.zeros_like(weight[..., 0]) if base_weight is None else base_weight.detach().clone()

@@ -143,9 +143,9 @@ def _layer(model: Any, level: int, columns: Tensor | slice, nodes: Nodes) -> KAN
     result.mask = None if present.all() else present
     if edges:
         order = list(range(len(layer.mask)))[columns] if isinstance(columns, slice) else columns.tolist()
-        pairs = [(o, order.index(i)) for o, i in edges]
+        places = [(o, order.index(i)) for o, i in edges]
         functions[:, 2:] *= factor[[o for o, _ in edges], None]
-        result.fix_many(pairs, names, functions)
+        result.fix_many(places, names, functions)
     return result
 
 

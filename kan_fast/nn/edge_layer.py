@@ -1,19 +1,37 @@
-"""Layers of edges: which edges are splines, symbolic or absent, and how a state dict keeps that and the options."""
+"""Layers of edges: which edges are splines, symbolic or absent, and how a state dict keeps that."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from kan_fast._support import collectives
 from kan_fast.nn import grids
+from kan_fast.nn.state import StatedOptions
 from kan_fast.nn.symbolic_edges import SymbolicEdges
 
 
-class EdgeLayer(nn.Module):
+class EdgeKinds(NamedTuple):
+    """What each edge of a layer is, as bools `(out, in)`; an edge that is neither is absent.
+
+    Attributes:
+        spline: whether it is a spline.
+        symbolic: whether it is a function of the library.
+    """
+
+    spline: Tensor
+    symbolic: Tensor
+
+    @property
+    def present(self) -> Tensor:
+        """Whether it is one of both."""
+        return self.spline | self.symbolic
+
+
+class EdgeLayer(StatedOptions):
     """Edges (output, input), each of which is a spline, a function of the library, or absent.
 
     Attributes:
@@ -35,25 +53,23 @@ class EdgeLayer(nn.Module):
     extrapolation: str
 
     @property
-    def spline_mask(self) -> Tensor | None:
-        """Which edges `(out, in)` are splines, neither masked nor symbolic; None if all are."""
-        mask = self._checked_mask()
-        if self.symbolic is None:
-            return mask
-        return ~self.symbolic.where if mask is None else mask & ~self.symbolic.where
+    def kinds(self) -> EdgeKinds:
+        """Which edges are splines and which are symbolic; splines that `mask` leaves out are absent."""
+        spline = self._spline_edges()
+        return EdgeKinds(spline, torch.zeros_like(spline) if self.symbolic is None else self.symbolic.where)
 
-    @property
-    def splines(self) -> Tensor:
-        """`spline_mask` as a tensor in any case."""
-        mask = self.spline_mask
+    def _spline_edges(self) -> Tensor:
+        """`kinds.spline` by itself, which is what a forward pass with a mask or symbolic edges needs."""
+        mask = self._checked_mask()
+        if self.symbolic is not None:
+            return ~self.symbolic.where if mask is None else mask & ~self.symbolic.where
         if mask is None:
             return torch.ones(self.spline_weight.shape[:2], dtype=torch.bool, device=self.grid.device)
         return mask
 
-    @property
-    def present(self) -> Tensor:
-        """Which edges `(out, in)` there are: splines that are not masked, and symbolic edges."""
-        return self.splines.clone() if self.symbolic is None else self.splines | self.symbolic.where
+    def only_splines(self) -> bool:
+        """Whether the layer has neither a mask nor symbolic edges; its weights then count as they are."""
+        return self.symbolic is None and self.mask is None
 
     def has_splines(self) -> bool:
         """Whether some edge is a spline; without one, splines are not evaluated."""
@@ -79,11 +95,14 @@ class EdgeLayer(nn.Module):
     def _base_name(self) -> str:
         return self.base if isinstance(self.base, str) else getattr(self.base, "__name__", type(self.base).__name__)
 
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        metadata = getattr(destination, "_metadata", None)
-        if metadata is not None:
-            metadata[prefix[:-1]] |= {"base": self._base_name, "extrapolation": self.extrapolation}
+    def _stated(self) -> dict[str, Any]:
+        return {"base": self._base_name, "extrapolation": self.extrapolation}
+
+    def _refusal(self, saved: dict[str, Any]) -> str:
+        mine = self._stated()
+        others = [name for name in mine if saved[name] != mine[name]]
+        theirs, ours = (", ".join(f"{name}={options[name]}" for name in others) for options in (saved, mine))
+        return f"the state is of a layer with {theirs}, this one has {ours}; build the layer as it was saved, then load"
 
     def _load_from_state_dict(
         self,
@@ -107,13 +126,6 @@ class EdgeLayer(nn.Module):
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
         self.has_splines()  # compiled code notices a new answer, not a new mask
-        for option, mine in (("base", self._base_name), ("extrapolation", self.extrapolation)):
-            saved = local_metadata.get(option, mine)
-            if saved != mine:
-                error_msgs.append(
-                    f"{prefix.rstrip('.') or 'KANLinear'}: the state is of a layer with {option}={saved}, this one has "
-                    f"{option}={mine}; build the layer with the saved option, then load"
-                )
         weight, grid = state_dict.get(prefix + "spline_weight"), state_dict.get(prefix + "grid")
         if weight is None or grid is None or (weight.shape, grid.shape) == (self.spline_weight.shape, self.grid.shape):
             return
@@ -121,7 +133,7 @@ class EdgeLayer(nn.Module):
             return  # torch says so
         order = grid.shape[1] - weight.shape[2] - 1
         error_msgs.append(
-            f"{prefix.rstrip('.') or 'KANLinear'}: the state is of a layer with in_features={weight.shape[1]}, "
+            f"{self._called(prefix)}: the state is of a layer with in_features={weight.shape[1]}, "
             f"out_features={weight.shape[0]}, grid_size={weight.shape[2] - order}, spline_order={order}, this one has "
             f"in_features={self.in_features}, out_features={self.out_features}, grid_size={self.grid_size}, "
             f"spline_order={self.spline_order}; build the layer with the saved sizes, then load"
@@ -135,7 +147,7 @@ class EdgeLayer(nn.Module):
         try:
             grids.check_knots(collectives.local(knots).to(self.grid.dtype))
         except ValueError as error:
-            error_msgs.append(f"{prefix.rstrip('.') or 'KANLinear'}: the state can't be loaded: {error}")
+            error_msgs.append(f"{self._called(prefix)}: the state can't be loaded: {error}")
             return False
         return True
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kan_fast import functional
+from kan_fast._support import collectives
 from kan_fast._support.checks import distinct, integer, numbers, real
 from kan_fast.functional import Base
 from kan_fast.nn import grids, initial
@@ -125,9 +126,9 @@ class KANLinear(GridLayer, EdgeLayer):
 
     def edge_weights(self) -> tuple[Tensor, Tensor | None]:
         """`spline_weight` and `base_weight` as the layer applies them: 0 on masked and on symbolic edges."""
-        if self.symbolic is None and self.mask is None:
+        if self.only_splines():
             return self.spline_weight, self.base_weight
-        mask = self.splines
+        mask = self._spline_edges()
         base_weight = None if self.base_weight is None else torch.where(mask, self.base_weight, 0)
         return torch.where(mask[..., None], self.spline_weight, 0), base_weight
 
@@ -182,9 +183,9 @@ class KANLinear(GridLayer, EdgeLayer):
     def unfix_many(self, edges: Sequence[tuple[int, int]]) -> None:
         """`unfix` for several edges (output, input) at once."""
         self._check_unsharded("unfix")
-        pairs = [] if self.symbolic is None else self.symbolic.pairs
-        for output, input in set(edges).difference(pairs):
-            raise ValueError(f"the edge to output {output} from input {input} is not symbolic; these are: {pairs}")
+        places = [] if self.symbolic is None else self.symbolic.places
+        for output, input in set(edges).difference(places):
+            raise ValueError(f"the edge to output {output} from input {input} is not symbolic; these are: {places}")
         if self.symbolic is not None:
             self._set_symbolic(self.symbolic.without(edges))
 
@@ -195,7 +196,7 @@ class KANLinear(GridLayer, EdgeLayer):
             return magnitude
         terms = self.symbolic.terms(x.to(magnitude.dtype).reshape(-1, self.in_features))
         mean = terms.abs().sum(1) / max(terms.shape[1], 1)
-        return magnitude + self.symbolic.place(mean).to(magnitude.dtype)
+        return magnitude + self.symbolic.matrix(mean).to(magnitude.dtype)
 
     def spline_magnitude(self, x: Tensor) -> Tensor:
         """`edge_magnitude`, but 0 for symbolic edges."""
@@ -241,7 +242,7 @@ class KANLinear(GridLayer, EdgeLayer):
         """Raise ValueError if parameters are parametrised (weight norm, torch's pruning) or sharded over processes."""
         names = [name for name in ("spline_weight", "base_weight", "bias") if getattr(self, name) is not None]
         computed = [name for name in names if name not in self._parameters]
-        sharded = [name for name, p in self.named_parameters(recurse=False) if hasattr(p, "to_local")]
+        sharded = [name for name, p in self.named_parameters(recurse=False) if collectives.is_sharded(p)]
         if computed or sharded:
             raise ValueError(
                 f"{what} needs parameters that are plain tensors: {', '.join(computed or sharded)} "
@@ -269,7 +270,7 @@ class KANLinear(GridLayer, EdgeLayer):
         return {"spline_order": self.spline_order, "base": self.base, "extrapolation": self.extrapolation}
 
     def _check_unsharded(self, what: str) -> None:
-        if hasattr(self.spline_weight, "to_local"):
+        if collectives.is_sharded(self.spline_weight):
             raise ValueError(f"{what} can't change the edges of sharded layers; {what} first, then shard")
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> KANLinear:

@@ -213,7 +213,7 @@ class Network(nn.Module):
             layers: those of the network's layers to change; None for all.
 
         Raises:
-            flow.NotFinite: a ValueError: samples, or what becomes of them in a layer, are NaN or infinite.
+            NotFinite: a ValueError: samples, or what becomes of them in a layer, are NaN or infinite.
             ValueError: see `KANLinear.update_grid`.
         """
         chosen = list(self.layers) if layers is None else list(layers)

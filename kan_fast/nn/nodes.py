@@ -9,14 +9,15 @@ from operator import mul
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kan_fast._support.checks import integer
+from kan_fast.nn.state import StatedOptions
 
 Level = tuple[int, tuple[int, ...]]  # number of sums; number of factors of each product
 
 
-class Nodes(nn.Module):
+class Nodes(StatedOptions):
     """The nodes of a level of a network, `(..., subnodes)` to `(..., width)`; no parameters.
 
     The outputs of a layer are subnodes. The first `sums` of them are nodes as they are; the others are the factors of
@@ -67,22 +68,14 @@ class Nodes(nn.Module):
         """The sizes in words."""
         return f"{self.sums} sums" + (f" and products of {', '.join(map(str, self.arities))}" if self.arities else "")
 
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        metadata = getattr(destination, "_metadata", None)
-        if metadata is not None:
-            metadata[prefix[:-1]] |= {"sums": self.sums, "arities": list(self.arities)}
+    def _stated(self) -> dict[str, Any]:
+        return {"sums": self.sums, "arities": list(self.arities)}
 
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *args: Any
-    ) -> None:
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
-        saved = local_metadata.get("sums", self.sums), tuple(local_metadata.get("arities", self.arities))
-        if saved != (self.sums, self.arities):
-            args[-1].append(
-                f"{prefix.rstrip('.') or 'Nodes'}: the state is of a level of {Nodes(*saved).extra_repr()}, this one "
-                f"has {self.extra_repr()}; build the network with the saved width and mult_arity, then load"
-            )
+    def _refusal(self, saved: dict[str, Any]) -> str:
+        return (
+            f"the state is of a level of {Nodes(**saved).extra_repr()}, this one has {self.extra_repr()}; build the "
+            "network with the saved width and mult_arity, then load"
+        )
 
 
 def levels(width: Sequence[Any], mult_arity: int | Sequence[Any] = 2) -> list[Level]:

@@ -37,6 +37,11 @@ class GridLayer(nn.Module):
     extrapolation: str
     grid_eps: float
 
+    @property
+    def grid_ends(self) -> tuple[Tensor, Tensor]:
+        """Where the grid starts and ends now for each input, `(in,)` each; the knots beyond are not counted."""
+        return self.grid[:, self.spline_order], self.grid[:, -1 - self.spline_order]
+
     @torch.no_grad()
     def update_grid(
         self,
@@ -140,7 +145,7 @@ class GridLayer(nn.Module):
         self._check_samples(x, "coverage")
         if x.shape[-1] != self.in_features:
             raise ValueError(f"coverage expected samples (..., {self.in_features}), got {tuple(x.shape)}")
-        start, end = self.grid[:, self.spline_order], self.grid[:, -1 - self.spline_order]
+        start, end = self.grid_ends
         outside = ~((x >= start) & (x <= end)).reshape(math.prod(x.shape[:-1]), self.in_features)
         return outside.sum(0) / max(len(outside), 1)
 

@@ -24,13 +24,13 @@ class SymbolicEdges(nn.Module):
 
     Args:
         shape: sizes `(out, in)` of the layer.
-        edges: pairs `(output, input)`, each at most once.
+        edges: places `(output, input)`, each at most once.
         functions: their names in the library.
         affine: their parameters (a, b, c, d), `(n, 4)`.
 
     Attributes:
         affine: Parameter `(n, 4)`.
-        edges: buffer `(n, 2)` of pairs (output, input).
+        edges: buffer `(n, 2)` of places (output, input).
         where: which edges of the layer these are, bool `(out, in)`.
         names: the functions, n names.
 
@@ -64,9 +64,9 @@ class SymbolicEdges(nn.Module):
         self.shape = shape
         self.names = [names[n] for n in order]
         self.affine = nn.Parameter(affine.detach()[order].clone())
-        pairs = torch.tensor([edges[n] for n in order], dtype=torch.long, device=affine.device)
-        self.register_buffer("edges", pairs.reshape(-1, 2))
-        self.register_buffer("where", self.place(torch.ones_like(self.edges[:, 0])) > 0, persistent=False)
+        places = torch.tensor([edges[n] for n in order], dtype=torch.long, device=affine.device)
+        self.register_buffer("edges", places.reshape(-1, 2))
+        self.register_buffer("where", self.matrix(torch.ones_like(self.edges[:, 0])) > 0, persistent=False)
         # For `leaves_some`: mask, its version, answer.
         self._seen: tuple[Tensor | None, int | None, bool] = (None, 0, True)
         self._group()
@@ -76,9 +76,9 @@ class SymbolicEdges(nn.Module):
         """Edges to load a state into that has these `edges` and extra state, with parameters like `like`."""
         if edges.dtype != torch.long or edges.shape[1:] != (2,) or len(edges) > shape[0] * shape[1]:
             raise ValueError(f"edges must be an int64 tensor (n, 2), got {edges.dtype} {tuple(edges.shape)}")
-        pairs = [(output, input_) for output, input_ in edges.tolist()]
+        places = [(output, input_) for output, input_ in edges.tolist()]
         device = edges.device if like.is_meta else like.device  # `where` isn't in the state: it must be numbers
-        return SymbolicEdges(shape, pairs, saved_names(names), like.new_zeros(len(pairs), 4, device=device))
+        return SymbolicEdges(shape, places, saved_names(names), like.new_zeros(len(places), 4, device=device))
 
     def are(self, edges: Tensor, names: Tensor) -> bool:
         """Whether a state that has these `edges` and extra state is of these edges and functions."""
@@ -117,42 +117,42 @@ class SymbolicEdges(nn.Module):
             d, c, torch.cat([f.evaluate(part) for f, part in zip(self._functions, parts, strict=True)])
         )
 
-    def place(self, values: Tensor) -> Tensor:
+    def matrix(self, values: Tensor) -> Tensor:
         """Numbers of the edges `(n,)` as a matrix `(out, in)` that is 0 elsewhere."""
         matrix = values.new_zeros(self.shape[0] * self.shape[1])
         return matrix.index_add(0, self.edges[:, 0] * self.shape[1] + self.edges[:, 1], values).view(self.shape)
 
     @property
-    def pairs(self) -> list[tuple[int, int]]:
+    def places(self) -> list[tuple[int, int]]:
         """`edges` as a list."""
         return [(output, input_) for output, input_ in self.edges.tolist()]
 
     def items(self) -> list[tuple[tuple[int, int], Function, list[float]]]:
         """Edge (output, input), function and [a, b, c, d] of each."""
         functions = [f for f, count in zip(self._functions, self._counts, strict=True) for _ in range(count)]
-        return list(zip(self.pairs, functions, self.affine.detach().tolist(), strict=True))
+        return list(zip(self.places, functions, self.affine.detach().tolist(), strict=True))
 
     def without(self, edges: Sequence[tuple[int, int]]) -> SymbolicEdges:
         """The others alone."""
         gone = set(edges)
-        return self._take(self.shape, [(n, edge) for n, edge in enumerate(self.pairs) if edge not in gone])
+        return self._take(self.shape, [(n, edge) for n, edge in enumerate(self.places) if edge not in gone])
 
     def joined(self, other: SymbolicEdges) -> SymbolicEdges:
         """These and others of the same layer."""
-        pairs, names = [*self.pairs, *other.pairs], [*self.names, *other.names]
-        return self._like(SymbolicEdges(self.shape, pairs, names, torch.cat([self.affine, other.affine])))
+        places, names = [*self.places, *other.places], [*self.names, *other.names]
+        return self._like(SymbolicEdges(self.shape, places, names, torch.cat([self.affine, other.affine])))
 
     def cut(self, outputs: Sequence[int], inputs: Sequence[int], edges: Tensor | None = None) -> SymbolicEdges:
         """Those of a layer with these outputs and inputs alone, and `edges` of them, bool `(out, in)`."""
         output, input_ = ({old: new for new, old in enumerate(ids)} for ids in (outputs, inputs))
-        kept = [(n, (output[o], input_[i])) for n, (o, i) in enumerate(self.pairs) if o in output and i in input_]
+        kept = [(n, (output[o], input_[i])) for n, (o, i) in enumerate(self.places) if o in output and i in input_]
         kept = [(n, edge) for n, edge in kept if edges is None or edges[edge]]
         return self._take((len(outputs), len(inputs)), kept)
 
     def _take(self, shape: tuple[int, int], kept: Sequence[tuple[int, tuple[int, int]]]) -> SymbolicEdges:
         """The edges of these numbers, as these edges of a layer of sizes `shape`."""
-        numbers, pairs = [n for n, _ in kept], [edge for _, edge in kept]
-        return self._like(SymbolicEdges(shape, pairs, [self.names[n] for n in numbers], self.affine[numbers]))
+        numbers, places = [n for n, _ in kept], [edge for _, edge in kept]
+        return self._like(SymbolicEdges(shape, places, [self.names[n] for n in numbers], self.affine[numbers]))
 
     def _like(self, other: SymbolicEdges) -> SymbolicEdges:
         other.affine.requires_grad_(self.affine.requires_grad)

@@ -109,8 +109,8 @@ class Jacobian:
             layer, x, v, g, order = term
             x, g = x[part].double(), g[part].double()
             edges = g[:, :, None] if v is None else g[:, :, None] * v[part].double()[:, None]  # (b, o, i or 1)
-            mask = layer.spline_mask
-            edges = edges if mask is None else edges * mask
+            if not layer.only_splines():
+                edges = edges * layer.kinds.spline
             if self._wants(layer.spline_weight):
                 self._add(rows, layer.spline_weight, edges[..., None] * _spline_rows(layer, x, order)[:, None])
             if layer.base_weight is not None and self._wants(layer.base_weight):

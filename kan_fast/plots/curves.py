@@ -69,7 +69,7 @@ def plot_edge(
         for knot in knots:
             if edge.x[0] <= knot <= edge.x[-1]:
                 axes.axvline(knot, color=COLORS[2], linewidth=0.6, alpha=0.4, zorder=0)
-    kind = "pruned" if not layer.present[j, i] else "spline" if function is None else function
+    kind = "pruned" if not layer.kinds.present[j, i] else "spline" if function is None else function
     axes.set_title(f"layer {l}, from {i} to {j}: {kind}", fontsize=10)
     axes.set(xlabel="input", ylabel="activation")
     return picture
@@ -98,7 +98,7 @@ def plot_basis(layer: KANLinear, i: int = 0, *, ax: Axes | None = None) -> Pictu
     axes = picture.axes
     axes.plot(line, values, linewidth=1.4)
     axes.plot(grid[0], torch.zeros_like(grid[0]), "|", color=COLORS[2], markersize=8)
-    axes.axvspan(grid[0, k].item(), grid[0, -1 - k].item(), color=COLORS[2], alpha=0.1, linewidth=0)
+    axes.axvspan(*(ends[i].item() for ends in layer.grid_ends), color=COLORS[2], alpha=0.1, linewidth=0)
     axes.set_title(f"{values.shape[1]} B-splines of degree {k}, input {i}", fontsize=10)
     axes.set(xlabel="input")
     return picture

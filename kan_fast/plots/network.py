@@ -86,15 +86,15 @@ def plot(
     )
     reached = model.reached(_spread(model) if x is None and model.last_inputs.x is None else x, "plot")
     scores = metrics.METRICS[METRICS[metric]](model, reached)
-    edges = [layer.present.T.nonzero().flip(1) for layer in model.layers]  # (output, input), by input
+    edges = [layer.kinds.present.T.nonzero().flip(1) for layer in model.layers]  # (output, input), by input
     options: dict[str, Any] = {"scale": 2 * scale, "title": title, "varscale": varscale}
     if max(map(len, edges)) > LARGEST:
         if ax is not None:
             raise ValueError("the summary of a large network has several axes; leave out ax")
         return summary(model, reached, edges, scores, in_names, out_names, **options)
     layers = [
-        Layer(sketch(layer, samples, pairs), nodes, torch.tanh(beta * score[pairs.unbind(1)]).cpu().numpy())
-        for layer, nodes, samples, pairs, score in zip(model.layers, model.nodes, reached, edges, scores, strict=True)
+        Layer(sketch(layer, samples, places), nodes, torch.tanh(beta * score[places.unbind(1)]).cpu().numpy())
+        for layer, nodes, samples, places, score in zip(model.layers, model.nodes, reached, edges, scores, strict=True)
     ]
     return diagram(layers, in_names, out_names, tick=tick, sample=sample, ax=ax, **options)
 
@@ -102,6 +102,6 @@ def plot(
 def _spread(model: Network) -> Tensor:
     """Points that are spread over the grids of the inputs."""
     layer = model.layers[0]
-    start, end = layer.grid[:, layer.spline_order].cpu(), layer.grid[:, -1 - layer.spline_order].cpu()
+    start, end = (ends.cpu() for ends in layer.grid_ends)
     share = torch.rand(SPREAD, layer.in_features, generator=torch.Generator().manual_seed(0), dtype=start.dtype)
     return start + (end - start) * share

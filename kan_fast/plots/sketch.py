@@ -18,7 +18,7 @@ DOTS = 100  # samples, at most
 class Sketch(NamedTuple):
     """Curves of n edges, as numpy arrays."""
 
-    edges: list[tuple[int, int]]  # pairs (output, input)
+    edges: list[tuple[int, int]]  # places (output, input)
     names: list[str | None]  # of the functions of symbolic edges
     x: npt.NDArray[Any]  # (POINTS, n), over the range of the samples
     y: npt.NDArray[Any]  # (POINTS, n)
@@ -28,7 +28,7 @@ class Sketch(NamedTuple):
 
 @torch.no_grad()
 def sketch(layer: KANLinear, reached: Tensor, edges: Tensor) -> Sketch:
-    """Curves of these edges, pairs (output, input) `(n, 2)`; `reached` are samples of the layer's inputs `(m, in)`."""
+    """Curves of these edges, places (output, input) `(n, 2)`; `reached` are samples of the layer's inputs `(m, in)`."""
     reached = reached.double()
     low, high = reached.amin(0), reached.amax(0)
     same = low == high
@@ -36,11 +36,13 @@ def sketch(layer: KANLinear, reached: Tensor, edges: Tensor) -> Sketch:
     share = torch.linspace(0, 1, POINTS, dtype=low.dtype, device=low.device)[:, None]
     line = low + (high - low) * share
     some = reached[torch.linspace(0, len(reached) - 1, min(DOTS, len(reached)), device=low.device).round().long()]
-    functions = {} if layer.symbolic is None else {pair: function.name for pair, function, _ in layer.symbolic.items()}
-    pairs = [(output, input_) for output, input_ in edges.tolist()]
+    functions = (
+        {} if layer.symbolic is None else {place: function.name for place, function, _ in layer.symbolic.items()}
+    )
+    places = [(output, input_) for output, input_ in edges.tolist()]
     arrays = [
         array.cpu().numpy()
         for samples in (line, some)
         for array in (samples[:, edges[:, 1]], edge_values(layer, samples, edges))
     ]
-    return Sketch(pairs, [functions.get(pair) for pair in pairs], *arrays)
+    return Sketch(places, [functions.get(place) for place in places], *arrays)

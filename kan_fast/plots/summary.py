@@ -36,7 +36,7 @@ def summary(
     title: str | None,
     varscale: float,
 ) -> Picture:
-    """Draw it, a row for each layer; see `KAN.plot`. `edges` are pairs (output, input), `scores` are `(out, in)`."""
+    """Draw it, a row for each layer; see `KAN.plot`. `edges` are places (output, input), `scores` are `(out, in)`."""
     depth = len(model.layers)
     in_names, out_names = _short(in_names), _short(out_names)
     figure = new_figure((WIDTH * scale, HEIGHT * depth * scale))
@@ -45,16 +45,16 @@ def summary(
         figure.suptitle(title, fontsize=1.4 * font)
     grid = figure.add_gridspec(depth, 2, width_ratios=(1, 1.6))
     every: list[Axes] = []
-    for number, (layer, samples, pairs, score) in enumerate(zip(model.layers, reached, edges, scores, strict=True)):
+    for number, (layer, samples, places, score) in enumerate(zip(model.layers, reached, edges, scores, strict=True)):
         names = (
             in_names if number == 0 else [f"{n}" for n in range(layer.in_features)],
             out_names if _ends(model, number) else [f"{n}" for n in range(layer.out_features)],
         )
-        strongest = pairs[score[pairs.unbind(1)].argsort(descending=True)[: CURVES[0] * CURVES[1]]]
+        strongest = places[score[places.unbind(1)].argsort(descending=True)[: CURVES[0] * CURVES[1]]]
         axes = figure.add_subplot(grid[number, 0])
-        symbolic = np.zeros(score.shape, bool) if layer.symbolic is None else layer.symbolic.where.cpu().numpy()
-        _scores(axes, score.double().cpu().numpy() * layer.present.cpu().numpy(), symbolic, names, font)
-        axes.set_title(f"layer {number}: {len(pairs)} edges, scores up to {float(score.max()):.2g}", fontsize=font)
+        shown, symbolic = (score * layer.kinds.present).double().cpu().numpy(), layer.kinds.symbolic.cpu().numpy()
+        _scores(axes, shown, symbolic, names, font)
+        axes.set_title(f"layer {number}: {len(places)} edges, scores up to {float(score.max()):.2g}", fontsize=font)
         every.append(axes)
         curves = sketch(layer, samples, strongest)
         panels = grid[number, 1].subgridspec(*CURVES)

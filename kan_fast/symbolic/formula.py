@@ -109,7 +109,9 @@ def _symbols(names: Sequence[str | sympy.Expr], count: int) -> list[sympy.Expr]:
 def spline_edges(model: Network) -> list[Edge]:
     """Edges that are splines, neither symbolic nor masked."""
     return [
-        Edge(number, i, o) for number, layer in enumerate(model.layers) for o, i in layer.splines.nonzero().tolist()
+        Edge(number, i, o)
+        for number, layer in enumerate(model.layers)
+        for o, i in layer.kinds.spline.nonzero().tolist()
     ]
 
 

@@ -185,7 +185,7 @@ def _as_splines(layer: KANLinear, x: Tensor) -> Iterator[tuple[str, tuple[int, i
         return
     splines = copy.deepcopy(layer)
     splines.mask = None
-    splines.unfix_many(layer.symbolic.pairs)
+    splines.unfix_many(layer.symbolic.places)
     y, terms, curves = layer(x), layer.symbolic.terms(x), edge_values(splines, x, layer.symbolic.edges).T
     for (edge, function, _), term, curve in zip(layer.symbolic.items(), terms, curves, strict=True):
         o, i = edge

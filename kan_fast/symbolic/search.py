@@ -122,7 +122,7 @@ def snap(model: Network, data: Data, functions: Sequence[Function]) -> Trial | N
     data, functions = priced(data, rate(model, data).error), distinct(functions)
     beam = [rate(model, data)]
     for number, layer in enumerate(model.layers):
-        if not layer.splines.any():
+        if not layer.kinds.spline.any():
             continue
         trials = []
         for start in beam:
@@ -147,7 +147,7 @@ Choice = tuple[float, tuple[tuple[int, int], str, Tensor]]  # cost; (output, inp
 
 def _choices(model: Network, number: int, data: Data, functions: Sequence[Function]) -> list[list[Choice]]:
     """For every spline of a layer the functions that fit it best, the best first."""
-    edges, x = model.layers[number].splines.nonzero(), _inputs(model, data, number)
+    edges, x = model.layers[number].kinds.spline.nonzero(), _inputs(model, data, number)
     y = edge_values(model.layers[number], x, edges)
     fits = fit_functions(x[:, edges[:, 1]], y, functions, held_out(x, 0.2))
     choices = []

@@ -12,14 +12,13 @@ from torch import Tensor
 from kan_fast._support import columns
 from kan_fast._support.checks import below, integer, real
 from kan_fast._support.text_table import table
-from kan_fast.analysis.edges import edge_values
+from kan_fast.analysis.edges import CHUNK, edge_values
 from kan_fast.nn.edges import Edge
 from kan_fast.nn.functions import Function, find, select
 from kan_fast.nn.network import Network
 from kan_fast.symbolic.curves.single import Fits, fit_functions, held_out
 
 SAMPLES = 1000  # at most, that curves are compared on
-CHUNK = 1 << 22  # numbers in a temporary
 MUCH = 1e3  # added to the cost of functions that explain much less than others
 FLOOR = 1e-13  # unexplained variance that counts as none
 
@@ -108,7 +107,7 @@ def suggest_symbolic(
     """
     _check_edge(model, l, i, j)
     count = integer("topk", topk, 1)
-    inputs = _inputs(model, x, "suggest_symbolic", l)
+    inputs = _some_inputs(model, x, "suggest_symbolic", l)
     (found,) = _suggest(model, l, [(j, i)], inputs, select(lib), weight_simple, holdout)
     return _shown(Suggestions(found[:count]), verbose)
 
@@ -153,7 +152,7 @@ def fix_symbolic(
     if affine is not None or not fit_params_bool:
         model.layers[l].fix(j, i, function, (1.0, 0.0, 1.0, 0.0) if affine is None else affine)
         return None
-    inputs = _inputs(model, x, "fix_symbolic", l)
+    inputs = _some_inputs(model, x, "fix_symbolic", l)
     ((found,),) = _suggest(model, l, [(j, i)], inputs, [function], 0.5, holdout)
     if found.r2 == -math.inf:
         raise ValueError(
@@ -177,7 +176,7 @@ def unfix_symbolic(model: Network, l: int, i: int, j: int) -> None:  # noqa: E74
 def unfix_symbolic_all(model: Network) -> None:
     """Make all symbolic edges the splines again that they were."""
     for layer in model.layers:
-        layer.unfix_many([] if layer.symbolic is None else layer.symbolic.pairs)
+        layer.unfix_many([] if layer.symbolic is None else layer.symbolic.places)
 
 
 @torch.no_grad()
@@ -216,14 +215,14 @@ def auto_symbolic(
     functions, threshold = select(lib), real("r2_threshold", r2_threshold)
     found: list[Suggestion] = []
     for number, layer in enumerate(model.layers):
-        pairs = [(output, input_) for output, input_ in layer.splines.nonzero().tolist()]
-        inputs = _inputs(model, x, "auto_symbolic", number)
-        rows = _suggest(model, number, pairs, inputs, functions, weight_simple, holdout)
+        places = [(output, input_) for output, input_ in layer.kinds.spline.nonzero().tolist()]
+        inputs = _some_inputs(model, x, "auto_symbolic", number)
+        rows = _suggest(model, number, places, inputs, functions, weight_simple, holdout)
         best = [s._replace(fixed=math.isfinite(s.cost) and max(s.r2_held_out, 0) >= threshold) for s, *_ in rows]
-        chosen = [(pair, s) for pair, s in zip(pairs, best, strict=True) if s.fixed]
+        chosen = [(place, s) for place, s in zip(places, best, strict=True) if s.fixed]
         if chosen:
             affine = torch.tensor([s.affine for _, s in chosen], dtype=torch.float64)
-            layer.fix_many([pair for pair, _ in chosen], [s.name for _, s in chosen], affine)
+            layer.fix_many([place for place, _ in chosen], [s.name for _, s in chosen], affine)
         found += best
     return _shown(Suggestions(sorted(found, key=lambda s: s.r2_held_out)), verbose)
 
@@ -249,7 +248,7 @@ def costs(fits: Fits, functions: Sequence[Function], weight_simple: float) -> Te
 def _suggest(
     model: Network,
     l: int,  # noqa: E741
-    pairs: Sequence[tuple[int, int]],
+    places: Sequence[tuple[int, int]],
     inputs: Tensor,
     functions: Sequence[Function],
     weight_simple: float,
@@ -260,10 +259,10 @@ def _suggest(
     if max(weight, share) >= 1:
         raise ValueError(f"weight_simple and holdout must be less than 1, got {weight_simple} and {holdout}")
     layer = model.layers[l]
-    edges = torch.tensor(pairs, dtype=torch.long, device=inputs.device).reshape(-1, 2)
+    edges = torch.tensor(places, dtype=torch.long, device=inputs.device).reshape(-1, 2)
     test = held_out(inputs, share)
     found = []
-    for some in edges.split(max(1, CHUNK // len(inputs))) if pairs else ():
+    for some in edges.split(max(1, CHUNK // len(inputs))) if places else ():
         y = edge_values(layer, inputs, some)
         rounding = torch.finfo(layer.spline_weight.dtype).eps
         y = torch.where(columns.are_constant(y, roundings=16), y.mean(0), y)
@@ -289,7 +288,7 @@ def _suggest(
     return found
 
 
-def _inputs(model: Network, x: Tensor | None, what: str, l: int) -> Tensor:  # noqa: E741
+def _some_inputs(model: Network, x: Tensor | None, what: str, l: int) -> Tensor:  # noqa: E741
     """Samples of what reaches a layer, `(n, in)` in float64: some if there are many, with the extremes of all."""
     inputs = model.reached(x, what)[l].reshape(-1, model.layers[l].in_features).double()
     if len(inputs) <= SAMPLES:

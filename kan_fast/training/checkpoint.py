@@ -20,6 +20,16 @@ from kan_fast.training.optimizer_state import restore
 from kan_fast.training.stopping import EarlyStopping
 
 
+class RunState(NamedTuple):
+    """All of a run of `fit` that its steps change."""
+
+    model: Network
+    optimizer: Optimizer
+    scheduler: LRScheduler | None
+    stopping: EarlyStopping
+    history: dict[str, list[float]]
+
+
 class _Checkpoint(NamedTuple):
     """What a file of `save` holds, checked as far as that is possible without the optimiser."""
 
@@ -33,69 +43,55 @@ class _Checkpoint(NamedTuple):
     stopping: tuple[float, int, dict[str, Tensor]]
 
 
-def save(
-    path: PathLike,
-    position: tuple[int, int],
-    model: Network,
-    optimizer: Optimizer,
-    scheduler: LRScheduler | None,
-    stopping: EarlyStopping,
-    history: dict[str, list[float]],
-) -> None:
+def save(path: PathLike, run: RunState, position: tuple[int, int]) -> None:
     """Write the state after a step; a crash while writing leaves the file as it was.
 
     Args:
         path: of the file.
+        run: what `load` restores.
         position: stage, and steps that it has behind it.
-        model, optimizer, scheduler, stopping, history: what `load` restores.
 
     Raises:
         TypeError: optimiser or scheduler have something in their state that a file can't keep.
         OSError: the file can't be written.
     """
+    stopping = run.stopping
     state = {
         "position": position,
-        "run": _describe(model, optimizer),
-        "grids": [layer.grid_size for layer in model.layers],
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "scheduler": None if scheduler is None else scheduler.state_dict(),
+        "run": _describe(run),
+        "grids": [layer.grid_size for layer in run.model.layers],
+        "model": run.model.state_dict(),
+        "optimizer": run.optimizer.state_dict(),
+        "scheduler": None if run.scheduler is None else run.scheduler.state_dict(),
         "stopping": (stopping.best, stopping.waited, stopping.state),
-        "history": history,
+        "history": run.history,
     }
     files.save(path, state)
 
 
-def load(
-    path: PathLike,
-    model: Network,
-    optimizer: Optimizer,
-    scheduler: LRScheduler | None,
-    stopping: EarlyStopping,
-    history: dict[str, list[float]],
-) -> tuple[int, int]:
-    """Restore what `save` wrote and return the position. After an error everything is as it was.
+def load(path: PathLike, run: RunState) -> tuple[int, int]:
+    """Restore a run as `save` wrote it and return the position. After an error everything is as it was.
 
     Raises:
         ValueError: the file is damaged, or of another network, optimiser or run.
         OSError: it can't be opened.
     """
-    run = _describe(model, optimizer)
-    state = files.load(path, "a checkpoint of fit", lambda data: _checked(Saved(data, "the checkpoint"), model, run))
+    model, here = run.model, _describe(run)
+    state = files.load(path, "a checkpoint of fit", lambda data: _checked(Saved(data, "the checkpoint"), model, here))
     saved = f"{state.run} and the history {', '.join(state.history)}"
-    present = f"{run} and the history {', '.join(history)}"
-    if saved != present or (state.scheduler is None) != (scheduler is None):
-        schedulers = ("" if one is None else " with a scheduler" for one in (state.scheduler, scheduler))
-        saved, present = (run + scheduled for run, scheduled in zip((saved, present), schedulers, strict=True))
+    present = f"{here} and the history {', '.join(run.history)}"
+    if saved != present or (state.scheduler is None) != (run.scheduler is None):
+        schedulers = ("" if one is None else " with a scheduler" for one in (state.scheduler, run.scheduler))
+        saved, present = (text + scheduled for text, scheduled in zip((saved, present), schedulers, strict=True))
         raise ValueError(
             f"the checkpoint {os.fspath(path)} is of another run, {saved}; this one is {present}. Delete it to start "
             "anew, or give another path"
         )
     names = {parameter: name for name, parameter in model.named_parameters()}
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    parameters = [parameter for group in run.optimizer.param_groups for parameter in group["params"]]
     shapes = [state.model[names[p]].shape if p in names else p.shape for p in parameters]
     try:
-        restore(optimizer, state.optimizer, scheduler, state.scheduler, shapes)
+        restore(run.optimizer, state.optimizer, run.scheduler, state.scheduler, shapes)
     except ValueError as error:
         raise ValueError(f"{os.fspath(path)} can't be continued: {error}") from error
     for layer, size in zip(model.layers, state.grids, strict=True):
@@ -104,9 +100,9 @@ def load(
     model.load_state_dict(state.model)
     device = model.layers[0].grid.device
     best, waited, kept = state.stopping
-    stopping.best, stopping.waited = best, waited
-    stopping.state = {name: tensor.to(device) for name, tensor in kept.items()}
-    for name, values in history.items():
+    run.stopping.best, run.stopping.waited = best, waited
+    run.stopping.state = {name: tensor.to(device) for name, tensor in kept.items()}
+    for name, values in run.history.items():
         values[:] = state.history[name]
     return state.position
 
@@ -171,10 +167,11 @@ def _check_state(state: Saved, model: Network, sizes: Sequence[int]) -> None:
             raise ValueError(f"{state.place} has other symbolic edges than this network")
 
 
-def _describe(model: Network, optimizer: Optimizer) -> str:
-    symbolic = [(number, layer.symbolic) for number, layer in enumerate(model.layers) if layer.symbolic is not None]
+def _describe(run: RunState) -> str:
+    layers = run.model.layers
+    symbolic = [(number, layer.symbolic) for number, layer in enumerate(layers) if layer.symbolic is not None]
     edges = [
         (number, edge, name) for number, s in symbolic for edge, name in zip(s.edges.tolist(), s.names, strict=True)
     ]
-    described = f"width {model.width} with {type(optimizer).__name__}"
+    described = f"width {run.model.width} with {type(run.optimizer).__name__}"
     return f"{described} and symbolic edges {edges}" if edges else described

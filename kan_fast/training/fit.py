@@ -220,9 +220,8 @@ def _named(metrics: Iterable[Metric]) -> dict[str, Metric]:
 
 def _warn_if_outside(model: Network, x: Tensor) -> None:
     layer = model.layers[0]
-    knots, k = layer.grid, layer.spline_order
-    start, end = knots[:, k], knots[:, -1 - k]
-    outside = (((x < start) | (x > end)) & layer.splines.any(0)).any(1).float().mean().item()
+    start, end = layer.grid_ends
+    outside = (((x < start) | (x > end)) & layer.kinds.spline.any(0)).any(1).float().mean().item()
     if outside:
         warn(
             f"{outside:.1%} of the training samples lie outside of the grid, where splines hardly learn. Use "

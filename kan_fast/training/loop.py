@@ -39,9 +39,7 @@ class Loop:
     def resume(self) -> tuple[int, int]:
         """Continue from the checkpoint; returns the stage and the steps that it has behind it."""
         assert self.options.checkpoint is not None
-        position = checkpoint.load(
-            self.options.checkpoint, self.model, self.objective.optimizer, self.scheduler, self.stopping, self.history
-        )
+        position = checkpoint.load(self.options.checkpoint, self._state())
         for _ in self.history["train_loss"]:  # draws the batches that were seen already
             self.train.batch()
             if self.test is not None:
@@ -75,20 +73,15 @@ class Loop:
                 if self.options.checkpoint is not None and (
                     leave or done % self.options.save_every == 0 or (over and stage == stages - 1)
                 ):
-                    checkpoint.save(
-                        self.options.checkpoint,
-                        position,
-                        self.model,
-                        optimizer,
-                        self.scheduler,
-                        self.stopping,
-                        self.history,
-                    )
+                    checkpoint.save(self.options.checkpoint, self._state(), position)
                 if leave:
                     return
                 if over:
                     break
             begin = 0
+
+    def _state(self) -> checkpoint.RunState:
+        return checkpoint.RunState(self.model, self.objective.optimizer, self.scheduler, self.stopping, self.history)
 
     def _step(self) -> Entry:
         loss, reg = self.objective.step(self.train.batch())

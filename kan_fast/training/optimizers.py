@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Adam, Optimizer
 
 from kan_fast import optim
+from kan_fast._support import collectives
 from kan_fast.nn.network import Network
 
 OPTIMIZERS: dict[str, Callable[[Network, Sequence[Tensor], float | None], Optimizer]] = {
@@ -42,7 +43,7 @@ def make_optimizer(
     if isinstance(opt, str) and opt in OPTIMIZERS:
         if opt == "LM" and lr is not None:
             raise ValueError("LM has no learning rate; leave out lr")
-        if opt in ("LM", "LBFGS") and any(hasattr(p, "full_tensor") for p in parameters):
+        if opt in ("LM", "LBFGS") and any(map(collectives.is_sharded, parameters)):
             raise ValueError(
                 f"{opt} can't train parameters that are sharded (DTensor); use Adam, or fit before sharding"
             )

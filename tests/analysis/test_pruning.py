@@ -497,7 +497,7 @@ def test_remove_edge_makes_it_zero() -> None:
 def test_remove_node(mode: str, before: int, after: int) -> None:
     model = KAN([2, [1, 1], 2], seed=0)
     model.remove_node(1, 1, mode)  # the product, with two subnodes
-    first, second = (layer.present for layer in model.layers)
+    first, second = (layer.kinds.present for layer in model.layers)
     assert first.tolist() == [[True, True], *[[before > 0] * 2] * 2]
     assert second.tolist() == [[True, after > 0]] * 2
 

@@ -431,12 +431,12 @@ def test_symbolic_front_that_is_switched_off_counts_for_nothing():
 
 def test_functions_of_pykan_stay():
     kan = from_pykan(pykan_model("functions"))
-    names = [dict(zip(layer.symbolic.pairs, layer.symbolic.names, strict=True)) for layer in kan.layers]
+    names = [dict(zip(layer.symbolic.places, layer.symbolic.names, strict=True)) for layer in kan.layers]
     assert names == [
         {(0, 0): "sin", (0, 1): "x^3", (2, 0): "gaussian", (3, 1): "exp"},
         {(0, 0): "arctan", (0, 2): "sqrt"},
     ]
-    assert not kan.layers[0].present[1, 1] and kan.layers[0].spline_mask[1, 0]
+    assert not kan.layers[0].kinds.present[1, 1] and kan.layers[0].kinds.spline[1, 0]
 
 
 def test_from_pykan_refuses():

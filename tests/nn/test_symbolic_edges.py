@@ -103,7 +103,7 @@ def test_fixing_again_replaces_and_unfixing_restores():
     layer.fix(0, 1, "exp")
     assert layer.symbolic.items() == [((0, 1), find("exp"), [1, 0, 1, 0]), ((1, 1), find("x"), [1, 0, 2, 0])]
     layer.unfix(1, 1)
-    assert layer.symbolic.pairs == [(0, 1)]
+    assert layer.symbolic.places == [(0, 1)]
     layer.unfix(0, 1)
     assert torch.equal(layer(x), before)
 
@@ -118,10 +118,10 @@ def test_unfixing_many():
     layer = mixed()
     with pytest.raises(ValueError, match="from input 1 is not symbolic"):
         layer.unfix_many([(2, 0), (1, 1)])
-    assert layer.symbolic.pairs == mixed().symbolic.pairs
+    assert layer.symbolic.places == mixed().symbolic.places
     layer.unfix_many([(2, 0), (0, 1), (2, 0)])
-    assert sorted(layer.symbolic.pairs) == [(0, 0), (1, 0), (2, 1)]
-    layer.unfix_many(layer.symbolic.pairs)
+    assert sorted(layer.symbolic.places) == [(0, 0), (1, 0), (2, 1)]
+    layer.unfix_many(layer.symbolic.places)
     assert layer.symbolic is None
     layer.unfix_many([])
 
@@ -136,9 +136,9 @@ def test_parameters_are_taken_in_the_precision_of_the_layer():
 def test_a_masked_edge_can_be_fixed():
     layer = KANLinear(2, 1)
     layer.mask = torch.tensor([[False, True]])
-    assert layer.present.tolist() == [[False, True]]
+    assert layer.kinds.present.tolist() == [[False, True]]
     layer.fix(0, 0, "x")
-    assert layer.present.all() and layer.spline_mask.tolist() == [[False, True]]
+    assert layer.kinds.present.all() and layer.kinds.spline.tolist() == [[False, True]]
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_ensembles():
 def test_jacobian_with_derivatives_in_x(layers):
     model = network()
     for number in layers:
-        model.layers[number].unfix(*model.layers[number].symbolic.pairs[0])
+        model.layers[number].unfix(*model.layers[number].symbolic.places[0])
     x = samples(7).requires_grad_()
     y = model(x)
     residuals = y + torch.autograd.grad(y.sum(), x, create_graph=True)[0]
@@ -459,12 +459,12 @@ def test_regularisation_leaves_functions_alone(metric):
 def test_pruning():
     model, x = network(), samples()
     with torch.no_grad():
-        model.layers[0].symbolic.affine[model.layers[0].symbolic.pairs.index((0, 1)), 2] *= 1e-6
+        model.layers[0].symbolic.affine[model.layers[0].symbolic.places.index((0, 1)), 2] *= 1e-6
     small = model.prune_edge(1e-3, x=x)
-    assert (0, 1) not in small.layers[0].symbolic.pairs and not small.layers[0].has_splines()
+    assert (0, 1) not in small.layers[0].symbolic.places and not small.layers[0].has_splines()
     torch.testing.assert_close(small(x), model(x), rtol=0, atol=1e-4)
     cut = model.prune_input(active_inputs=[1], x=x)
-    assert dict(zip(cut.layers[0].symbolic.pairs, cut.layers[0].symbolic.names, strict=True)) == {
+    assert dict(zip(cut.layers[0].symbolic.places, cut.layers[0].symbolic.names, strict=True)) == {
         (0, 0): "x^2",
         (1, 0): "tanh",
         (2, 0): "log",
@@ -476,7 +476,7 @@ def test_subset():
     small = layer.subset([2, 1], [1])
     whole = torch.stack([layer.subset([o], [i])(x[:, [i]])[:, 0] for o, i in [(2, 1), (1, 1)]], 1)
     torch.testing.assert_close(small(x[:, 1:]), whole)
-    assert small.symbolic.pairs == [(0, 0)]
+    assert small.symbolic.places == [(0, 0)]
     assert layer.subset([1], [1]).symbolic is None
 
 

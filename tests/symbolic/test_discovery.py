@@ -48,7 +48,7 @@ def test_a_function_of_a_sum_without_the_inputs_that_have_no_part_in_it():
     y = torch.exp(torch.sin(torch.pi * x[:, :1]) + x[:, 2:] ** 2)
     formula, model = discovered(x, y)
     assert sympy.simplify(formula - sympy.sympify("exp(sin(pi*x_1) + x_3**2)")) == 0
-    assert model.layers[0].present.tolist() == [[True, False, True]]
+    assert model.layers[0].kinds.present.tolist() == [[True, False, True]]
     assert (model(x) - y).abs().max() < 1e-9
 
 
@@ -114,7 +114,7 @@ def test_noise_is_not_fitted():
 def test_a_constant_is_a_formula():
     formula, model = discovered(samples(2, n=60), torch.full((60, 1), 3.25, dtype=torch.float64))
     assert formula == sympy.Rational(13, 4)
-    assert not model.layers[0].present.any()
+    assert not model.layers[0].kinds.present.any()
 
 
 @pytest.mark.parametrize("lib", [["x"], ["0"]])
@@ -308,7 +308,7 @@ def test_thin_leaves_out_what_is_not_needed():
     whole = refit(model, data, 40)
     assert whole.error < 1e-9
     thinned = thin(whole, data)
-    assert thinned.model.layers[0].present.sum() <= 5
+    assert thinned.model.layers[0].kinds.present.sum() <= 5
     assert thinned.error < 1e-9
 
 

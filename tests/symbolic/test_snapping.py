@@ -119,7 +119,7 @@ def test_edges_below_the_threshold_stay_splines_and_are_reported():
     model = spline_network([2, 1], wild)
     table = model.auto_symbolic(r2_threshold=0.99, x=data())
     assert [(s.edge, s.fixed) for s in table] == [((0, 0, 0), False), ((0, 1, 0), True)]
-    assert model.layers[0].symbolic.pairs == [(0, 1)]
+    assert model.layers[0].symbolic.places == [(0, 1)]
     first, second = str(table).splitlines()[1:]
     assert first.endswith("stays a spline")
     assert not second.endswith("stays a spline")
