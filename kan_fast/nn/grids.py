@@ -94,10 +94,10 @@ def uniform_grid(
 
 
 def extend(inner: Tensor, degree: int) -> Tensor:
-    """Add k knots on either side of `inner` `(in, G + 1)`, spaced by the mean width of its spans or that of the end one.
+    """Add k knots on either side of `inner` `(in, G + 1)`, as far apart as its spans.
 
-    The smaller of both: a B-spline that lies beyond a narrow end span for the most part is almost 0 in it, so that its
-    coefficient could be anything.
+    By their mean width or that of the end one, whichever is smaller: a B-spline that lies beyond a narrow end span for
+    the most part is almost 0 in it, so that its coefficient could be anything.
     """
     spans = inner.diff(dim=1)
     mean = (inner[:, -1:] - inner[:, :1]) / (inner.shape[1] - 1)

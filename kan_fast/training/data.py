@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, SequentialSampler
 
 from kan_fast._support.checks import described, integer, tensor
 
 Pair = tuple[Tensor, Tensor]
 Dataset = Mapping[str, Any] | tuple[Any, Any] | DataLoader
+ENOUGH = 4096  # samples of a DataLoader that stand for all of them
 KEYS = ("train_input", "train_label", "test_input", "test_label")
 
 
@@ -24,7 +26,7 @@ class Source(Protocol):
         ...
 
     def samples(self) -> Tensor:
-        """Inputs `(n, in)` that stand for all the data, for grids."""
+        """Inputs `(n, in)` that stand for all the data: for grids, attribution and pruning."""
         ...
 
 
@@ -126,29 +128,50 @@ class LoaderSource:
     """Batches of a DataLoader, which starts again when it is at its end; each batch is checked as it comes."""
 
     def __init__(self, loader: DataLoader, check: Check, kind: str) -> None:
-        self._endless = self._repeat(loader, check, kind)
-        self._ahead: Pair | None = next(self._endless)
+        self._loader, self._check, self._kind = loader, check, kind
+        self._passes = 0
+        self._endless = self._repeat()
+        self._ahead = deque([next(self._endless)])
+        self._samples: Tensor | None = None
 
     def batch(self) -> Pair:
-        pair, self._ahead = self._ahead or next(self._endless), None
-        return pair
+        return self._ahead.popleft() if self._ahead else next(self._endless)
 
     def samples(self) -> Tensor:
-        self._ahead = self._ahead or next(self._endless)
-        return self._ahead[0]
+        """Up to `ENOUGH` inputs: of the first batches, or spread over the data where these come in their own order."""
+        if self._samples is None:
+            ordered = self._loader.batch_size is not None and isinstance(self._loader.sampler, SequentialSampler)
+            self._samples = self._spread() if ordered else self._read_ahead()
+        return self._samples
 
-    @staticmethod
-    def _repeat(loader: DataLoader, check: Check, kind: str) -> Iterator[Pair]:
+    def _spread(self) -> Tensor:
+        data = self._loader.dataset
+        count = len(data)  # type: ignore[arg-type]  # what has an order has a length
+        rows = torch.linspace(0, count - 1, min(count, ENOUGH)).round().long().tolist()
+        return self._pair(self._loader.collate_fn([data[row] for row in rows]))[0]
+
+    def _read_ahead(self) -> Tensor:
+        """Inputs of the next batches, until the loader begins anew; the batches stay for training."""
+        parts = [x for x, _ in self._ahead]
+        while sum(map(len, parts)) < ENOUGH and not self._passes:
+            self._ahead.append(next(self._endless))
+            parts.append(self._ahead[-1][0])
+        return torch.cat(parts)[:ENOUGH]
+
+    def _repeat(self) -> Iterator[Pair]:
         while True:
             empty = True
-            for item in loader:
-                if not isinstance(item, (tuple, list)) or len(item) != 2:
-                    raise TypeError(f"the {kind} DataLoader must yield (input, label) pairs, got {described(item)}")
-                x, y = item
-                yield check(x, y, kind)
+            for item in self._loader:
+                yield self._pair(item)
                 empty = False
+            self._passes += 1
             if empty:
-                raise ValueError(f"the {kind} DataLoader yields no batches; is its dataset empty?")
+                raise ValueError(f"the {self._kind} DataLoader yields no batches; is its dataset empty?")
+
+    def _pair(self, item: Any) -> Pair:
+        if not isinstance(item, (tuple, list)) or len(item) != 2:
+            raise TypeError(f"the {self._kind} DataLoader must yield (input, label) pairs, got {described(item)}")
+        return self._check(*item, self._kind)
 
 
 def sources(
