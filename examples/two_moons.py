@@ -1,4 +1,4 @@
-"""Classify two moons with a KAN of two inputs and two outputs, in pykan's spelling (needs scikit-learn)."""
+"""Classify two moons with a KAN of two inputs and two outputs, by cross-entropy (needs scikit-learn)."""
 
 import torch
 from sklearn.datasets import make_moons

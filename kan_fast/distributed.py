@@ -34,7 +34,7 @@ _DIMS = {
 
 
 def _place(name: str, index: str, otherwise: Placement) -> Placement:
-    """Shard a tensor along an index that it has."""
+    """How a tensor is placed when `index` is sharded: along its dimension of that index, or `otherwise` without one."""
     return Shard(_DIMS[name].index(index)) if index in _DIMS[name] else otherwise
 
 
@@ -80,7 +80,7 @@ _register(operators.edge_magnitude_backward, ["x", "spline_weight", "base_weight
 
 
 class _ParallelKAN(ParallelStyle):
-    """Shards what has the dimension `index` along it: parameters, grid, input or output of a KANLinear."""
+    """Shards parameters, grid, input and output of a KANLinear along the dimension `index`, where they have it."""
 
     index: str
 

@@ -1,4 +1,4 @@
-"""The functional interface: validates shapes, dtypes, devices and autocast, so that nothing below has to."""
+"""The functional interface. It validates shapes, dtypes, devices and autocast, so that nothing below has to."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from kan_fast.ops.arguments import BASES as BASES
 from kan_fast.ops.arguments import check_options, grid_dtype
 from kan_fast.ops.per_sample import spread
 from kan_fast.ops.reference import Spec
+
+__all__ = ["edge_magnitude", "kan_linear"]
 
 Base = str | Callable[[Tensor], Tensor]
 
@@ -47,10 +49,12 @@ def kan_linear(
         spline_order: degree k of the splines, 0 to 5.
         base: "silu", "identity", "zero" or a callable that acts on each element (evaluated unfused).
         extrapolation: outside the grid range the splines fade out over k spans ("zero", as in the paper), continue
-            with value and slope ("linear") or with their last value ("clamp"); the base function always goes on.
+            with value and slope ("linear") or with their last value ("clamp"). The base function is evaluated at x
+            everywhere.
         backend: "triton", "cuda", "cpu" or "reference" to force one; None chooses (see `kan_fast.explain`).
-        symbolic: edges of another kind, whose sums `(batch, out)` of x `(batch, in)` are added.
-        splines: False if all splines and base functions have weight 0; they are not evaluated.
+        symbolic: a callable that maps x `(batch, in)` to `(batch, out)`, the sums of edges that are no splines; they
+            are added to the output. None for no such edges.
+        splines: False skips the splines and base functions, for layers in which all of them have weight 0.
 
     Returns:
         `(..., out)`, in the dtype of x, or of autocast where that is on.
@@ -130,7 +134,7 @@ def _check(
     extrapolation: str,
     backend: str | None,
 ) -> tuple[Spec, str, bool]:
-    """Validate what all functions share; return the spec, the chosen backend, and whether autocast is on."""
+    """Validate the arguments that all functions share; return the spec, the backend, and whether autocast is on."""
     check_options(degree, base, extrapolation)
     try:
         dense = x.layout is spline_weight.layout is grid.layout is torch.strided
@@ -172,7 +176,7 @@ def _check(
 
 
 def _refuse_layouts(**tensors: Any) -> NoReturn:
-    """Raise the TypeError about the first of these that is no dense tensor."""
+    """Raise a TypeError that names the first argument that is not a dense tensor."""
     for name, given in tensors.items():
         if not isinstance(given, Tensor) or given.layout is not torch.strided:
             what = f"a tensor of layout {given.layout}" if isinstance(given, Tensor) else type(given).__name__

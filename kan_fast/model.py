@@ -41,7 +41,18 @@ class KAN(Network):
 
     @classmethod
     def loadckpt(cls, path: PathLike, device: torch.device | str | None = None) -> Self:
-        """The network that `saveckpt` wrote; see `kan_fast.nn.storage.load`."""
+        """The network that `saveckpt` wrote.
+
+        Functions that were added to the library have to be added again before (`kan_fast.nn.functions.add_symbolic`).
+
+        Args:
+            path: of the file.
+            device: device of the parameters; None for torch's default device.
+
+        Raises:
+            ValueError: the file is not one of `saveckpt`, damaged, or of a later version of this package.
+            OSError: the file can't be opened.
+        """
         return storage.load(cls, path, device)
 
     attribute = attribution.attribute
@@ -78,11 +89,14 @@ class KAN(Network):
         """A smaller network without the nodes and edges that explain little; see `kan_fast.analysis.prune`.
 
         Args:
-            node_th: hidden nodes whose score is not above it go; see `prune_node`.
-            edge_th: edges whose score is not above it go; see `prune_edge`.
+            node_th: hidden nodes with a score up to this, at least 0, are removed; see `prune_node`.
+            edge_th: edges with a score up to this, at least 0, are removed; see `prune_edge`.
             x: samples `(..., width_in[0])`; None for the inputs that `fit` trained on last.
-            refit: steps of LBFGS in which the result then learns the outputs of this network on the samples, so that
-                edges that are left take over what they can from the others; no labels needed. 0 leaves them alone.
+            refit: number of LBFGS steps, at least 0, in which the result learns the outputs of this network on the
+                samples: the edges that stay make up for those that were removed. Needs no labels.
+
+        Raises:
+            TypeError, ValueError: as `kan_fast.analysis.prune`, or `refit` is not an int of at least 0.
         """
         steps = integer("refit", refit, 0)
         result = pruning.prune(self, node_th, edge_th, x=x)

@@ -1,1 +1,1 @@
-"""What several rooms need and no user imports: checks of options, processes, files, text tables."""
+"""Helpers of several folders that no user imports: checks of options, processes, files, text tables."""

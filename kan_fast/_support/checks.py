@@ -1,4 +1,4 @@
-"""What users pass, checked: integers, real numbers and tensors of them; lists, functions, tables."""
+"""Checks of arguments: integers, real numbers and tensors of them, of Python, numpy or pandas; lists, functions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def integer(name: str, value: Any, least: int | None = None) -> int:
-    """`value` as an int; TypeError if it isn't one (a bool is not), ValueError below `least`."""
+    """`value` as an int; TypeError if it is no int or a bool, ValueError below `least`."""
     try:
         number = operator.index(value)
     except TypeError:
@@ -34,7 +34,7 @@ def below(name: str, value: Any, count: int) -> int:
 
 
 def distinct(name: str, ids: Any, count: int) -> list[int]:
-    """`ids`, a list or tensor, as different ints from 0 to count - 1; TypeError or ValueError if they are not."""
+    """`ids`, a list or tensor, as different ints from 0 to count - 1; TypeError or ValueError for other entries."""
     numbers = [below(name, i, count) for i in listed(name, ids.tolist() if isinstance(ids, Tensor) else ids)]
     if len(set(numbers)) < len(numbers):
         raise ValueError(f"{name} must have each number once, got {numbers}")
@@ -42,7 +42,7 @@ def distinct(name: str, ids: Any, count: int) -> list[int]:
 
 
 def real(name: str, value: Any, *, positive: bool = False) -> float:
-    """`value` as a float; TypeError if it isn't a number, ValueError unless it is finite and at least (above) 0."""
+    """`value` as a float; TypeError if it isn't a number, ValueError unless finite and >= 0 (> 0 if `positive`)."""
     if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
         raise TypeError(f"{name} must be a number, got {value!r}")
     number = float(value)
@@ -52,7 +52,7 @@ def real(name: str, value: Any, *, positive: bool = False) -> float:
 
 
 def listed(name: str, value: Any) -> list[Any]:
-    """`value` as a list; TypeError if it is text or can't be one."""
+    """`value` as a list; TypeError if it is text or not iterable."""
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise TypeError(f"{name} must be a list, got {value!r}")
     return list(value)

@@ -1,4 +1,4 @@
-"""What a grid update needs to know of torch.distributed: shards, groups, and quantiles of samples in many processes."""
+"""Grid updates under torch.distributed: shards, groups, and order statistics of samples in many processes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
     from torch.distributed.tensor import DTensor
 
-_BITS = 4  # of an order statistic that a round finds; 2^4 - 1 counts are summed for it
+_BITS = 4  # bits of an order statistic that each round finds, by summing 2^4 - 1 counts
 
 
 def is_sharded(tensor: Tensor) -> TypeGuard[DTensor]:
@@ -39,7 +39,7 @@ def reshard(module: nn.Module) -> None:
 
 
 def data_group(grid: Tensor, group: ProcessGroup | None) -> ProcessGroup | None:
-    """The processes whose samples count together: `group`, else all there are; None for this one alone.
+    """The processes whose samples count together: `group`, or else all processes; None for this process alone.
 
     Raises:
         ValueError: the grid is sharded over some of the processes (tensor parallelism), so that not all of them have
@@ -59,7 +59,7 @@ def data_group(grid: Tensor, group: ProcessGroup | None) -> ProcessGroup | None:
 
 
 def total(counts: Tensor, group: ProcessGroup | None) -> Tensor:
-    """Sum over the group, in place."""
+    """The sum of `counts` over the processes of the group, in place; `counts` as they are without a group."""
     if group is not None:
         dist.all_reduce(counts, group=group)
     return counts
@@ -95,6 +95,6 @@ def order_statistics(x: Tensor, ranks: Tensor, group: ProcessGroup | None = None
 
 
 def _switch(bits: Tensor) -> Tensor:
-    """Between the bits of floating point numbers and integers in the same order; its own inverse."""
+    """Maps the bits of floating point numbers to integers in the same order, and back: the map is its own inverse."""
     limits = torch.iinfo(bits.dtype)
     return bits ^ ((bits >> (limits.bits - 1)) & limits.max)

@@ -1,4 +1,4 @@
-"""Files: a file is replaced as a whole or stays as it was, and what is read back is plain data that run no code."""
+"""Files that are replaced as a whole or stay as they were, and hold plain data, so that reading them runs no code."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _RECORDS: tuple[type[dict], ...] = (dict, OrderedDict, Counter)
 
 
 def write(path: PathLike, content: bytes) -> None:
-    """Make this the content of a file. After any failure, Ctrl-C included, the file is as it was.
+    """Write the content of a file. After any failure, Ctrl-C included, the old file is still there.
 
-    The content goes to a temporary file of its own name in the same folder, which then takes the place of the old one:
-    others read the old file or the new one, and of several writers the last one wins. The file gets the permissions
-    that `open(path, "wb")` would give it. Where the path is a symbolic link, the file that it points to is replaced.
-    What is no regular file, such as /dev/stdout, is written to directly.
+    The content goes to a temporary file with a name of its own in the same folder, which then replaces the old file:
+    readers see the old file or the new one, and of several writers the last one wins. The file gets the permissions
+    that `open(path, "wb")` would give it. If the path is a symbolic link, the file that it points to is replaced. Paths
+    that are no regular files, such as /dev/stdout, are written to directly.
 
     Raises:
         OSError: the file can't be written; the error names the path.
@@ -70,7 +70,7 @@ def save(path: PathLike, data: Any) -> None:
     """Write tensors and plain values to a file, from which `load` reads them; see `plain` and `write`.
 
     Raises:
-        TypeError: there is something among them that a file can't keep.
+        TypeError: the data have a value that a file can't keep.
         OSError: the file can't be written.
     """
     buffer = io.BytesIO()  # torch.save to a path raises RuntimeError on a full disk
@@ -84,12 +84,12 @@ def save(path: PathLike, data: Any) -> None:
 
 
 def load(path: PathLike, what: str, build: Callable[[Any], T]) -> T:
-    """What `build` makes of the data in a file of `save`.
+    """The result of `build` for the data in a file that `save` wrote.
 
     Args:
-        path: of the file.
-        what: kind of file that it should be, for errors: "a file of saveckpt".
-        build: raises ValueError if the data are not what they should be.
+        path: path of the file.
+        what: the expected kind of file, for messages: "a file of saveckpt".
+        build: makes the result from the data; raises ValueError if they are not of the expected kind.
 
     Raises:
         ValueError: the file is damaged, cut off, of another kind, or `build` refuses the data; the message names it.
@@ -118,7 +118,7 @@ def _read(file: BinaryIO) -> Any:
         if compressed or sum(entry.file_size for entry in entries) > os.fstat(file.fileno()).st_size:
             raise zipfile.BadZipFile("its parts are larger than the file")
         if len({entry.filename for entry in entries}) < len(entries):
-            raise zipfile.BadZipFile("some parts have one name")
+            raise zipfile.BadZipFile("two of its parts have the same name")
         for entry in entries:
             checked.writestr(zipfile.ZipInfo(entry.filename), archive.read(entry))
     whole.seek(0)
@@ -126,10 +126,10 @@ def _read(file: BinaryIO) -> Any:
 
 
 def plain(value: Any, place: str = "data") -> Any:
-    """The same as a file can keep it: numpy's numbers, arrays and texts become Python's numbers, lists and texts.
+    """The value as a file can keep it: numpy's numbers, arrays and texts become Python's numbers, lists and texts.
 
     Raises:
-        TypeError: something is neither a tensor nor plain; the message says where.
+        TypeError: a part of it is neither a tensor nor a plain value; the message says which part.
     """
     if isinstance(value, np.generic | np.ndarray):
         return plain(value.tolist(), place)

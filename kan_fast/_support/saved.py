@@ -12,19 +12,19 @@ from torch import Tensor, nn
 
 
 class Saved:
-    """A value, and its place in the data that a file holds.
+    """A value from a file, and its place in the data of the file.
 
-    Each method checks what the value is and gives it back.
+    Each method checks that the value is of one kind, and returns it.
 
     Raises:
-        ValueError: it is something else; the message says where, what is allowed and what is there.
+        ValueError: the value is of another kind; the message says where it stands, what is allowed and what is there.
     """
 
     def __init__(self, value: Any, place: str) -> None:
         self.value, self.place = value, place
 
     def wrong(self, allowed: str) -> ValueError:
-        """The error to raise."""
+        """The error that says that the value is not what is allowed."""
         return ValueError(f"{self.place} must be {allowed}, got {_brief(self.value)}")
 
     def __getitem__(self, name: str) -> Saved:
@@ -84,7 +84,7 @@ class Saved:
         return self.value
 
     def tensor(self, dtype: torch.dtype, shape: Sequence[int | None]) -> Tensor:
-        """A tensor, each of whose numbers the file holds; a size that is None can be any."""
+        """A tensor of this dtype and shape, all of whose numbers are in the file; None in the shape allows any size."""
         allowed = f"a dense {dtype} tensor of the shape ({', '.join('*' if n is None else str(n) for n in shape)})"
         tensor = self.any_tensor()
         fits = tensor.dim() == len(shape) and all(n in (None, m) for n, m in zip(shape, tensor.shape, strict=True))
@@ -100,7 +100,7 @@ class Saved:
         return tensor
 
     def any_tensor(self) -> Tensor:
-        """A tensor of any dtype and shape, each of whose numbers the file holds."""
+        """A tensor of any dtype and shape, all of whose numbers are in the file."""
         tensor = self.value
         if type(tensor) not in (Tensor, nn.Parameter) or tensor.layout != torch.strided or tensor.is_quantized:
             raise self.wrong("a dense tensor")

@@ -1,4 +1,4 @@
-"""Text tables, for what users print."""
+"""Tables as text, for objects that users print."""
 
 from __future__ import annotations
 

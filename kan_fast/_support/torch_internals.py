@@ -1,6 +1,7 @@
-"""All private names of torch that this package uses, as questions with answers: a new version of torch breaks here.
+"""All private names of torch that this package uses, as functions with names of our own.
 
-Most are bound, not wrapped: they are asked several times in each call of a layer.
+A new version of torch can break the package only here. Most names are bound, not wrapped, since each call of a layer
+calls them several times.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ def vmap_alone() -> int | None:
 
 
 def jvp_levels() -> int:
-    """How many forward-mode transforms are at work."""
+    """The number of active forward-mode transforms."""
     levels = _functorch.get_interpreter_stack() or ()
     return sum(level.key() == _functorch.TransformType.Jvp for level in levels)
 
 
 def batch_dimension(t: Tensor) -> int | None:
-    """Which dimension vmap maps; None for tensors that it shares."""
+    """The dimension that vmap maps; None for tensors that vmap does not map."""
     return _functorch.maybe_get_bdim(t) if _functorch.is_batchedtensor(t) else None
 
 

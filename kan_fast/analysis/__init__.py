@@ -1,4 +1,4 @@
-"""What a network has learnt: curves of edges, scores, and smaller networks."""
+"""Analysis of trained networks: curves of edges, scores, and smaller networks."""
 
 from kan_fast.analysis.attribution import Attribution, attribute
 from kan_fast.analysis.edges import bending, edge_deviation, edge_values

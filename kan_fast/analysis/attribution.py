@@ -1,4 +1,4 @@
-"""How much of the output each edge, node and input explains: scores propagated back through the network."""
+"""Attribution: scores of edges, nodes and inputs by their share in the output, propagated back through the network."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def edge_shares(layer: KANLinear, x: Tensor) -> Tensor:
 
 
 def propagate(nodes: Sequence[Nodes], shares: Sequence[Tensor], score: Tensor) -> Attribution:
-    """Carry scores `(..., n)` of the nodes of the last of these levels back to the first (see `attribute`).
+    """Carry scores `(..., n)` of the nodes of the last level back to the first level (see `attribute`).
 
-    Leading dimensions, if any, are those of all results.
+    All results have the leading dimensions of `score`.
     """
     result = Attribution([score], [], [])
     for level, share in zip(reversed(nodes), reversed(shares), strict=True):
@@ -68,16 +68,16 @@ def attribute(
 ) -> Attribution:
     """Scores of the edges, nodes and inputs of a network (KAN 2.0, arXiv 2408.10205, section 4.1).
 
-    A subnode has the score A of its node. The edge that brings a standard deviation E over the samples to a subnode of
-    deviation N gets `B = A E / N` of it, and a node the sum of B over the edges that leave it. Scores are linear in
-    those that one starts from.
+    A subnode has the score A of its node. An edge with the standard deviation E over the samples, which leads to a
+    subnode with the deviation N, has the score `B = A E / N`. A node has the sum of B over the edges that leave it.
+    Scores are linear in the scores at the start.
 
     Args:
         model: the network; `model.attribute(...)` gives it.
         l: level to start from, 1 to the number of layers; None for the last, the output.
         i: node of that level that alone starts with a score; None for all.
-        out_score: scores `(width_in[l],)` to start from; None for 1 each. (pykan averages over the outputs: 1 / n each;
-            and below the output it starts from the scores that nodes have.)
+        out_score: scores `(width_in[l],)` to start from; None for 1 each. (pykan starts from 1 / n at each of n
+            outputs, and at a hidden level from the scores of its nodes.)
         x: samples `(..., width_in[0])`, finite, at least two; None for the inputs that `fit` trained on last.
 
     Returns:

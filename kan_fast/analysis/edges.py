@@ -14,11 +14,11 @@ CHUNK = 1 << 22  # numbers of float64 in a temporary
 
 @torch.no_grad()
 def edge_values(layer: KANLinear, x: Tensor, edges: Tensor) -> Tensor:
-    """`phi_oi(x_i)` of some edges, splines, symbolic or masked (0), in float64.
+    """Values `phi_oi(x_i)` of some edges in float64: splines and symbolic edges; 0 for masked edges.
 
     Args:
-        layer: their layer.
-        x: samples of its inputs, `(n, in)`.
+        layer: the layer of the edges.
+        x: inputs of the layer, `(n, in)`.
         edges: places (output, input) `(m, 2)`.
 
     Returns:
@@ -44,11 +44,11 @@ def edge_deviation(layer: KANLinear, x: Tensor) -> Tensor:
     """Standard deviation of the activation of every edge over the samples; differentiable.
 
     Args:
-        layer: out * in edges.
-        x: what reaches it, `(..., in)`, at least two samples.
+        layer: a layer with `out * in` edges.
+        x: inputs of the layer, `(..., in)`, at least two samples.
 
     Returns:
-        `(out, in)` in the dtype of the layer; deviations below 1e-15 count as that, which keeps gradients finite.
+        `(out, in)` in the dtype of the layer, at least 1e-15, which keeps gradients finite.
     """
     if layer.symbolic is None:
         return spline_deviation(layer, x)
@@ -58,10 +58,10 @@ def edge_deviation(layer: KANLinear, x: Tensor) -> Tensor:
 
 
 def spline_deviation(layer: KANLinear, x: Tensor) -> Tensor:
-    """`edge_deviation`, but 0 (1e-15) for symbolic edges.
+    """`edge_deviation` of the splines; 1e-15 for symbolic edges.
 
-    It is a quadratic form in the weights of the edge with the covariance of the splines, so that memory is
-    O(in * (G + k)^2) whatever `out` is. Computed in float64: the covariance of a spline that is a constant cancels.
+    The variance is a quadratic form in the weights of the edge with the covariance of the splines, so that memory is
+    O(in * (G + k)^2) whatever `out` is. It is computed in float64, since its terms cancel for a curve that is constant.
     """
     x, weights = x.reshape(-1, x.shape[-1]).double(), _weights(layer)
     first, *others = x.split(max(1, CHUNK // max(1, x.shape[1] * weights.shape[2])))
@@ -103,7 +103,7 @@ def bending(layer: KANLinear) -> Tensor:
 
 @torch.no_grad()
 def span_curvature(grid: Tensor, degree: int) -> Tensor:
-    """Second derivatives at the nodes of each span, times the roots of their weights, of the splines that are not 0.
+    """Second derivatives of the k + 1 splines of each span at its Gauss-Legendre nodes, times the roots of the weights.
 
     Args:
         grid: knots `(in, G + 2k + 1)`.
@@ -112,7 +112,7 @@ def span_curvature(grid: Tensor, degree: int) -> Tensor:
     Returns:
         `(in, G, k + 1, k - 1)` in float64.
     """
-    window = grid.double().unfold(1, 2 * degree + 2, 1)  # the knots of these splines, (in, G, 2k + 2)
+    window = grid.double().unfold(1, 2 * degree + 2, 1)  # the knots of the splines of each span, (in, G, 2k + 2)
     left, right = window[..., degree], window[..., degree + 1]
     node, share = (torch.as_tensor(a, device=grid.device) for a in np.polynomial.legendre.leggauss(degree - 1))
     points = left + (right - left) * ((node + 1) / 2)[:, None, None]  # (p, in, G)
@@ -129,7 +129,7 @@ def _weights(layer: KANLinear) -> Tensor:
 
 
 def _rows(layer: KANLinear, x: Tensor, inputs: Tensor | None = None) -> Tensor:
-    """What `_weights` multiply, `(n, in, r)` in float64, for x `(n, in)`; of some inputs alone, if they are given."""
+    """The rows that `_weights` multiply, `(n, in, r)` in float64, for x `(n, in)`; for `inputs` alone if given."""
     grid = layer.grid.double()
     if inputs is not None:
         x, grid = x[:, inputs], grid[inputs]

@@ -1,4 +1,4 @@
-"""What sparsity and pictures measure edges by: deviations and scores, by pykan's names."""
+"""Measures of edges for sparsity terms and pictures: deviations and scores, under pykan's names."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _edge_scores(model: Network, inputs: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _node_scores(model: Network, inputs: Sequence[Tensor]) -> list[Tensor]:
-    """For every level but the inputs, what its nodes (rows, with the scores that they have) get from the inputs."""
+    """For every level but the first, the scores `(nodes, inputs)` of the inputs from each node with its own score."""
     shares = [edge_shares(layer, x) for layer, x in zip(model.layers, inputs, strict=True)]
     outputs = model.width_in[-1]
     scores = propagate(model.nodes, shares, shares[0].new_full((outputs,), 1 / outputs)).nodes
@@ -46,7 +46,7 @@ def _node_scores(model: Network, inputs: Sequence[Tensor]) -> list[Tensor]:
     ]
 
 
-# pykan's names, and what L1 norm and entropy are taken of
+# pykan's name of each measure, and the function that gives it `(rows, columns)` for every layer, non-negative.
 METRICS: dict[str, Callable[[Network, Sequence[Tensor]], list[Tensor]]] = {
     "edge_forward_spline_n": _spline_deviation_per_input,
     "edge_forward_sum": _deviation_per_input,

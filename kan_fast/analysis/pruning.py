@@ -20,18 +20,19 @@ N = TypeVar("N", bound=Network)
 
 
 def prune(model: N, node_th: float = 1e-2, edge_th: float = 3e-2, *, x: Tensor | None = None) -> N:
-    """`prune_node(node_th)`, then `prune_edge(edge_th)`: a smaller network.
+    """A smaller network: `prune_node(node_th)`, then `prune_edge(edge_th)`.
 
     Args:
         model: is not changed; `model.prune(...)` gives it.
-        node_th: hidden nodes whose score is not above it go; see `prune_node`.
-        edge_th: edges whose score is not above it go; see `prune_edge`.
+        node_th: hidden nodes with a score up to this, at least 0, are removed; see `prune_node`.
+        edge_th: edges with a score up to this, at least 0, are removed; see `prune_edge`.
         x: samples `(..., width_in[0])`; None for the inputs that `fit` trained on last.
 
     Returns:
-        A network that shares nothing with `model`, with all its options. It computes the same on the paths that it
-        keeps, and constants that removed edges contributed are in its biases: every subnode keeps its mean over the
-        samples. At least one path to every output stays. `fit` it again to recover what the removed edges did.
+        A network with all options of `model`, which shares no memory with it. The edges that stay have the same
+        functions. The means that removed edges contributed are added to the biases, so that every subnode keeps its
+        mean over the samples. At least one path to every output stays. `fit` it again, so that the edges that stay make
+        up for the others.
 
     Raises:
         ValueError: there are no samples, fewer than two, or not finite ones; or parameters are not plain tensors.
@@ -80,7 +81,7 @@ def prune_node(
 
 
 def prune_edge(model: N, threshold: float = 3e-2, *, x: Tensor | None = None) -> N:
-    """Remove edges whose score (see `attribute`) is not above a threshold, and nodes that have no use without them.
+    """Remove edges whose score (see `attribute`) is not above a threshold, and nodes that are then on no path.
 
     Edges between nodes that stay are masked (`KANLinear.mask`).
 
@@ -231,9 +232,9 @@ def _cut(
 
 
 def _connected(nodes: Sequence[Nodes], edges: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """Those of the edges that lie on paths from inputs to outputs, and the nodes of every level that are needed.
+    """The edges on paths from inputs to outputs, and the nodes of every level that are needed.
 
-    A product of which only some factors vary is kept with the others as constants. All outputs are needed.
+    A product of which only some factors vary keeps the others as constants. All outputs are needed.
     """
     varies, kept = _varying(nodes, edges)
     needed = [torch.ones_like(varies[-1])]
@@ -245,7 +246,7 @@ def _connected(nodes: Sequence[Nodes], edges: Sequence[Tensor]) -> tuple[list[Te
 
 
 def _varying(nodes: Sequence[Nodes], edges: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """The nodes of every level that some input reaches on the edges, and the edges that start from these."""
+    """The nodes of every level that some input reaches on these edges, and the edges that start from such nodes."""
     varies, kept = [torch.ones_like(edges[0][0])], []
     for level, some in zip(nodes, edges, strict=True):
         kept.append(some & varies[-1])
@@ -259,9 +260,9 @@ def _any_subnode(level: Nodes, subnodes: Tensor) -> Tensor:
 
 
 def _with_paths(nodes: Sequence[Nodes], edges: list[Tensor], scores: Sequence[Tensor]) -> list[Tensor]:
-    """The edges, and for every output that they don't reach the path whose weakest edge has the best score.
+    """The edges, and a path to every output that they don't reach: the one whose weakest edge has the best score.
 
-    Edges with a negative score can't be used. An output to which no path leads, as before pruning, stays constant.
+    Edges with a negative score can't be used. An output that had no path before pruning stays constant.
     """
     edges = [some.clone() for some in edges]
     value, choices = torch.full_like(scores[0][0], torch.inf), []
@@ -283,7 +284,7 @@ def _keep_means(
 ) -> None:
     """Shift the biases of `new` so that every subnode has the mean over the samples that it had in `old`."""
     before, after = x, x[:, [old.input_id.index(i) for i in new.input_id]]
-    changed = torch.zeros_like(kept[0][0])  # nodes that are not what they were, by their numbers in `old`
+    changed = torch.zeros_like(kept[0][0])  # nodes whose values differ from those in `old`, by their numbers there
     for number, (layer, small) in enumerate(zip(old.layers, new.layers, strict=True)):
         edges = kept[number]
         moved = ((layer.kinds.present & ~edges) | (edges & changed)).any(1)

@@ -36,7 +36,7 @@ def _run(options: argparse.Namespace) -> int:
         print(
             f"{options.command} needs {missing.name}; install it with: pip install 'kan_fast[{extra}]'", file=sys.stderr
         )
-    except BrokenPipeError:  # of a reader such as head, which has seen enough
+    except BrokenPipeError:  # a reader such as head has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (Refused, OSError) as error:

@@ -1,4 +1,4 @@
-"""Columns as features: what kind each column is, and the numbers that it becomes."""
+"""Columns as features: the kind of each column, and the numbers that it becomes."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
-MOST_LEVELS = 20  # different values of a column of text
-MOST_CLASSES = 10  # different values of a target of whole numbers that is taken as classes
-LARGEST = 1e100  # squares of larger numbers, and of the inverse of smaller ones, don't fit
+MOST_LEVELS = 20  # most values of a column of text that becomes features
+MOST_CLASSES = 10  # most values of a target of whole numbers that counts as classes
+LARGEST = 1e100  # largest number, and inverse of the smallest: squares of others don't fit into float64
 NUMBERS = ("integer", "floating", "mixed-integer-float", "decimal", "boolean")  # pandas' names of kinds
 TEXTS = ("string", "categorical")
 
 
 @dataclass
 class Column:
-    """How a column becomes features: a number, or an indicator for each level of a category.
+    """A column and the features that it becomes: a number, or an indicator for each level of a category.
 
     Attributes:
         name: of the column.
-        fill: what missing numbers count as, the median of those to train on; None for a category.
+        fill: value of missing numbers, the median of the numbers to train on; None for a category.
         levels: the values of a category, as text. Two of them are one feature: 0, 1, and 0.5 for any other value.
     """
 
@@ -42,10 +42,10 @@ class Column:
 
     @classmethod
     def of(cls, values: pd.Series) -> Column:
-        """What the values of a column to train on ask for.
+        """The column that makes features of such values; `values` are those to train on.
 
         Raises:
-            Refused: they can't be used.
+            Refused: the values can't be used.
         """
         import pandas as pd
 
@@ -87,7 +87,7 @@ class Column:
         return [self.name] if self.fill is not None else [f"{self.name}_{level}" for level in indicators]
 
     def note(self, values: pd.Series) -> str | None:
-        """What becomes of values that are missing or unknown."""
+        """A note on the treatment of values that are missing or unknown; None if all are known."""
         missing, notes = int(values.isna().sum()), []
         other = "halfway between its two values" if len(self.levels) == 2 else "none of its values"
         if missing:
@@ -100,15 +100,15 @@ class Column:
         return f"column {self.name!r}: {'; '.join(notes)}" if notes else None
 
     def to_data(self) -> dict[str, Any]:
-        """Plain data, from which `from_data` makes it again."""
+        """The column as plain data, from which `from_data` makes it again."""
         return asdict(self)
 
     @classmethod
     def from_data(cls, saved: Saved) -> Column:
-        """Of what `to_data` gave.
+        """The column from the plain data of `to_data`.
 
         Raises:
-            ValueError: it is something else.
+            ValueError: the data are not those of a column.
         """
         fill, levels = saved.get("fill"), [level.text() for level in saved["levels"].items()]
         if (fill is None) != bool(levels) or len(set(levels)) < len(levels):
@@ -117,7 +117,7 @@ class Column:
 
 
 def kind_of(values: pd.Series) -> str:
-    """What a column holds besides gaps, in pandas' words: "integer", "string", ..."""
+    """The kind of the values of a column, gaps aside, in pandas' words: "integer", "string", ..."""
     import pandas as pd
 
     return pd.api.types.infer_dtype(values, skipna=True)
@@ -141,7 +141,8 @@ def numbers(values: pd.Series) -> Array:
     if np.isinf(size):
         raise Refused(f"column {values.name!r} holds infinite values; replace them, or leave the column out")
     if size > LARGEST or 0 < size < 1 / LARGEST:
-        raise Refused(f"column {values.name!r} reaches {size:.1e}; change its unit, so that it is not beyond 1e+-100")
+        allowed = f"{1 / LARGEST:g} to {LARGEST:g}"
+        raise Refused(f"column {values.name!r} reaches {size:.1e}; change its unit, so that it reaches {allowed}")
     return found
 
 
@@ -163,7 +164,7 @@ def features(columns: Sequence[Column], table: pd.DataFrame) -> Array:
 
 
 def notes(columns: Sequence[Column], table: pd.DataFrame) -> list[str]:
-    """What becomes of values that are missing or unknown, of all columns."""
+    """Notes on the treatment of values that are missing or unknown, for all columns."""
     return [note for column in columns if (note := column.note(table[column.name])) is not None]
 
 

@@ -1,4 +1,4 @@
-"""What the commands do; each takes the options of the command line and returns the exit status."""
+"""The commands; each takes the options of the command line and returns the exit status."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def plot(options: argparse.Namespace) -> int:
 
 
 def doctor(options: argparse.Namespace) -> int:
-    """Print what there is, and whether the kernels compute what they should."""
+    """Print versions and backends, and whether the kernels compute the right numbers."""
     from kan_fast.cli.doctor import examine
 
     return examine()

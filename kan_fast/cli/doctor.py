@@ -1,4 +1,4 @@
-"""`python -m kan_fast doctor`: what is installed, which backends serve here and why, and whether they are right."""
+"""`python -m kan_fast doctor`: versions, the backends that serve here with reasons, and a check of their results."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FACTOR = 8  # largest error of a backend, in units of that of plain torch in the
 
 
 def examine() -> int:
-    """Print the findings; 1 if a backend that is available computes something wrong, else 0."""
+    """Print the findings; returns 1 if a backend that is available computes something wrong, else 0."""
     print(f"kan_fast {__version__}, Python {platform.python_version()}, {platform.platform()}")
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {_devices()}")
     print(", ".join(f"{name} {_version(name)}" for name in PACKAGES))

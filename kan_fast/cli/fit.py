@@ -23,13 +23,13 @@ from kan_fast.model import KAN
 from kan_fast.sklearn import KANClassifier, KANRegressor
 
 FEWEST_ROWS = 10
-MOST_SPANS = 200  # of a grid; memory grows with their square
-MOST_NODES = 1000  # of a hidden layer
-FORMULA_ROWS = 2000  # that a formula is looked for in, at most
+MOST_SPANS = 200  # largest number of spans of a grid; memory grows with its square
+MOST_NODES = 1000  # largest number of nodes of a hidden layer
+FORMULA_ROWS = 2000  # largest number of rows in which a formula is looked for
 
 
 def run(options: argparse.Namespace) -> int:
-    """Do it; returns the exit status."""
+    """Fit a table; returns the exit status."""
     _check(options)
     table, notes = _table(options)
     classes = _is_classification(table[options.target], options.task)
@@ -97,7 +97,7 @@ def _is_classification(target: pd.Series, task: str) -> bool:
 
 
 def _target(target: pd.Series, classes: bool) -> pd.Series:
-    """Numbers, or names of classes."""
+    """The target as numbers, or as names of classes."""
     rows, values = len(target), target.nunique()
     if rows < FEWEST_ROWS:
         raise Refused(f"{rows} rows are too few to learn from and to test on; at least {FEWEST_ROWS} are needed")
@@ -122,7 +122,7 @@ def _split(target: pd.Series, options: argparse.Namespace, classes: bool) -> tup
 
 
 def _columns(inputs: pd.DataFrame, train: pd.Index) -> tuple[list[columns.Column], list[str]]:
-    """The columns that tell rows to train on apart, and notes."""
+    """The columns whose values differ among the rows to train on, and notes."""
     found = [columns.Column.of(inputs.loc[train, name]) for name in inputs.columns]
     constant = [
         column.name
@@ -160,7 +160,7 @@ def _hidden(given: str) -> tuple[int, ...]:
 
 
 def _folder(options: argparse.Namespace) -> Path:
-    """The folder to write to; there is no use in training for one that can't be."""
+    """The folder to write to; refused before the training if it can't be written, so that no training is lost."""
     out: Path = options.out or options.table.with_name(f"{options.table.stem}_kan")
     present = next(folder for folder in (out, *out.parents) if folder.exists())
     if not present.is_dir():
@@ -171,9 +171,10 @@ def _folder(options: argparse.Namespace) -> Path:
 
 
 def _look_for_formula(model: TableModel, x: Array, y: Array, x_test: Array, options: argparse.Namespace) -> list[str]:
-    """Give the model a formula that has values on rows to test, and return what there is to say of it.
+    """Give the model a formula that has values on rows to test; returns notes on the formula.
 
-    Of a regression it is what `KAN.discover` makes of the data, of a classification what becomes of the network.
+    `KAN.discover` finds the formula of a regression in the data. The formula of a classification is that of its network
+    once splines are replaced by functions.
     """
     estimator = model.estimator
     with warnings.catch_warnings(record=True) as heard:

@@ -13,21 +13,21 @@ from sympy.printing.mathml import MathMLPresentationPrinter
 from kan_fast.symbolic.expressions.simplify import without_rounding
 from kan_fast.symbolic.expressions.source import c_source, escaped, latex, numpy_function, numpy_source
 
-DIGITS = 5  # of numbers in formulas that are to be read
-SAME = 1e-9  # change of values, in units of their deviation, that is none
+DIGITS = 5  # digits of numbers in formulas that are to be read
+SAME = 1e-9  # change of values, in units of their deviation, that counts as none
 
 
 class Formulas(NamedTuple):
-    """What a model computes."""
+    """The formulas of a model."""
 
     exact: list[sympy.Expr]
     symbols: list[sympy.Symbol]
-    names: list[str]  # what each is called
+    names: list[str]  # name of each formula
     points: npt.NDArray[Any]  # (n, symbols), typical features
 
     @property
     def brief(self) -> list[sympy.Expr]:
-        """The same to be read: without what is rounding alone, as far as values stay, and with few digits."""
+        """The formulas for readers: without terms that are rounding errors, if that keeps the values; few digits."""
         return [_short(self._tidy(expression)) for expression in self.exact]
 
     def _tidy(self, expression: sympy.Expr) -> sympy.Expr:
@@ -51,12 +51,12 @@ def text(found: Formulas) -> str:
 
 
 def mathml(expression: sympy.Expr) -> str:
-    """What goes between `<math>` and `</math>`."""
+    """The formula as MathML, without the enclosing `<math>` and `</math>`."""
     return _MathML().doprint(expression)
 
 
 class _MathML(MathMLPresentationPrinter):
-    """Names are written as they are, without a part that is lowered."""
+    """sympy's printer, except that an underscore in a name does not lower the rest of the name."""
 
     def _print_Symbol(self, symbol: sympy.Symbol, style: str = "plain") -> Any:
         name = self.dom.createElement("mi")

@@ -1,4 +1,4 @@
-"""What the command line tells users, in any console: notes on their data, and refusals instead of a traceback."""
+"""Messages of the command line, in any console: notes on the data, and refusals instead of tracebacks."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import TextIO
 
 
 class Refused(Exception):
-    """Something in the arguments or the data can't be used; the message says what, and what to do."""
+    """An argument or the data can't be used; the message says why, and what to do."""
 
 
 def say(notes: Sequence[str], file: TextIO | None = None) -> None:
-    """Print a line for each; to standard output unless a file is given."""
+    """Print a line for each note, to standard output unless a file is given."""
     for note in notes:
         print(f"note: {note}", file=file or sys.stdout, flush=True)
 
 
 def give(data: str) -> None:
-    """Write what others go on with to standard output: in UTF-8 as in files, but a terminal gets its own encoding."""
+    """Write data to standard output: to a pipe or file in UTF-8, to a terminal in its own encoding."""
     if sys.stdout.isatty() or not isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.write(data)
     else:
@@ -31,7 +31,7 @@ def give(data: str) -> None:
 
 @contextmanager
 def any_text() -> Iterator[None]:
-    """Have the console show letters that its encoding lacks as escapes, \\u540d, where it would raise an error."""
+    """Make the console show letters that its encoding lacks as escapes, \\u540d, instead of raising an error."""
     consoles = [(one, one.errors) for one in (sys.stdout, sys.stderr) if isinstance(one, io.TextIOWrapper)]
     for console, _ in consoles:
         console.reconfigure(errors="backslashreplace")

@@ -10,11 +10,11 @@ from matplotlib.ticker import MaxNLocator
 from kan_fast.cli.table_model import TableModel
 from kan_fast.plots.canvas import COLORS, Picture, one_axes
 
-DOTS = 1000  # points that are drawn one by one
+DOTS = 1000  # number of points above which SVG files hold them as one image
 
 
 def network(model: TableModel, x: npt.NDArray[Any] | None, symbolic: bool = False) -> Picture:
-    """The network, or what the formula computes, over the features x `(rows, features)`."""
+    """The network, or the one behind the formula, over the features x `(rows, features)`."""
     estimator = model.estimator
     return (estimator.symbolic_ if symbolic else estimator.model_).plot(
         x=None if x is None else estimator.standardize(x),
@@ -36,5 +36,5 @@ def agreement(y: npt.NDArray[Any], predicted: npt.NDArray[Any], target: str) -> 
 
 
 def _plain(name: str) -> str:
-    """Text that matplotlib takes for text."""
+    """The text with dollar signs escaped, which would begin a formula for matplotlib."""
     return name.replace("$", r"\$")

@@ -21,9 +21,9 @@ from kan_fast.plots.canvas import Picture
 
 Array = npt.NDArray[Any]
 
-MOST_ROWS = 20  # of tables of features and edges that are not folded away
+MOST_ROWS = 20  # rows that tables of features and edges show before a click
 MOST_EDGES = 200
-TYPESET = 150  # letters of a formula that is typeset
+TYPESET = 150  # most letters of a formula that is typeset
 MEANING = {
     True: "R2 is the share of the variance that is explained, at best 1. Without features the mean is predicted.",
     False: "Log loss is small where true classes were given high probabilities. Without features the most frequent "
@@ -48,7 +48,7 @@ def write(
     x: Array,
     y: Array,
 ) -> None:
-    """Write it; x `(rows, features)` and y are the rows held out, `trained` is the number of the others."""
+    """Write the report; x `(rows, features)` and y are the rows held out, `trained` is the number of the others."""
     estimator = model.estimator
     defined = x[model.by_formula().defined(x)] if model.has_formula else x
     importances = sorted(
@@ -132,7 +132,7 @@ def _edges(model: TableModel, x: Array) -> list[list[Any]]:
 
 
 def _folded(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> Iterable[str]:
-    """A table, of which rows beyond the first ones open on a click."""
+    """A table whose rows after the first MOST_ROWS open on a click."""
     yield _table(head, rows[:MOST_ROWS])
     if len(rows) > MOST_ROWS:
         more = _table(head, rows[MOST_ROWS:])
@@ -140,7 +140,7 @@ def _folded(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> Iterable[str]
 
 
 def _table(head: Sequence[Any], rows: Sequence[Sequence[Any]]) -> str:
-    """Columns of numbers are aligned to the right, their heads too."""
+    """A table in HTML; columns of numbers are aligned to the right, and so are their heads."""
     kinds = [' class="number"' if isinstance(cell, int | float) else "" for cell in (rows[0] if rows else head)]
 
     def line(tag: str, cells: Sequence[Any]) -> str:

@@ -1,4 +1,4 @@
-"""How good predictions are on rows that were held out, next to a prediction that ignores the features."""
+"""Scores of predictions on rows that were held out, and of a prediction that ignores the features."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Scores = dict[str, float]
 
 
 def scores(model: TableModel, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> Scores:
-    """Error measures of a model on those features `(rows, features)` and targets that it has a value for."""
+    """Error measures of a model on the rows of features `(rows, features)` for which the model has a value."""
     estimator, defined = model.estimator, model.defined(x)
     x, y = x[defined], y[defined]
     if isinstance(estimator, KANClassifier):
@@ -24,7 +24,7 @@ def scores(model: TableModel, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> Score
 
 
 def baseline(y_train: npt.NDArray[Any], y: npt.NDArray[Any], classes: bool) -> Scores:
-    """The same of the mean, or of the most frequent class with the frequencies of all."""
+    """The same measures for a prediction of the mean, or of the most frequent class with the frequencies of all."""
     if not classes:
         return _errors(y, np.full(len(y), y_train.mean()))
     names, counts = np.unique(y_train, return_counts=True)
@@ -33,7 +33,7 @@ def baseline(y_train: npt.NDArray[Any], y: npt.NDArray[Any], classes: bool) -> S
 
 
 def brief(value: float) -> str:
-    """A number with four digits, or as many as a whole number has before an exponent is easier to read."""
+    """A number with four digits, or with all digits of a whole number up to where an exponent is easier to read."""
     return f"{value:.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
@@ -48,7 +48,7 @@ def _errors(y: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> Scores:
 def _agreement(
     y: npt.NDArray[Any], predicted: npt.NDArray[Any], shares: npt.NDArray[Any], names: npt.NDArray[Any]
 ) -> Scores:
-    """Classes that there were none of in training are wrong, and have no log loss."""
+    """Accuracy and log loss; a row of a class that was not in training counts as wrong, and not for the log loss."""
     known = np.isin(y, names)
     loss = metrics.log_loss(y[known], shares[known], labels=names) if known.any() else float("nan")
     return {"accuracy": float((y == predicted).mean()), "log loss": float(loss)}

@@ -1,4 +1,4 @@
-"""Tables that spreadsheets may open: text in them that would be run as a formula is marked as text."""
+"""Tables for spreadsheets: text that a spreadsheet would run as a formula is marked as text."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-# What begins a formula for one of Excel, LibreOffice and Google Sheets, the wide forms of Chinese and Japanese too.
+# Signs that begin a formula in Excel, LibreOffice or Google Sheets, and their wide forms of Chinese and Japanese.
 _FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
-_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*|[+-]")  # or a sign alone, which is none either
+_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*|[+-]")  # a number or a sign alone: no formula
 
 
 def without_formulas(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:

@@ -1,4 +1,4 @@
-"""A model of a table: the columns, the estimator, and both in a file that holds plain data alone."""
+"""A model of a table, its columns and estimator, and the file of plain data that holds both."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ FORMATS = ("kan_fast table model 1", "kan_fast table model 2")  # this version w
 
 @dataclass
 class TableModel:
-    """What `fit` writes: how rows become features, and what was learnt of them.
+    """The model that `fit` writes: columns, which make features of rows, and an estimator.
 
     Attributes:
-        columns: that it takes.
-        target: name of the column that it predicts.
-        estimator: trained on the features.
+        columns: columns that the model takes.
+        target: name of the column that the model predicts.
+        estimator: trained on the features of the columns.
     """
 
     columns: list[Column]
@@ -54,7 +54,7 @@ class TableModel:
         return "symbolic_" in vars(self.estimator)
 
     def by_formula(self) -> TableModel:
-        """The same with the formula in the place of the network."""
+        """The same model with the formula in place of the network."""
         estimator = copy.copy(self.estimator)
         estimator.model_ = self.estimator.symbolic_
         return TableModel(self.columns, self.target, estimator)
@@ -64,7 +64,7 @@ class TableModel:
         return features(self.columns, table)
 
     def defined(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Which rows of features `(rows, features)` it has a value for; a formula may lack some."""
+        """The rows of features `(rows, features)` for which the model has a value; a formula may lack some."""
         estimator = self.estimator
         values = estimator.decision_function(x) if isinstance(estimator, KANClassifier) else estimator.predict(x)
         return np.all(np.isfinite(values.reshape(len(x), -1)), axis=1)
@@ -82,7 +82,7 @@ class TableModel:
         return Formulas(*self.estimator.symbolic_formula(self.names), self.output_names(), points)
 
     def output_names(self) -> list[str]:
-        """What the outputs of the network are called."""
+        """Names of the outputs of the network."""
         if self.classes is None:
             return [self.target]
         if len(self.classes) == 2:
@@ -104,7 +104,7 @@ class TableModel:
         """The model in a file, or in the folder that `fit` wrote. Nothing in it is run.
 
         Raises:
-            Refused: it is not one that `save` wrote.
+            Refused: `save` did not write the file, or it is damaged.
         """
         path = path / FILE if path.is_dir() else path
         try:
@@ -114,10 +114,10 @@ class TableModel:
 
     @classmethod
     def _checked(cls, saved: Saved) -> TableModel:
-        """Of the data in a file.
+        """The model from the data in a file.
 
         Raises:
-            ValueError: they are not those of a model.
+            ValueError: the data are not those of a model.
         """
         saved["format"].one_of(FORMATS)
         columns = [Column.from_data(column) for column in saved["columns"].items()]

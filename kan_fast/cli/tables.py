@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 PARQUET, TEXT = (".parquet",), (".csv", ".tsv", ".txt")
 SEPARATORS = ",;\t|"
-SAMPLE = 100  # lines that tell the dialect
+SAMPLE = 100  # lines from which the dialect is told
 
 
 def read(path: Path) -> tuple[pd.DataFrame, list[str]]:
-    """The table in a file, and what there is to say of it; every column has a name of its own.
+    """The table in a file, and notes on it; every column has a name of its own.
 
     Raises:
-        Refused: it can't be read, is empty, or a name is there twice.
+        Refused: the file can't be read, the table is empty, or a name occurs twice.
     """
     import pandas as pd
 
@@ -60,7 +60,7 @@ def read(path: Path) -> tuple[pd.DataFrame, list[str]]:
 
 
 def _read_text(path: Path) -> tuple[pd.DataFrame, list[str], list[str]]:
-    """Table, names and notes. Decimal commas are those of files with semicolons between columns."""
+    """Table, names and notes. Numbers have decimal commas only where semicolons separate the columns."""
     import pandas as pd
 
     with path.open("rb") as file:
@@ -88,7 +88,7 @@ def _read_text(path: Path) -> tuple[pd.DataFrame, list[str], list[str]]:
 
 
 def require(table: pd.DataFrame, names: Sequence[str]) -> None:
-    """Refuse if one of these is no column."""
+    """Refuse names that are not those of columns."""
     for name in names:
         if name not in table.columns:
             close = difflib.get_close_matches(name, table.columns, 1)

@@ -1,4 +1,4 @@
-"""Layers and networks from tensors that exist, without drawing initial parameters."""
+"""Layers and networks from given tensors, without drawing initial parameters."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def layer(
 def _check_shapes(
     spline_weight: Tensor, base_weight: Tensor | None, grid: Tensor, bias: Tensor | None, degree: int
 ) -> None:
-    """Copies would broadcast some shapes that do not fit."""
+    """Refuse tensors whose shapes don't fit: a copy would broadcast some of them."""
     for one in (spline_weight, grid, *(t for t in (base_weight, bias) if t is not None)):
         if not isinstance(one, Tensor) or not one.is_floating_point() or one.layout != torch.strided or one.is_meta:
             raise TypeError(f"a layer is made of dense floating point tensors, got {one!r:.80}")

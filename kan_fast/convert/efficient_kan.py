@@ -1,4 +1,4 @@
-"""Layers and networks of efficient-kan (github.com/Blealtan/efficient-kan), there and back."""
+"""Conversion from and to efficient-kan (github.com/Blealtan/efficient-kan)."""
 
 from __future__ import annotations
 
@@ -45,8 +45,9 @@ def from_efficient_kan(module: nn.Module) -> KANLinear | KAN:
 def to_efficient_kan_state_dict(module: KANLinear | KAN, *, standalone_scale: bool = True) -> dict[str, Tensor]:
     """State dict of the efficient-kan layer or network that computes the same.
 
-    Build that with the sizes, grid size, spline order and activation of `module`, and load. efficient-kan knows no
-    bias, no extrapolation other than "zero" and no multiplication nodes; masked edges become 0 there.
+    Build a model of efficient-kan with the sizes, grid size, spline order and activation of `module`, and load the
+    state dict. efficient-kan has no bias, no extrapolation other than "zero" and no multiplication nodes; masked edges
+    become 0.
 
     Args:
         module: a KANLinear or a KAN.

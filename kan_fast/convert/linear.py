@@ -26,9 +26,9 @@ def from_linear(linear: nn.Linear, activation: Base | None = None, **kan_options
 
     Args:
         linear: the layer to copy; it is not changed.
-        activation: what acts on the input of `linear`: None, a name ("silu", "relu", "gelu", "tanh", "sigmoid", "elu",
-            "leaky_relu", "softplus", "identity") or a callable that acts on each element. "silu" and "identity" are
-            fused into the kernels.
+        activation: function that acts on the input of `linear`: None, a name ("silu", "relu", "gelu", "tanh",
+            "sigmoid", "elu", "leaky_relu", "softplus", "identity") or a callable that acts on each element. "silu" and
+            "identity" are fused into the kernels.
         kan_options: `grid_size`, `spline_order`, `grid_range`, `extrapolation` (here "linear" unless given),
             `grid_eps`, `backend` of KANLinear. The inputs should fall into `grid_range`: choose it, or call
             `update_grid` with samples.
@@ -116,7 +116,7 @@ def _parameter_names(model: nn.Module) -> dict[nn.Parameter, list[str]]:
 
 
 def _check_plain(name: str, linear: nn.Linear) -> None:
-    """Refuse what would get lost: parametrisations, old-style weight norm and pruning, hooks."""
+    """Refuse a layer with parts that would be lost: parametrisations, old-style weight norm and pruning, hooks."""
     if parametrize.is_parametrized(linear) or set(linear._parameters) != {"weight", "bias"}:
         raise ValueError(
             f"the weights of {name!r} are parametrised (by {', '.join(dict(linear.named_parameters()))}); make them "

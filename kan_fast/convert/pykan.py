@@ -27,14 +27,14 @@ def from_pykan(model: Any) -> KAN:
     are masked here (`KANLinear.mask`). Symbolic edges become symbolic edges (`KANLinear.symbolic`), those with the
     function "0" a part of the bias.
 
-    A network that `prune_input` has cut down reads some columns of its data, `model.input_id`; the result takes these
+    After pykan's `prune_input` a network reads some columns of its data, `model.input_id`; the result takes these
     columns alone, in ascending order.
 
     Args:
         model: a `kan.MultKAN` (`kan.KAN`).
 
     Raises:
-        TypeError: `model` is not one, or parts of it are not what pykan has there.
+        TypeError: `model` is not a network of pykan, or a part of it is not of pykan's class.
         ValueError: it has a product with a `node_bias`, an edge that is a spline and a function at once, a function
             not in the library (see `kan_fast.nn.functions.add_symbolic`), grids of different sizes, or knots that
             do not increase strictly.
@@ -176,7 +176,7 @@ def _symbolic(model: Any, level: int) -> tuple[list[tuple[int, int]], list[str],
 
 
 def _check_same(name: str, theirs: Callable[[Tensor], Tensor] | None) -> None:
-    """A user may have given a function the name of another."""
+    """Refuse a function that has the name of a different one in the library."""
     try:
         ours = find(name)
     except OverflowError as error:
@@ -184,6 +184,6 @@ def _check_same(name: str, theirs: Callable[[Tensor], Tensor] | None) -> None:
     z = torch.linspace(-2.3, 2.4, 48, dtype=torch.float64)
     if theirs is not None and not torch.allclose(theirs(z), ours.evaluate(z), rtol=1e-5, atol=1e-6, equal_nan=True):
         raise ValueError(
-            f"the function {name!r} of this pykan model is another than in the library of kan_fast; add it with "
-            "kan_fast.nn.functions.add_symbolic"
+            f"the function {name!r} of this pykan model is another than the one of that name in kan_fast's library; "
+            "replace that one with kan_fast.nn.functions.add_symbolic"
         )

@@ -17,7 +17,7 @@ Score = Callable[[Tensor, Tensor], float]
 
 @dataclass
 class Contestant:
-    """A model in training, and what was seen of it."""
+    """A model in training, with its score after every epoch."""
 
     model: nn.Module
     seconds: list[float] = field(default_factory=list)
@@ -59,13 +59,13 @@ def train_in_turns(
         models: name to model.
         train: inputs and labels.
         watch: data that `score` is applied to after every epoch.
-        loss_fn: what is minimised.
+        loss_fn: the loss to minimise.
         score: the higher the better, from output and label.
         epochs: passes through the training data.
         batch: samples per step.
         lr: learning rate at the start; the schedule ends at 0.
         weight_decay: of AdamW.
-        keep_best: give back each model as it was after the epoch with its best score (early stopping).
+        keep_best: whether each model ends as it was after the epoch with its best score (early stopping).
         seed: of the order of the samples, which is the same for every model.
 
     Returns:

@@ -1,4 +1,4 @@
-"""A network as numbers: what remains of its layers once torch is gone."""
+"""A network as plain numbers, from which exports without torch are made."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Symbolic(NamedTuple):
     """The symbolic edges of a layer that have one function."""
 
     formula: sympy.Expr  # of the symbol z
-    outputs: list[int]  # edges lead to them
-    inputs: list[int]  # edges start from them
+    outputs: list[int]  # the output that each edge leads to
+    inputs: list[int]  # the input that each edge starts from
     affine: npt.NDArray  # (n, 4)
 
 
@@ -54,7 +54,7 @@ def plain_layers(model: nn.Module, dtype: torch.dtype | None = None) -> list[Pla
     KANLinear that they follow.
 
     Args:
-        model: what to export.
+        model: the model to export.
         dtype: torch.float32 or torch.float64; None takes float64 for a float64 model, else float32.
 
     Raises:

@@ -14,7 +14,7 @@ from kan_fast.ops.reference import Spec
 def decompositions() -> dict[torch_internals.Operator, Callable[..., Tensor]]:
     """For `torch.export.export(model, ...).run_decompositions(...)`: leaves aten operators only.
 
-    What loads the exported program then doesn't need this package.
+    A program that is exported this way can be loaded without this package.
     """
     return {operators.forward: _forward, operators.grad_input: _grad_input}
 

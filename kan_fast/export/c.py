@@ -107,14 +107,14 @@ static void kan_apply(const kan_layer *l, const kan_real *x, kan_real *y) {
 
 
 def to_c(model: nn.Module, name: str = "kan", dtype: torch.dtype | None = None) -> str:
-    """Source of `void name(const float *x, float *y)` in C99, which computes what the model does for one sample.
+    """Source of `void name(const float *x, float *y)` in C99, which evaluates the model for one sample.
 
     It needs nothing but math.h, allocates nothing, can be called by several threads at once, and evaluates only the
     k + 1 splines that differ from 0 on each edge. x and y must not overlap.
 
     Args:
         model: a KAN, a KANLinear, or an nn.Sequential of them.
-        name: name of the function; all else in the file is static, and has names that begin with this one.
+        name: name of the function; everything else in the file is static, with names that begin with this one.
         dtype: torch.float32 or torch.float64, to compute in (float or double); None takes double for a float64 model,
             else float.
 
@@ -157,9 +157,9 @@ def to_c(model: nn.Module, name: str = "kan", dtype: torch.dtype | None = None) 
 
 
 def _calls(layers: list[Plain], name: str) -> Iterator[str]:
-    """The body of the function: through the layers, with two buffers for what is hidden.
+    """The body of the function: the calls of the layers, with two buffers for hidden values.
 
-    If the last layer has products, their factors don't fit into y: they are hidden too.
+    If the last layer has products, its factors don't fit into y, and go to a buffer too.
     """
     hidden = layers if layers[-1].arities else layers[:-1]
     if hidden:

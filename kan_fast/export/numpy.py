@@ -20,7 +20,7 @@ from kan_fast.symbolic.expressions.names import check_python_name
 
 
 def to_numpy(model: nn.Module, dtype: torch.dtype | None = None) -> Callable[[npt.ArrayLike], npt.NDArray]:
-    """A function of one array, (..., in) to (..., out), that computes what the model does, in numpy.
+    """A numpy function of one array, `(..., in)` to `(..., out)`, with the values of the model.
 
     Args:
         model: a KAN, a KANLinear, or an nn.Sequential of them.

@@ -85,9 +85,9 @@ class EdgeLayer(StatedOptions):
         return mask
 
     def _set_symbolic(self, edges: SymbolicEdges | None) -> None:
-        """Have these symbolic edges instead of the present ones; none is None."""
+        """Replace the symbolic edges of the layer by `edges`; None for no symbolic edges."""
         if self.symbolic is not None:
-            del self.symbolic  # a None that replaces a module would stay a child
+            del self.symbolic  # to assign None would keep an empty child
         self.symbolic = edges.train(self.training) if edges is not None and edges.names else None
         self.has_splines()
 
@@ -140,7 +140,7 @@ class EdgeLayer(StatedOptions):
         )
 
     def _knots_increase(self, state_dict: dict[str, Any], prefix: str, error_msgs: list[str]) -> bool:
-        """Whether the knots of a state can be those of this layer; the sizes are compared elsewhere."""
+        """Whether the knots of a state increase strictly. True for other sizes, which are compared elsewhere."""
         knots = state_dict.get(prefix + "grid")
         if not isinstance(knots, Tensor) or knots.is_meta or knots.shape != self.grid.shape:
             return True
@@ -152,7 +152,7 @@ class EdgeLayer(StatedOptions):
         return True
 
     def _load_symbolic(self, state_dict: dict[str, Any], prefix: str, error_msgs: list[str]) -> None:
-        """Have the symbolic edges that the state has, so that it can be loaded; they stay if they are the same."""
+        """Give the layer the symbolic edges of a state, so that the state can be loaded; equal edges stay."""
         edges, names = state_dict.get(prefix + "edges"), state_dict.get(prefix + "_extra_state")
         if edges is None or names is None:
             if prefix.removesuffix("symbolic.") + "spline_weight" in state_dict:

@@ -17,6 +17,8 @@ from kan_fast._support.checks import listed
 if TYPE_CHECKING:
     import sympy
 
+__all__ = ["LIBRARY", "Function", "add_symbolic", "find", "power"]
+
 
 @dataclass(frozen=True)
 class Function:
@@ -26,17 +28,18 @@ class Function:
         name: how users, tables and saved networks call it.
         evaluate: acts on each element of a tensor, twice differentiable almost everywhere; NaN or infinite outside
             of the domain.
-        expression: what sympy knows it as, a function of the symbol z: "sin(z)", which sympy evaluates as code; or a
-            callable from one sympy expression to another.
-        complexity: how much a formula costs that has it, at least 0; x is 1.
-        domain: arguments for which it is real, `(start, end)`, ends included.
-        pole: the argument in the domain near which it grows without bound, if there is one.
+        expression: the same function for sympy: text in the symbol z such as "sin(z)", which sympy evaluates as code,
+            or a callable from one sympy expression to another.
+        complexity: cost of the function in a formula, at least 0; that of x is 1.
+        domain: arguments for which the function is real, `(start, end)`, ends included.
+        pole: the argument in the domain near which the function grows without bound; None if there is none.
         parity: 1 if even, -1 if odd, 0 if neither.
-        period: length of its period, if it has one.
-        degree: n if `f(s z) = s^n f(z)` plus a constant for all s > 0, so that a scale of the argument tells nothing.
-        translates: whether `f(z + t)` is `f(z)` times a constant plus a constant for all t, so that an origin tells
-            nothing.
-        jump: the argument where it jumps from one constant to another, if that is all that it does.
+        period: length of the period; None if there is none.
+        degree: n if `f(s z) = s^n f(z)` plus a constant for all s > 0; the scale of the argument is then redundant.
+            None for other functions.
+        translates: whether `f(z + t)` is `f(z)` times a constant plus a constant for all t; the origin of the argument
+            is then redundant.
+        jump: the argument at which a step function jumps from one constant to another; None for other functions.
     """
 
     name: str
@@ -53,7 +56,7 @@ class Function:
 
     @property
     def price(self) -> float:
-        """Complexity, and one more if both scale and origin of the argument matter: that is a parameter more to fit."""
+        """Complexity; plus 1 if both scale and origin of the argument matter, which is a parameter more to fit."""
         return self.complexity + (self.degree is None and not self.translates)
 
     def formula(self, argument: sympy.Expr) -> sympy.Expr:
@@ -207,18 +210,21 @@ def add_symbolic(
     *,
     domain: tuple[float, float] = (-math.inf, math.inf),
 ) -> Function:
-    """Add a function of one's own to the library, or replace one; before loading a network that has it, as well.
+    """Add a function to the library, or replace one. A network that has the function can be loaded only afterwards.
 
     Args:
-        name: anything that is not a power such as "x^7", all of which the library has; it is never evaluated.
-        fun: differentiable function on each element of a tensor.
+        name: any text but a power such as "x^7" (the library has all powers). It is never evaluated as code.
+        fun: acts on each element of a tensor; differentiable.
         c: complexity, at least 0.
-        expression: the same for sympy, see `Function`; None takes sympy's own function `name`, or else an undefined
-            function of that name.
+        expression: the same function for sympy, see `Function`; None takes sympy's own function `name`, or else an
+            undefined function of that name.
         domain: see `Function`.
 
+    Returns:
+        The entry of the library.
+
     Raises:
-        TypeError, ValueError: one of these is not what it should be.
+        TypeError, ValueError: an argument has a wrong type or value; the message says what is allowed.
     """
     if not isinstance(name, str) or not name or _POWER.fullmatch(name):
         raise ValueError(f"name must be text that is not a power of x, got {name!r}")
@@ -242,11 +248,11 @@ def _named(name: str, argument: sympy.Expr) -> sympy.Expr:
 
 
 def find(name: str | Function) -> Function:
-    """The function of the library that has this name; any power, "x^7", "1/x^2" or "x^0.3", is in it.
+    """The function of the library that has this name. Every power is in the library: "x^7", "1/x^2", "x^0.3".
 
     Raises:
-        TypeError: `name` is no text.
-        ValueError: there is none.
+        TypeError: `name` is not text.
+        ValueError: the library has no function of this name.
     """
     if isinstance(name, Function):
         return name
@@ -268,7 +274,7 @@ def select(lib: Iterable[str | Function] | None) -> list[Function]:
     """The functions of these names, each once, in this order; None for the whole library.
 
     Raises:
-        TypeError, ValueError: `lib` is one name or no list, empty, or has an unknown name.
+        TypeError, ValueError: `lib` is a single name, not a list, or empty, or a name in it is unknown.
     """
     if isinstance(lib, str):
         raise TypeError(f"lib must be a list of names, got {lib!r}; write lib=[{lib!r}]")

@@ -1,4 +1,4 @@
-"""Knots and what is done with them: uniform grids, grids from samples, finer grids, moving curves to another grid."""
+"""Knots: uniform grids, grids from samples, finer grids, and matrices that move curves to another grid."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from kan_fast.ops.reference import basis
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
+
+__all__ = ["check_knots", "extend", "grid_from_samples", "refine", "transfer", "uniform_grid"]
 
 Range = tuple[float, float] | tuple[tuple[float, float], ...]
 
@@ -61,9 +63,9 @@ def check_distinct(grid_range: Range, grid_size: int, degree: int, dtype: torch.
 
 
 def check_knots(grid: Tensor) -> None:
-    """Raise ValueError unless the knots `(in, knots)` of every input are finite and increase, by spans of fair length.
+    """Raise ValueError unless the knots `(in, knots)` of every input are finite, increase, and have usable spans.
 
-    That is one whose reciprocal has all its digits.
+    A span is usable if its reciprocal has all the digits of the dtype.
     """
     least, most = _limits(grid.dtype)
     right = (grid.abs() <= most).all(1) & (grid.diff(dim=1) >= least).all(1)
@@ -76,7 +78,7 @@ def check_knots(grid: Tensor) -> None:
 
 
 def _limits(dtype: torch.dtype) -> tuple[float, float]:
-    """The least distance of knots, and the greatest from 0: no number between has a reciprocal with fewer digits."""
+    """The least distance of two knots, and their greatest from 0; reciprocals of numbers between have all digits."""
     least = torch.finfo(dtype).tiny
     return least, 0.5 / least
 
@@ -84,9 +86,9 @@ def _limits(dtype: torch.dtype) -> tuple[float, float]:
 def uniform_grid(
     in_features: int, grid_size: int, degree: int, grid_range: Sequence[float] | Sequence[Sequence[float]]
 ) -> Tensor:
-    """Equally spaced knots `(in, G + 2k + 1)` in float64; k of them on either side of `grid_range`.
+    """Equally spaced knots `(in, G + 2k + 1)` in float64, k of them on either side of `grid_range`.
 
-    That is `(start, end)`, or such a pair for every feature.
+    `grid_range` is a pair `(start, end)`, or such a pair for every feature.
     """
     start, end = torch.tensor(grid_range, dtype=torch.float64).expand(in_features, 2)[..., None].unbind(1)
     steps = torch.arange(-degree, grid_size + degree + 1, dtype=torch.float64)
@@ -120,8 +122,8 @@ def grid_from_samples(
 
     Args:
         x: samples `(n, in)`, finite.
-        grid: present knots `(in, G + 2k + 1)`; gives G, the dtype, and the result for a column that is constant but for
-            rounding.
+        grid: present knots `(in, G + 2k + 1)`. They give G and the dtype, and a column that is constant but for
+            rounding keeps them.
         degree: k.
         eps: share of the uniform grid, 0 to 1; 1 gives equally spaced knots over the range of the samples.
         margin: added on either side of the range, in units of its length.
@@ -150,7 +152,7 @@ def grid_from_samples(
     length = end - start
     uniform = start - margin * length + (1 + 2 * margin) * length * share
     inner = eps * uniform + (1 - eps) * (quantiles * (1 + 2 * margin) - 2 * margin * (start + end) / 2)
-    # spans no shorter than rounding allows, whatever eps is
+    # No span is shorter than rounding allows, whatever eps is.
     number = torch.finfo(grid.dtype)
     least = (64 * number.eps * inner.abs().amax(1, keepdim=True)).clamp(min=number.tiny / number.eps)
     floor = torch.maximum(1e-6 * length / size, least)
@@ -176,10 +178,10 @@ def _quantiles(x: Tensor, share: Tensor, group: ProcessGroup | None) -> Tensor:
 def refine(grid: Tensor, degree: int, size: int) -> tuple[Tensor, Tensor]:
     """Knots with `size` spans instead of G, and the matrix that carries coefficients to them.
 
-    The new spans are as long as the old ones around them suggest: their ends lie at equal steps between the numbers of
-    the old knots. The k knots on either side stay, so if `size` is a multiple of G, all old knots are among the new
-    ones and every curve stays what it is on the whole line, where it fades out too. The matrix is knot insertion then
-    (Cohen, Lyche and Riesenfeld, Computer Graphics and Image Processing 14, 1980), and projection (`transfer`) else.
+    The new knots interpolate the old ones linearly at equal steps of their index, so new spans are short where old ones
+    are. The k knots on either side stay. If `size` is a multiple of G, all old knots are among the new ones, and every
+    curve is kept on the whole line, also where it fades out: the matrix is then knot insertion (Cohen, Lyche and
+    Riesenfeld, Computer Graphics and Image Processing 14, 1980). For other sizes it is a projection (`transfer`).
 
     Args:
         grid: knots `(in, G + 2k + 1)`.
@@ -209,7 +211,7 @@ def refine(grid: Tensor, degree: int, size: int) -> tuple[Tensor, Tensor]:
 def _insertion(old: Tensor, new: Tensor, degree: int) -> Tensor:
     """Oslo algorithm: `(in, G_new + k, G_old + k)` for knots `new` that hold all of `old`; rows are convex weights.
 
-    The recursion of the B-splines on the old knots, with the p-th knot after the first instead of x at level p.
+    This is the recursion of the B-splines on the old knots, in which level p takes the p-th knot after the first for x.
     """
     rows = new.shape[1] - degree - 1
     first = new[:, :rows, None]
@@ -225,10 +227,10 @@ def _insertion(old: Tensor, new: Tensor, degree: int) -> Tensor:
 def transfer(old: Tensor, new: Tensor, degree: int, extrapolation: str, *, everywhere: bool = False) -> Tensor:
     """Matrix `(in, G_new + k, G_old + k)` that carries the coefficients on the knots `old` to the knots `new`.
 
-    The new curve is the L2 projection of the old one over the range of the new grid, or over all its knots. Products
-    of splines are polynomials between the knots of either grid, so Gauss-Legendre nodes there integrate them exactly:
-    the design is fixed, no sample can leave a span empty, and a curve that the new grid can represent is reproduced.
-    The projection is bounded in the maximum norm for any knots (Shadrin, Acta Mathematica 187, 2001). Computed in
+    The new curve is the L2 projection of the old one over the range of the new grid, or over all its knots. Between
+    the knots of both grids, products of splines are polynomials, which Gauss-Legendre nodes integrate exactly. So no
+    span lacks nodes, as it could lack samples, and a curve that the new grid can represent is reproduced. The
+    projection is bounded in the maximum norm for any knots (Shadrin, Acta Mathematica 187, 2001). It is computed in
     float64.
 
     Args:

@@ -1,4 +1,4 @@
-"""How large the parameters of a new layer are.
+"""The initial parameters of a layer: their scales.
 
 The base weights keep the mean square of the activations from layer to layer, `in * Var(w) * E[base(x)^2] = E[x^2]` (the
 paper's Xavier initialisation, Glorot and Bengio 2010), for normal x with the mean and variance of the uniform
@@ -22,8 +22,8 @@ def scales(
 ) -> tuple[float, float]:
     """The bound of the uniform distribution of base weights, and the standard deviation of spline weights.
 
-    Means are over the features where these have ranges of their own. A callable base that can't be evaluated there (on
-    the meta device, out of its domain) counts as the identity.
+    Where features have ranges of their own, means are over the features. A callable base that can't be evaluated on the
+    range (on the meta device, out of its domain) counts as the identity.
 
     Args:
         grid_range: of the layer.
@@ -54,7 +54,7 @@ def scales(
 
 
 def _mean_square(values: np.ndarray, weights: np.ndarray) -> tuple[float, int]:
-    """As m and e for m 4^e: squares can be beyond the numbers that there are."""
+    """The mean square `m * 4^e` as (m, e), since squares can overflow."""
     exponent = math.frexp(abs(values).max(initial=0))[1]
     with np.errstate(invalid="ignore"):
         return float((np.ldexp(values, -exponent) ** 2 @ weights).mean()), exponent

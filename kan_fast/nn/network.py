@@ -1,4 +1,4 @@
-"""Network: layers and nodes, what flows through them, and their grids. It knows no tool; `kan_fast.KAN` has these."""
+"""Network: layers, nodes and grids. It knows no tool for training or analysis; `kan_fast.KAN` has these as methods."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Network(nn.Module):
             drawn on the CPU, so every device gets the same. None draws from the global generator, as nn.Linear does.
         bias: whether every layer has a learnable bias.
         base: base function of every edge: "silu", "identity", "zero" or a callable that acts on each element.
-        extrapolation: what splines do outside of the grid: "zero", "linear" or "clamp"; see `KANLinear`.
+        extrapolation: splines outside of the grid: "zero", "linear" or "clamp"; see `kan_fast.functional.kan_linear`.
         grid_range: interval `(start, end)` that the grids cover at first. Or such a pair for every input of the
             network; the grids of the other layers then cover [-1, 1].
         grid_eps: share of the uniform grid in `update_grid`, 0 to 1.
@@ -48,12 +48,12 @@ class Network(nn.Module):
 
     Attributes:
         layers: nn.ModuleList of KANLinear. The outputs of a layer are subnodes: sums, and factors of products.
-        nodes: nn.ModuleList of `kan_fast.nn.nodes.Nodes`, which make nodes of the outputs of each layer.
-        input_id: the columns that are left of those of the network that `prune_input` started from.
-        last_inputs: the samples that `fit` trained on last, by reference; for `attribute` and `prune`.
+        nodes: nn.ModuleList of `kan_fast.nn.Nodes`, which make nodes of the outputs of each layer.
+        input_id: for each input of the network its column in the original data; `prune_input` removes some.
+        last_inputs: the inputs that `fit` trained on last, by reference; `attribute`, `prune` and others use them.
 
     Raises:
-        TypeError, ValueError: a width or option is not allowed; the message says what is.
+        TypeError, ValueError: a width or option has a wrong type or value; the message says what is allowed.
     """
 
     layers: Sequence[KANLinear]
@@ -153,16 +153,20 @@ class Network(nn.Module):
         return [[], *(list(nodes.arities) for nodes in self.nodes)]
 
     def activations(self, x: Tensor) -> list[Tensor]:
-        """What flows through the network: the input of every layer, `(..., width_in[l])`, and last the output."""
+        """The input of every layer, `(..., width_in[l])`, and last the output of the network."""
         output, inputs = recording.record(self, self.layers, x)
         return [*inputs, output]
 
     @torch.no_grad()
     def samples(self, x: Tensor | None, what: str) -> Tensor:
-        """The samples `(n, width_in[0])` that `what` is to use: x, or else the inputs that `fit` trained on last.
+        """Samples `(n, width_in[0])` for a method: x, or if that is None the inputs that `fit` trained on last.
+
+        Args:
+            x: samples `(..., width_in[0])`, at least two; or None.
+            what: name of the method, for messages.
 
         Raises:
-            ValueError: there are none, or fewer than two, or they have another number of columns.
+            ValueError: there are no samples, fewer than two, or they have another number of columns.
         """
         x = self.last_inputs.x if x is None else x
         if x is None:
@@ -178,11 +182,11 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def reached(self, x: Tensor | None, what: str) -> list[Tensor]:
-        """What reaches every layer, `(n, width_in[l])`, when `samples(x, what)` flow through the network.
+        """The input of every layer, `(n, width_in[l])`, for `samples(x, what)`.
 
         Raises:
             ValueError: as `samples`.
-            NotFinite: a ValueError: what reaches some layer is NaN or infinite.
+            NotFinite: a ValueError: the input of some layer is NaN or infinite.
         """
         inputs = recording.record(self, self.layers, self.samples(x, what))[1]
         recording.check_finite(inputs, what)
@@ -201,8 +205,7 @@ class Network(nn.Module):
     ) -> None:
         """Move the knots of every layer to where its samples are; the function on their range is preserved.
 
-        Each layer gets the samples that reached it before the layers ahead of it were changed. After an error all
-        layers are as they were.
+        The samples of a layer are its inputs before any layer was changed. After an error all layers are as they were.
 
         Args:
             x: input samples `(..., width_in[0])`, finite.
@@ -213,7 +216,7 @@ class Network(nn.Module):
             layers: those of the network's layers to change; None for all.
 
         Raises:
-            NotFinite: a ValueError: samples, or what becomes of them in a layer, are NaN or infinite.
+            kan_fast.nn.NotFinite: a ValueError: the samples, or the inputs of some layer, are NaN or infinite.
             ValueError: see `KANLinear.update_grid`.
         """
         chosen = list(self.layers) if layers is None else list(layers)
@@ -265,5 +268,5 @@ class Network(nn.Module):
         return x if isinstance(x, Tensor) else tensor("x", x).to(self.layers[0].spline_weight)
 
     def _cast(self, x: Tensor) -> Tensor:
-        floating = isinstance(x, Tensor) and x.is_floating_point()  # the layers say what is wrong with other things
+        floating = isinstance(x, Tensor) and x.is_floating_point()  # the first layer refuses anything else
         return x.to(self.layers[0].spline_weight.dtype) if floating else x

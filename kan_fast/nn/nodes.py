@@ -32,7 +32,7 @@ class Nodes(StatedOptions):
         owner: the node that each subnode belongs to, a list of `sums + sum(arities)` ints.
 
     Raises:
-        TypeError, ValueError: a number is not allowed, or the input has not as many columns as there are subnodes.
+        TypeError, ValueError: a number is out of range, or the input has another number of columns than subnodes.
     """
 
     def __init__(self, sums: int, arities: Sequence[int] = ()) -> None:
@@ -43,7 +43,7 @@ class Nodes(StatedOptions):
         self.owner = [*range(self.sums), *(self.sums + p for p, n in enumerate(self.arities) for _ in range(n))]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Multiply what belongs to products; a level without products returns x itself."""
+        """Multiply the factors of each product; a level without products returns x itself."""
         if not self.arities:
             return x
         if x.shape[-1] != len(self.owner):
@@ -60,7 +60,7 @@ class Nodes(StatedOptions):
         return torch.cat(parts, -1)
 
     def subset(self, kept: Sequence[int]) -> Nodes:
-        """The nodes `kept`, numbers in ascending order, alone."""
+        """A level that has the nodes `kept` alone, given by their numbers in ascending order."""
         sums = sum(node < self.sums for node in kept)
         return Nodes(sums, [self.arities[node - self.sums] for node in kept[sums:]])
 
@@ -79,10 +79,10 @@ class Nodes(StatedOptions):
 
 
 def levels(width: Sequence[Any], mult_arity: int | Sequence[Any] = 2) -> list[Level]:
-    """What a `width` and `mult_arity` of `KAN` say about every level, inputs first.
+    """Number of sums and factors of products in every level, inputs first, from `width` and `mult_arity` of `KAN`.
 
     Raises:
-        TypeError, ValueError: they are not allowed; the message says what is.
+        TypeError, ValueError: an entry has a wrong type or value; the message says what is allowed.
     """
     expected = (
         "width must list the number of nodes of at least two layers, such as [2, 5, 1], or pairs [sums, products] of "

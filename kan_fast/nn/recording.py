@@ -1,4 +1,4 @@
-"""What flows through a network: the output of a call together with what reached every layer in it."""
+"""Recording a call of a network: its output, and the input of every layer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class NotFinite(ValueError):
-    """What reaches a layer is NaN or infinite."""
+    """The input of a layer has numbers that are NaN or infinite."""
 
 
 class Samples(NamedTuple):
@@ -31,9 +31,9 @@ class Samples(NamedTuple):
 
 
 def record(model: nn.Module, layers: Sequence[nn.Module], x: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """`model(x)`, whatever its forward and hooks do, and the input `(..., in)` of every layer in that call.
+    """`model(x)`, and the input `(..., in)` of every layer in that call, whatever the model's forward and hooks do.
 
-    A layer that was called several times has the samples of all its calls, `(n, in)`.
+    For a layer that is called several times, the samples of all calls are joined to `(n, in)`.
 
     Raises:
         ValueError: a layer was not called.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class GridLayer(nn.Module):
-    """What a layer needs for that: curves on knots, of which it has its own for each input.
+    """A layer of curves on knots, whose knots can move; each input has knots of its own.
 
     Attributes:
         spline_weight: Parameter `(..., in, G + k)`.
@@ -58,8 +58,8 @@ class GridLayer(nn.Module):
         every curve is projected on them (see `kan_fast.nn.grids.transfer`). Optimiser state for `spline_weight` no
         longer fits afterwards: reset it, as `KAN.fit` does.
 
-        A forward pass in another thread meanwhile may take the new coefficients with the old knots, as with every
-        change of parameters in place: update a copy of the model, then use that, where threads share a model.
+        Coefficients and knots change one after the other, so a forward pass in another thread may take the new
+        coefficients with the old knots. Where threads share a model, update a copy, then use the copy.
 
         Under torch.distributed all processes of `group` must call this, each with its own samples. They get the grid
         that one process with all the samples would get, to the bit (see docs/distributed.md).
@@ -120,9 +120,9 @@ class GridLayer(nn.Module):
 
     @torch.no_grad()
     def refine_(self, grid_size: int) -> None:
-        """`refine` in place. Optimisers keep their parameters, but what they remember of them no longer fits.
+        """`refine` in place. Optimisers keep the parameter, but their state for it no longer fits.
 
-        Not while other threads use the layer, see `update_grid`; `refine` makes a new one.
+        Other threads must not use the layer meanwhile (see `update_grid`); `refine` makes a new layer instead.
         """
         size = integer("grid_size", grid_size, 1)
         self._check_movable("refine")

@@ -1,4 +1,4 @@
-"""Networks in files: `KAN.saveckpt` and `KAN.loadckpt`. A file holds tensors and plain values, and runs no code."""
+"""Networks in files: `KAN.saveckpt` and `KAN.loadckpt`. A file holds tensors and plain values; loading runs no code."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES}
 
 
 class _Sizes(NamedTuple):
-    """What fixes the shapes of a layer's tensors."""
+    """The sizes of a layer, which fix the shapes of its tensors, and their dtype."""
 
     inputs: int
     outputs: int
@@ -34,7 +34,7 @@ class _Sizes(NamedTuple):
 
 
 class _Network(NamedTuple):
-    """A description that was checked."""
+    """The checked description of a network."""
 
     width: list[int | list[int]]
     mult_arity: list[list[int]]
@@ -45,13 +45,13 @@ class _Network(NamedTuple):
 
 
 def describe(model: Network) -> dict[str, Any]:
-    """A network as plain values and tensors, from which `rebuild` makes it anew.
+    """A network as plain values and tensors, from which `rebuild` makes the network again.
 
-    That is all of it but device, backend, hooks and `last_inputs`.
+    The description leaves out device, backend, hooks and `last_inputs`.
 
     Raises:
-        TypeError: a base function is a callable, or a layer is no KANLinear; they have no such form.
-        ValueError: parameters are shared, sharded or computed from others, or not what a layer allows.
+        TypeError: a base function is a callable or a layer is not a KANLinear; a file can keep neither.
+        ValueError: parameters are shared, sharded or computed from others, or have values that no layer allows.
     """
     for layer in model.layers:
         if isinstance(layer, KANLinear):
@@ -84,7 +84,7 @@ def rebuild(cls: type[N], saved: dict[str, Any], device: torch.device | str | No
     """The network that `describe` described, in this version or an earlier one.
 
     Raises:
-        ValueError: it is no such description; the message says what is wrong.
+        ValueError: `saved` is not the result of `describe`; the message says what is wrong.
     """
     network = _checked(saved)
     model = cls(network.width, 1, 0, mult_arity=network.mult_arity, seed=0, device="cpu")  # layers follow
@@ -105,16 +105,17 @@ def rebuild(cls: type[N], saved: dict[str, Any], device: torch.device | str | No
 def save(model: Network, path: PathLike) -> None:
     """Write the network to a file: sizes, options of every layer, parameters, grids, masks and symbolic edges.
 
-    The file is replaced as a whole: a crash, a full disk or Ctrl-C while writing leaves it as it was, and others never
-    read a part of it. Symbolic edges are kept by the names of their functions. Device and backend are not kept. (pykan
-    writes several files that begin with the path.)
+    The file is replaced as a whole: after a crash, a full disk or Ctrl-C the old file is still there, and other
+    processes never read a part of the new one. Symbolic edges are kept by the names of their functions. Device and
+    backend are not kept. (pykan writes several files that begin with the path.)
 
     Args:
         model: the network; `model.saveckpt(path)` writes it.
         path: of the file.
 
     Raises:
-        TypeError, ValueError: the network has what a file can't keep; see `describe`.
+        TypeError, ValueError: a file can't keep the network: a base function is a callable, a layer is not a KANLinear,
+            or parameters are shared, sharded or computed from others.
         OSError: the file can't be written.
     """
     files.save(path, describe(model))
@@ -123,7 +124,7 @@ def save(model: Network, path: PathLike) -> None:
 def load(cls: type[N], path: PathLike, device: torch.device | str | None = None) -> N:
     """The network that `saveckpt` wrote: `KAN.loadckpt(path)`.
 
-    Functions of one's own have to be added to the library before (`kan_fast.nn.functions.add_symbolic`).
+    Functions that were added to the library have to be added again before (`kan_fast.nn.functions.add_symbolic`).
 
     Args:
         cls: the class; `KAN.loadckpt(path)` gives it.
@@ -180,16 +181,16 @@ def _options(layer: KANLinear) -> dict[str, Any]:
 
 
 def _layer(options: dict[str, Any], like: KANLinear) -> KANLinear:
-    """A layer with these options and the sizes of another; its tensors hold no numbers yet."""
+    """A layer with these options and the sizes of another; its tensors are uninitialised."""
     options = dict(options)
-    grid_range = options.pop("grid_range")  # which may be too narrow for the dtype that the layer has by now
+    grid_range = options.pop("grid_range")  # set below: it may be too narrow for a dtype that the layer was cast to
     layer = KANLinear(like.in_features, like.out_features, **options, device="meta").to_empty(device="cpu")
     layer.grid_range = grid_range
     return layer
 
 
 def _checked(data: Any) -> _Network:
-    """A description as it should be, with the sizes that its tensors have; nothing has been built of it yet."""
+    """The description of a network, checked before anything is built: values, and sizes against the tensors."""
     saved = Saved(data, "the network")
     version = saved["format"].integer()
     if version == 1:
@@ -273,9 +274,9 @@ def _sizes(inputs: int, outputs: int, options: Mapping[str, Any]) -> _Sizes:
 
 
 def _of_format_1(saved: Saved) -> dict[str, Any]:
-    """What format 2 says about a network of format 1, which had options of the first layer alone.
+    """The description in format 2 of a network in format 1, which has the options of the first layer alone.
 
-    What tells the layers apart stands in the sizes of their tensors, and in what torch keeps beside a state dict.
+    Those of the other layers follow from the sizes of their tensors and from the metadata of the state dict.
     """
     degree, metadata = saved["k"].integer(), Saved(getattr(saved["state"].value, "_metadata", {}), "metadata")
 

@@ -19,20 +19,20 @@ from kan_fast.ops.per_sample import spread
 class SymbolicEdges(nn.Module):
     """Edges `phi(x) = c f(a x + b) + d`; the module sums them into the outputs of a layer.
 
-    Edges with one function are evaluated together, and are neighbours here: the order is that of their functions, then
-    of `edges`.
+    Edges with the same function are evaluated together. The module keeps its edges in the order of the names of their
+    functions, then of (output, input).
 
     Args:
         shape: sizes `(out, in)` of the layer.
         edges: places `(output, input)`, each at most once.
-        functions: their names in the library.
-        affine: their parameters (a, b, c, d), `(n, 4)`.
+        functions: the function of each edge, a name in the library.
+        affine: the parameters (a, b, c, d), `(n, 4)`.
 
     Attributes:
         affine: Parameter `(n, 4)`.
         edges: buffer `(n, 2)` of places (output, input).
         where: which edges of the layer these are, bool `(out, in)`.
-        names: the functions, n names.
+        names: names of the n functions.
 
     Raises:
         ValueError: a function is not in the library, an edge not in the layer or there twice, or sizes differ.
@@ -56,7 +56,8 @@ class SymbolicEdges(nn.Module):
                 f"and affine parameters {tuple(affine.shape)}"
             )
         if len(set(edges)) < len(edges):
-            raise ValueError("each edge has one function, got some edge twice")
+            twice = next(edge for edge in edges if list(edges).count(edge) > 1)
+            raise ValueError(f"each edge has one function, got the edge (output, input) = {tuple(twice)} twice")
         for edge in edges:
             if not (0 <= edge[0] < shape[0] and 0 <= edge[1] < shape[1]):
                 raise ValueError(f"(output, input) must be below {shape}, the sizes of the layer, got {edge}")
@@ -73,7 +74,7 @@ class SymbolicEdges(nn.Module):
 
     @staticmethod
     def blank(shape: tuple[int, int], edges: Tensor, names: Tensor, like: Tensor) -> SymbolicEdges:
-        """Edges to load a state into that has these `edges` and extra state, with parameters like `like`."""
+        """Edges that a state with these `edges` and extra state can be loaded into, with the dtype of `like`."""
         if edges.dtype != torch.long or edges.shape[1:] != (2,) or len(edges) > shape[0] * shape[1]:
             raise ValueError(f"edges must be an int64 tensor (n, 2), got {edges.dtype} {tuple(edges.shape)}")
         places = [(output, input_) for output, input_ in edges.tolist()]
@@ -81,14 +82,14 @@ class SymbolicEdges(nn.Module):
         return SymbolicEdges(shape, places, saved_names(names), like.new_zeros(len(places), 4, device=device))
 
     def are(self, edges: Tensor, names: Tensor) -> bool:
-        """Whether a state that has these `edges` and extra state is of these edges and functions."""
+        """Whether a state with these `edges` and extra state has the same edges and functions as this module."""
         here = not self.where.is_meta and edges.shape == self.edges.shape and edges.tolist() == self.edges.tolist()
         return here and saved_names(names) == self.names
 
     def leaves_some(self, mask: Tensor | None) -> bool:
-        """Whether some edge of the layer is not among these and has True in the mask `(out, in)`; None is all True.
+        """Whether some edge of the layer is neither symbolic nor masked by `mask` `(out, in)`; None masks none.
 
-        True where that can't be known: in traces and transforms of a mask that was not seen before.
+        The answer is True where it can't be known: in traces and transforms, for a mask that was not seen before.
         """
         if mask is None:
             return len(self.names) < self.shape[0] * self.shape[1]
@@ -124,33 +125,33 @@ class SymbolicEdges(nn.Module):
 
     @property
     def places(self) -> list[tuple[int, int]]:
-        """`edges` as a list."""
+        """The edges as a list of places (output, input)."""
         return [(output, input_) for output, input_ in self.edges.tolist()]
 
     def items(self) -> list[tuple[tuple[int, int], Function, list[float]]]:
-        """Edge (output, input), function and [a, b, c, d] of each."""
+        """The edges, each as (output, input), its function and [a, b, c, d]."""
         functions = [f for f, count in zip(self._functions, self._counts, strict=True) for _ in range(count)]
         return list(zip(self.places, functions, self.affine.detach().tolist(), strict=True))
 
     def without(self, edges: Sequence[tuple[int, int]]) -> SymbolicEdges:
-        """The others alone."""
+        """The edges that are not among `edges`, pairs (output, input)."""
         gone = set(edges)
         return self._take(self.shape, [(n, edge) for n, edge in enumerate(self.places) if edge not in gone])
 
     def joined(self, other: SymbolicEdges) -> SymbolicEdges:
-        """These and others of the same layer."""
+        """The edges of this module and of another one for the same layer."""
         places, names = [*self.places, *other.places], [*self.names, *other.names]
         return self._like(SymbolicEdges(self.shape, places, names, torch.cat([self.affine, other.affine])))
 
     def cut(self, outputs: Sequence[int], inputs: Sequence[int], edges: Tensor | None = None) -> SymbolicEdges:
-        """Those of a layer with these outputs and inputs alone, and `edges` of them, bool `(out, in)`."""
+        """The edges between these outputs and inputs, for a layer that has these alone; `edges`, bool, selects some."""
         output, input_ = ({old: new for new, old in enumerate(ids)} for ids in (outputs, inputs))
         kept = [(n, (output[o], input_[i])) for n, (o, i) in enumerate(self.places) if o in output and i in input_]
         kept = [(n, edge) for n, edge in kept if edges is None or edges[edge]]
         return self._take((len(outputs), len(inputs)), kept)
 
     def _take(self, shape: tuple[int, int], kept: Sequence[tuple[int, tuple[int, int]]]) -> SymbolicEdges:
-        """The edges of these numbers, as these edges of a layer of sizes `shape`."""
+        """The edges `kept`, each by its number here and its place in a layer of sizes `shape`."""
         numbers, places = [n for n, _ in kept], [edge for _, edge in kept]
         return self._like(SymbolicEdges(shape, places, [self.names[n] for n in numbers], self.affine[numbers]))
 
@@ -159,16 +160,16 @@ class SymbolicEdges(nn.Module):
         return other
 
     def extra_repr(self) -> str:
-        """How many edges have which function."""
+        """Number of edges of each function."""
         return ", ".join(f"{f.name} x {n}" for f, n in zip(self._functions, self._counts, strict=True))
 
     def get_extra_state(self) -> Tensor:
-        """Names and values of the functions as bytes, since formats such as safetensors hold tensors alone."""
+        """Names and some values of the functions as bytes, since formats such as safetensors hold tensors alone."""
         text = json.dumps({"names": self.names, "values": {f.name: _values(f) for f in self._functions}})
         return torch.tensor(list(text.encode()), dtype=torch.uint8)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Check that the functions of a state are those that are here; `KANLinear` makes the edges of a state."""
+        """Check that a state has the functions of this module; `KANLinear` makes the edges of a state beforehand."""
         if saved_names(state) != self.names:
             raise ValueError(f"the state is of edges with the functions {saved_names(state)}, these have {self.names}")
 
@@ -210,7 +211,7 @@ def saved_names(state: Tensor) -> list[str]:
 
 
 def _values(function: Function) -> list[float]:
-    """By which a function is recognised, whatever its name."""
+    """Values at three points, by which a function is recognised whatever its name."""
     with torch.no_grad():
         return function.evaluate(torch.tensor([-0.7, 0.4, 1.3], dtype=torch.float64)).tolist()
 

@@ -16,7 +16,7 @@ def flatten(params: Sequence[Tensor]) -> Tensor:
 
 
 def flatten_gradients(params: Sequence[Tensor]) -> Tensor:
-    """Their gradients; zeros where there is none."""
+    """The gradients of the parameters, end to end; zeros for a parameter without one."""
     return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in params])
 
 

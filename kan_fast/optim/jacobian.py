@@ -20,7 +20,7 @@ from kan_fast.ops.reference import base_function
 
 
 class Term(NamedTuple):
-    """What a contraction adds to the gradient of a layer's coefficients: x, v `(batch, in)`, g `(batch, out)`."""
+    """A contraction that adds to the gradient of a layer's coefficients: x, v `(batch, in)`, g `(batch, out)`."""
 
     layer: KANLinear
     x: Tensor
@@ -37,7 +37,7 @@ class PerSample(NamedTuple):
 
 
 class _Recorder(TorchDispatchMode):
-    """Keeps the arguments of every `grad_coef`, of every `backward`, which holds one, and of `collect`."""
+    """Keeps the arguments of every `grad_coef`, of every `backward`, which contains one, and of every `collect`."""
 
     def __init__(self, layers: Iterable[KANLinear], params: Iterable[Tensor]) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class Jacobian:
 
     Args:
         layers: the layers that hold the parameters.
-        params: those of their parameters that count, in the order of the columns.
+        params: the parameters of the Jacobian, in the order of its columns.
         residuals: `(n, ...)` with a graph; residual b depends on the b-th sample alone in every call of a layer.
 
     Raises:
@@ -94,7 +94,7 @@ class Jacobian:
                 )
 
     def blocks(self, numbers: int = 1 << 23) -> Iterator[Tensor]:
-        """Rows `(m, width)` in float64, one residual after the other, at most about `numbers` numbers at a time."""
+        """Rows `(m, width)` in float64 in the order of the residuals, in blocks of about `numbers` numbers at most."""
         step = max(1, numbers // max(self.width, 1))
         for terms in self._terms:
             for start in range(0, self._count, step):
@@ -127,7 +127,7 @@ class Jacobian:
 
 
 def _spline_rows(layer: KANLinear, x: Tensor, order: int) -> Tensor:
-    """`(batch, in, G + k)`: what the kernels give for layers of one feature with a curve for each of its splines."""
+    """The splines at x, `(batch, in, G + k)`, by the kernels: each feature as a layer with one output per spline."""
     grid = layer.grid.to(x)
     features, rows = len(grid), grid.shape[1] - layer.spline_order - 1
     curves = torch.eye(rows, dtype=x.dtype, device=x.device)[:, None].expand(features, rows, 1, rows)

@@ -14,30 +14,31 @@ from kan_fast._support.checks import integer, real
 from kan_fast.optim.flat import flatten, flatten_gradients, write
 from kan_fast.optim.line_search import Point, strong_wolfe
 
-PAIRS = (20, 100)  # of changes by default, at least and at most
-MEMORY = 1 << 25  # numbers that decide between these
+PAIRS = (20, 100)  # least and greatest default of history_size
+MEMORY = 1 << 25  # numbers that a history may hold by default, within these limits
 
 
 class LBFGS(Optimizer):
     """Limited-memory BFGS with a strong Wolfe line search, for objectives without noise (all the data in every step).
 
-    A replacement of `torch.optim.LBFGS(line_search_fn="strong_wolfe")` for what that can't do: it drops pairs of
-    changes with `y.s <= 1e-10`, so that a loss of about 1e-5 is where it stalls, and it spends hundreds of small
-    operations per iteration. Here the test is free of scale, and an iteration multiplies the history, a single matrix,
-    twice (the compact representation of Byrd, Nocedal and Schnabel, Math. Prog. 63, 1994).
+    A replacement of `torch.optim.LBFGS(line_search_fn="strong_wolfe")`, which drops pairs of changes with
+    `y.s <= 1e-10`, so that it stalls at losses around 1e-5, and which spends hundreds of small operations per
+    iteration. Here the test of a pair does not depend on the scale of the loss, and an iteration multiplies the
+    history, a single matrix, twice (the compact representation of Byrd, Nocedal and Schnabel, Math. Prog. 63, 1994).
 
     Args:
         params: parameters of one dtype and device; one group.
-        lr: length of the first step that a line search tries, in units of the quasi-Newton step.
-        max_iter: iterations per `step`.
-        max_eval: evaluations per `step` after which no further iteration begins; None for 5/4 of `max_iter`.
-        history_size: pairs of changes that make up the Hessian; each takes the memory of two copies of the parameters.
-            None for as many as 2^25 numbers hold, 20 to 100: kinks, such as those of sparsity terms, call for a history
-            that spans most directions.
-        tolerance_grad: a step ends when no component of the gradient is larger, at least 0.
-        tolerance_change: a step ends when no parameter has moved further in an iteration, at least 0.
-        tolerance_ys: pairs whose product is not larger are dropped, at least 0.
-        line_search_fn: "strong_wolfe", the one that there is. (This and the tolerances are options of torch and pykan.)
+        lr: length of the first step that a line search tries, in units of the quasi-Newton step; greater than 0.
+        max_iter: iterations per `step`, at least 1.
+        max_eval: evaluations per `step` after which no further iteration begins, at least 1; None for 5/4 of
+            `max_iter`.
+        history_size: number of pairs of changes, at least 1, that approximate the Hessian; each takes the memory of two
+            copies of the parameters. None for as many as 2^25 numbers hold, but 20 to 100: objectives with kinks, such
+            as those of sparsity terms, need a history that spans most directions.
+        tolerance_grad: a step ends when no component of the gradient is larger than this, at least 0.
+        tolerance_change: a step ends when no parameter has moved further than this in an iteration, at least 0.
+        tolerance_ys: pairs whose product `y.s` is not larger than this are dropped, at least 0.
+        line_search_fn: "strong_wolfe", the only line search. (This and the tolerances are options of torch and pykan.)
 
     Raises:
         ValueError: parameters of several groups, dtypes or devices, or an option out of range.
@@ -88,9 +89,9 @@ class LBFGS(Optimizer):
         """Up to `max_iter` iterations; `closure` clears the gradients, evaluates the objective and calls backward.
 
         Returns:
-            The objective before the step. Afterwards the parameters are those of the smallest value found, which need
-            not be the last evaluated. A value that is NaN or infinite counts as too large; if the first is, nothing
-            changes.
+            The objective before the step. After the step the parameters are those of the smallest value found, which
+            need not be the last one evaluated. A value that is NaN or infinite counts as too large; if the first value
+            is, nothing changes.
         """
         closure = torch.enable_grad()(closure)
         options, params = self.param_groups[0], self._params
@@ -149,7 +150,7 @@ class LBFGS(Optimizer):
 
 
 class _Memory:
-    """The last m changes of parameters s and of gradients y, in one matrix, and the products that a step needs."""
+    """The last m changes of parameters s and of gradients y, in one matrix, with the products that a step needs."""
 
     slots: list[int]  # rows of the pairs, oldest first
     added: bool  # there is a pair whose products are not known yet

@@ -16,15 +16,15 @@ from kan_fast.optim.jacobian import Jacobian
 Residuals = Tensor | tuple[Tensor, ...]
 
 QR_BELOW = 1e-12  # damping, relative to the largest diagonal element, below which normal equations lose the step
-LARGE = 1000  # parameters from which on damping stays above that
-KEPT = 1 << 26  # numbers of a Jacobian that is kept, not computed anew for every product with it
+LARGE = 1000  # number of parameters above which damping stays above QR_BELOW
+KEPT = 1 << 26  # largest number of elements of a Jacobian that is kept; larger ones are computed for every product
 TRIES = 15
 BEND = 0.5  # longest second-order part of a step, in units of half the first-order part
 PROBE = 0.1  # share of the step at which the second derivative along it is measured
 
 
 class LevenbergMarquardt(Optimizer):
-    """Least squares by damped Gauss-Newton steps, with geodesic acceleration.
+    """Least squares by damped Gauss-Newton steps with geodesic acceleration, for networks of KAN layers.
 
     Minimises `sum_p mean(r_p^2) + weight_decay * |theta|^2` over the trainable parameters of all KAN layers, where the
     closure gives the residuals r_p: a tensor `(samples, ...)`, or a tuple of them for several calls of the network
@@ -35,21 +35,23 @@ class LevenbergMarquardt(Optimizer):
         for _ in range(100):
             optimizer.step(lambda: model(x) - y)
 
-    Where L-BFGS crawls along narrow valleys, this reaches the accuracy of the splines, or of float64, in some dozens of
-    steps. Memory and time per step are those of the matrix J'J: up to about 5,000 parameters. All linear algebra is in
-    float64, whatever the dtype of the network: by normal equations, and by QR where small damping makes these
-    too ill-conditioned.
+    Where L-BFGS crawls along narrow valleys, Levenberg-Marquardt reaches the accuracy of the splines, or of float64, in
+    some dozens of steps. Memory and time per step are those of the matrix J'J, which suits up to about 5,000
+    parameters. All linear algebra is in float64, whatever the dtype of the network: by normal equations, and by QR
+    where small damping makes these too ill-conditioned.
 
-    The damping is Levenberg's, a multiple of the identity, since it leaves alone what the data don't determine. It
-    goes down by 5 after a step, and up by 2 before another try, by 16 after five of them. The acceleration (Transtrum
-    and Sethna, arXiv 1201.5885) adds the second-order term of the geodesic, where that is short.
+    The damping is Levenberg's, a multiple of the identity, which does not move parameters that the data don't
+    determine. It falls by a factor of 5 after a successful step, and grows by 2 before each of the next five tries, by
+    16 after them. The acceleration (Transtrum and Sethna, arXiv 1201.5885) adds the second-order term of the geodesic
+    where that term is short.
 
     Args:
         model: holds the KAN layers. All its trainable parameters must be theirs.
-        damping: at first, in units of the largest diagonal element of J'J.
+        damping: damping of the first step, in units of the largest diagonal element of J'J; greater than 0.
         weight_decay: weight of the squared parameters, at least 0.
 
     Raises:
+        TypeError: parameters have 16 bits.
         ValueError: the model has other trainable parameters, or none, or an option is out of range.
     """
 
@@ -85,7 +87,7 @@ class LevenbergMarquardt(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Residuals]) -> Tensor:  # type: ignore[override]  # torch calls it a float
-        """One step that makes the objective smaller; none if rounding leaves nothing to gain.
+        """One step that makes the objective smaller; no step if rounding leaves nothing to gain.
 
         Args:
             closure: gives the residuals; it neither calls backward nor clears gradients. Residual b must depend on
@@ -142,9 +144,9 @@ class LevenbergMarquardt(Optimizer):
         return value
 
     def _check(self, params: list[Tensor], parts: tuple[Tensor, ...], gradient: Tensor, scale: Tensor) -> None:
-        """The gradient from the Jacobian must be what backward gives; it isn't where residuals mix samples.
+        """Refuse residuals that mix samples: the gradient from the Jacobian then differs from that of backward.
 
-        Both are rounding errors of numbers as large as `scale` where the objective is stationary.
+        At a stationary point both gradients are rounding errors of numbers as large as `scale`.
         """
         total = torch.stack([part.square().mean() for part in parts]).sum()
         whole = torch.autograd.grad(total, params, retain_graph=True, allow_unused=True, materialize_grads=True)
@@ -192,7 +194,7 @@ class _Linearised:
         return torch.stack(squares).sum(0).max().clamp(min=torch.finfo(torch.float64).tiny)
 
     def solver(self, shift: Tensor, exact: bool) -> Callable[[Tensor], Tensor] | None:
-        """What solves with J'J + shift, None if that is not positive in float64; `exact` decomposes J itself."""
+        """A function that solves with J'J + shift; None if that is not positive in float64. `exact` decomposes J."""
         if exact:
             if self._triangle is None:
                 self._triangle = next(self._blocks()).new_zeros(0, self._width)

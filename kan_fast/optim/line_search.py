@@ -1,4 +1,4 @@
-"""Line search for the strong Wolfe conditions, which still ends rightly where rounding hides what a step gains."""
+"""Line search for the strong Wolfe conditions that also ends well where the gain of a step is below rounding."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 
 class Point(NamedTuple):
-    """A step length, the objective and its slope along the direction there, and the gradient that goes with them."""
+    """A step length, with the objective, its slope along the direction, and its gradient there."""
 
     step: float
     value: float
@@ -29,8 +29,8 @@ def strong_wolfe(
     """A point with `value <= start.value + decrease * step * slope` and `|slope| <= curvature * |start.slope|`.
 
     Brackets, then zooms in by cubic interpolation (Nocedal and Wright, Numerical Optimization, Algorithms 3.5 and 3.6).
-    Values that differ by less than `noise` count as equal, so that slopes decide where values can't (the approximate
-    Wolfe conditions of Hager and Zhang, SIAM J. Optim. 16, 2005).
+    Values that differ by less than `noise` count as equal; there the slopes decide (the approximate Wolfe conditions of
+    Hager and Zhang, SIAM J. Optim. 16, 2005).
 
     Args:
         evaluate: gives the point at a step length; its value may be NaN or infinite.
@@ -39,10 +39,10 @@ def strong_wolfe(
         noise: rounding error of a value.
         decrease: c1 of the conditions.
         curvature: c2 of the conditions.
-        budget: how often to evaluate at most.
+        budget: largest number of evaluations.
 
     Returns:
-        A point that meets the conditions, else the best that was found: `start` itself if none was better.
+        A point that meets the conditions, or else the best point that was found: `start` if none was better.
     """
     low, high = start, None
     for _ in range(budget):
@@ -68,7 +68,7 @@ def strong_wolfe(
 
 
 def _between(low: Point, high: Point) -> float:
-    """Where the cubic through both has its minimum, at least a tenth of the way from either."""
+    """The step of the minimum of the cubic through both points, at least a tenth of the way from either."""
     length = high.step - low.step
     if not math.isfinite(high.value) or not math.isfinite(high.slope):
         return low.step + 0.1 * length

@@ -19,13 +19,13 @@ COLORS = ("#0b6e99", "#d9730d", "#7a7a7a")  # told apart by the colour-blind
 
 
 class Picture(NamedTuple):
-    """A figure and what was drawn on: `figure, axes = ...`. Notebooks show it; `save` writes it."""
+    """A figure and its axes, which it unpacks into: `figure, axes = ...`. Notebooks show it; `save` writes it."""
 
     figure: Figure
     axes: Any  # one Axes, or a list of them
 
     def save(self, path: Any, dpi: float = 200) -> None:
-        """Write an image file, or to an open file; the ending of the path gives the format, PNG without one."""
+        """Write an image to a path or an open file; the ending of the path is the format, PNG if there is none."""
         if not isinstance(path, str | os.PathLike):
             self.figure.savefig(path, dpi=dpi, bbox_inches="tight")
             return
@@ -44,7 +44,7 @@ class Picture(NamedTuple):
         return buffer.getvalue()
 
     def svg(self) -> str:
-        """The content of an SVG file, whose text is text: the reader's fonts draw it, in any script."""
+        """The content of an SVG file that holds letters as text: the fonts of the reader draw them, in any script."""
         import matplotlib
 
         buffer = io.BytesIO()

@@ -105,11 +105,11 @@ def plot_basis(layer: KANLinear, i: int = 0, *, ax: Axes | None = None) -> Pictu
 
 
 def plot_training(history: Mapping[str, Sequence[float]], *, ax: Axes | None = None) -> Picture:
-    """Draw what `KAN.fit` returned: losses on a logarithmic scale, and metrics beside them if there are any.
+    """Draw the history that `KAN.fit` returned: losses on a logarithmic scale, and metrics, if any, beside them.
 
     Args:
         history: lists with a number per step.
-        ax: axes to draw the losses on, alone; None makes a figure.
+        ax: axes to draw the losses on, without the metrics; None makes a figure.
 
     Returns:
         `(figure, axes)`; a list of two axes if there are metrics.

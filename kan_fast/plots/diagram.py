@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[Any]
 
-LARGEST = 128  # edges of a layer, for which there is room
+LARGEST = 128  # largest number of edges of a layer that a diagram has room for
 INK, SYMBOLIC, SAMPLES = "#1a1a1a", COLORS[1], COLORS[0]
 
 # Lengths; `scale` says how many inches one is
@@ -35,7 +35,7 @@ CENTRE: dict[str, Any] = {"ha": "center", "va": "center"}
 
 
 class Layer(NamedTuple):
-    """What is drawn of a layer."""
+    """The parts of a layer that are drawn."""
 
     sketch: Sketch
     nodes: Nodes  # that the edges lead to
@@ -43,7 +43,7 @@ class Layer(NamedTuple):
 
 
 class _Places(NamedTuple):
-    """Where a layer has its boxes and nodes; heights are above the nodes below it."""
+    """Places of the boxes and nodes of a layer; heights are measured from the nodes below the layer."""
 
     side: float
     boxes: Array  # middles (n, 2)
@@ -52,7 +52,7 @@ class _Places(NamedTuple):
 
     @classmethod
     def of(cls, layer: Layer, width: float) -> _Places:
-        """Boxes in as few rows as leave them large enough to see something, subnodes in one row above them."""
+        """Places for boxes in as few rows as leave them legible, and for subnodes in one row above the boxes."""
         count = len(layer.sketch.edges)
         room = width / max(count, 1)
         rows = int(np.ceil(SMALLEST_BOX * ROOM / room - 1e-9))
@@ -67,13 +67,13 @@ class _Places(NamedTuple):
         return cls(side, boxes, subnodes, nodes + [0, PRODUCT_GAP if layer.nodes.arities else 0])
 
     def raised(self, height: float) -> _Places:
-        """The same, this much higher."""
+        """The same places, higher by `height`."""
         up = np.array([0, height])
         return _Places(self.side, self.boxes + up, self.subnodes + up, self.nodes + up)
 
 
 class _Pen:
-    """Collects strokes, which matplotlib draws in this order: what comes later lies above."""
+    """Collects strokes, which matplotlib draws in the order of their collection: later strokes lie above."""
 
     def __init__(self) -> None:
         self.strokes: list[tuple[Any, Any, Any, float]] = []  # path, color, color inside, width
@@ -169,7 +169,7 @@ def _room(names: Sequence[str], varscale: float) -> float:
 def _edge(
     pen: _Pen, text: _Writer, layer: Layer, place: _Places, below: Array, number: int, *, tick: bool, sample: bool
 ) -> None:
-    """An edge: a line to its box, the box with its curve, and a line to its subnode."""
+    """Draw an edge: a line to its box, the box with its curve, and a line to its subnode."""
     from matplotlib.colors import to_rgba
 
     output, input_ = layer.sketch.edges[number]

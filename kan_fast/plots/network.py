@@ -55,11 +55,11 @@ def plot(
     Args:
         model: the network; `model.plot(...)` gives it.
         beta: opacity of an edge is `tanh(beta * score)`.
-        metric: what the scores are: "backward", those of `attribute` for 1 / n at each of n outputs; or the deviation
-            of the activation, "forward_u", or of it per deviation of the input, "forward_n". (pykan's names.)
-        scale: size; 0.5 makes a picture of at most 10 inches.
-        tick: whether to write the ranges of x below the boxes. Diagrams alone.
-        sample: whether to draw some of the samples as dots. Diagrams alone.
+        metric: the scores: "backward" are those of `attribute` for 1 / n at each of n outputs, "forward_u" the
+            deviations of the activations, "forward_n" these divided by the deviation of the input. (pykan's names.)
+        scale: size, greater than 0; 0.5 makes a picture of at most 10 inches.
+        tick: whether to write the ranges of x below the boxes; in diagrams only.
+        sample: whether to draw some of the samples as dots; in diagrams only.
         in_vars: names of the inputs, as text (LaTeX between `$`) or sympy expressions; None for x_1, x_2, ...
         out_vars: names of the outputs; None for y_1, y_2, ...
         title: above the picture.

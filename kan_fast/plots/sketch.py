@@ -1,4 +1,4 @@
-"""What pictures show of the edges of a layer: their curves over the samples, and the functions of symbolic ones."""
+"""The edges of a layer for pictures: their curves over the samples, and the names of symbolic functions."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor
 from kan_fast.analysis.edges import edge_values
 from kan_fast.nn.linear import KANLinear
 
-POINTS = 101  # of a curve
-DOTS = 100  # samples, at most
+POINTS = 101  # points of a curve
+DOTS = 100  # largest number of samples that are drawn
 
 
 class Sketch(NamedTuple):

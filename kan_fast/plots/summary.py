@@ -36,7 +36,7 @@ def summary(
     title: str | None,
     varscale: float,
 ) -> Picture:
-    """Draw it, a row for each layer; see `KAN.plot`. `edges` are places (output, input), `scores` are `(out, in)`."""
+    """A row for each layer; see `KAN.plot`. `edges` are places (output, input), `scores` `(out, in)`."""
     depth = len(model.layers)
     in_names, out_names = _short(in_names), _short(out_names)
     figure = new_figure((WIDTH * scale, HEIGHT * depth * scale))
@@ -71,7 +71,7 @@ def summary(
 
 
 def _short(names: Sequence[str]) -> list[str]:
-    """Start and end of names that are long; formulas are left as they are."""
+    """Names with the middle of long ones left out; formulas stay as they are."""
     return [n if len(n) <= LONGEST or n.startswith("$") else f"{n[:10]}...{n[-10:]}" for n in names]
 
 

@@ -19,14 +19,15 @@ class KAN(model.KAN):
 
     Args:
         width, grid, k: see `kan_fast.KAN`.
-        base_fun: `base`; used if given.
-        sp_trainable: False freezes the biases, so that training moves curves where there are data alone. (pykan's are
-            scales of the splines, which there are none of here.)
+        base_fun: the same as `base`, which it overrides; None leaves `base` as it is.
+        sp_trainable: False freezes the biases, so that training moves curves only where there are data. (In pykan it
+            freezes scales of the splines, which layers do not have here.)
         sb_trainable: False freezes the base weights.
-        options: further ones of `kan_fast.KAN`.
+        options: further options of `kan_fast.KAN`.
 
     Raises:
-        TypeError, ValueError: as `kan_fast.KAN`; or an option of pykan asks for something that there is not here.
+        TypeError, ValueError: as `kan_fast.KAN`; or an option of pykan asks for something that is not supported here;
+            the message says what to do instead.
     """
 
     @tolerant
@@ -86,15 +87,18 @@ class KAN(model.KAN):
         return self.fit(mode, *args, **options)
 
     def get_act(self, x: Tensor | Mapping[str, Tensor]) -> None:
-        """Take these as `last_inputs`, as `fit` does; for loops of one's own.
+        """Set `last_inputs`, as `fit` does, for training loops of your own.
 
         Args:
-            x: samples `(..., width_in[0])`, or a dataset, whose "train_input" counts.
+            x: samples `(..., width_in[0])`, at least two; or a dataset, whose "train_input" is used.
+
+        Raises:
+            ValueError: fewer than two samples, or another number of columns.
         """
         given = x["train_input"] if isinstance(x, Mapping) else x
         self.last_inputs = recording.Samples(self.samples(given, "get_act"))
 
     def update_grid_from_samples(self, x: Tensor) -> None:
-        """`update_grid(x)` and `get_act(x)`."""
+        """Call `update_grid(x)`, then `get_act(x)`."""
         self.update_grid(x)
         self.get_act(x)

@@ -1,4 +1,4 @@
-"""Options that pykan's methods have and those here lack: which values ask for nothing, and what to do about others."""
+"""Options of pykan that are not supported here: the values that have no effect, and advice for all other values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _ANY = object()
 
 
 class Option(NamedTuple):
-    """An option of pykan; with the value `harmless` it asks for nothing that is not the case here."""
+    """An option of pykan. The value `harmless` asks for what is the case here anyway; `advice` is for other values."""
 
     harmless: Any
     advice: str = ""
@@ -64,7 +64,11 @@ OPTIONS: dict[str, dict[str, Option]] = {
 
 
 def tolerant(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, but it takes options of pykan with values that ask for nothing, and explains why no others."""
+    """The function, extended to accept the options of pykan with their harmless values.
+
+    Raises:
+        TypeError: an option has another value; the message has the advice.
+    """
     name = function.__name__ if function.__name__ != "__init__" else function.__qualname__.split(".")[0]
     options = OPTIONS[name]
 

@@ -1,4 +1,4 @@
-"""What pykan's scripts import besides `KAN`: data from functions, and rounded formulas."""
+"""pykan's helpers that scripts import beside `KAN`: data from functions, and rounded formulas."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def _dataset(
 
 
 def _normalized(parts: list[Tensor]) -> list[Tensor]:
-    """By the mean and standard deviation of the first."""
+    """The tensors, standardised by the mean and standard deviation of the first one."""
     if len(parts[0]) < 2:
         raise ValueError(f"normalising needs at least 2 training samples, got {len(parts[0])}")
     constant = columns.are_constant(parts[0]).nonzero().flatten().tolist()

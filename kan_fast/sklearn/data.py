@@ -1,4 +1,4 @@
-"""Estimators as plain data: what `describe` gives, and the check of it that `rebuild` begins with."""
+"""Estimators as plain data, and back: what files keep of them."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from sklearn.utils.validation import check_is_fitted
 
 from kan_fast._support import files
 from kan_fast._support.saved import Saved
 from kan_fast.model import KAN
 from kan_fast.nn import storage
+from kan_fast.sklearn.estimators import KANClassifier, KANRegressor
 
 SCALES = ("x_mean_", "x_scale_", "y_mean_", "y_scale_")
 _RANDOM_STATE = "RandomState"
 
 
 class EstimatorData(NamedTuple):
-    """An estimator that was checked."""
+    """The checked parts of an estimator."""
 
     columns: list[str] | None
     classes: list[Any] | None
@@ -31,20 +33,62 @@ class EstimatorData(NamedTuple):
     symbolic: KAN | None
 
 
-def plain_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of an estimator as a file can keep them.
+def describe(estimator: KANRegressor | KANClassifier) -> dict[str, Any]:
+    """A fitted estimator as plain values and tensors, from which `rebuild` makes one that predicts the same.
+
+    `symbolic_` is included if it has been accessed; samples, `history_` and `validation_losses_` are left out.
 
     Raises:
-        TypeError: it can't keep one.
+        TypeError: a file can't keep an argument of the estimator.
+    """
+    check_is_fitted(estimator)
+    classes = estimator.classes_.tolist() if isinstance(estimator, KANClassifier) else None
+    data = {
+        "columns": estimator.feature_names_in_.tolist() if hasattr(estimator, "feature_names_in_") else None,
+        "classes": classes,
+        "single": classes is not None or estimator._single,
+        "options": _plain_options(estimator.get_params()),
+        "scales": {name: torch.from_numpy(getattr(estimator, name)) for name in SCALES if hasattr(estimator, name)},
+        "importances": torch.from_numpy(estimator.feature_importances_),
+        "network": storage.describe(estimator.model_),
+        "symbolic": storage.describe(estimator.symbolic_) if "symbolic_" in vars(estimator) else None,
+    }
+    return files.plain(data, "the estimator")
+
+
+def rebuild(saved: dict[str, Any]) -> KANRegressor | KANClassifier:
+    """The estimator that `describe` described, in this version or an earlier one.
+
+    Raises:
+        ValueError: `saved` is not the result of `describe`; the message says what is wrong.
+    """
+    data = _checked(saved, KANRegressor().get_params())
+    estimator = (KANRegressor if data.classes is None else KANClassifier)(**data.options)
+    fitted = {"feature_importances_": data.importances, "model_": data.network, "symbolic_": data.symbolic}
+    fitted |= {**data.scales, "n_features_in_": len(data.importances)}
+    fitted |= {"_single": data.single} if data.classes is None else {"classes_": np.array(data.classes)}
+    if data.columns is not None:
+        fitted["feature_names_in_"] = np.array(data.columns, dtype=object)
+    for name, value in fitted.items():
+        if value is not None:
+            setattr(estimator, name, value)
+    return estimator
+
+
+def _plain_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of an estimator in the form that a file keeps.
+
+    Raises:
+        TypeError: a file can't keep one of them.
     """
     return files.plain({name: _plain_option(value) for name, value in options.items()}, "the options")
 
 
-def checked(data: Any, options: Collection[str]) -> EstimatorData:
-    """The parts of an estimator that plain data describe; `options` are the arguments that it can have.
+def _checked(data: Any, options: Collection[str]) -> EstimatorData:
+    """The parts of an estimator from plain data; `options` are the arguments that estimators have, with defaults.
 
     Raises:
-        ValueError: these are no such data; the message says what is wrong.
+        ValueError: the data are not a description of an estimator; the message says what is wrong.
     """
     saved = Saved(data, "the estimator")
     scales = {name: entry.finite(torch.float64, (None,)) for name, entry in saved["scales"].record().items()}
@@ -60,7 +104,9 @@ def checked(data: Any, options: Collection[str]) -> EstimatorData:
     given = saved["options"].record()
     unknown = given.keys() - set(options)
     if unknown:
-        raise ValueError(f"{saved.place} has options that there are none of: {', '.join(sorted(unknown))}")
+        raise ValueError(
+            f"{saved.place} has unknown options {', '.join(sorted(unknown))}; allowed: {', '.join(options)}"
+        )
     single = saved["single"].truth()
     if single and classes is None and outputs > 1:
         raise saved["single"].wrong(f"False for {outputs} targets")
@@ -109,7 +155,7 @@ def _plain_option(value: Any) -> Any:
 
 
 def _option(saved: Saved) -> Any:
-    """An option; what estimators can't use, they refuse when they are trained."""
+    """An option of plain data. The estimator refuses a value that it can't use when it is trained."""
     if not isinstance(saved.value, dict):
         return saved.value
     keys = saved[_RANDOM_STATE].tensor(torch.int64, (624,))

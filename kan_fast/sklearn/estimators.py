@@ -22,11 +22,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from kan_fast._support import files
 from kan_fast._support.checks import integer, real
 from kan_fast.model import KAN
-from kan_fast.nn import storage
-from kan_fast.sklearn.data import SCALES, checked, plain_options
 from kan_fast.training.objective import Loss
 from kan_fast.training.stopping import EarlyStopping
 
@@ -34,21 +31,21 @@ Array = npt.NDArray[Any]
 
 _EPOCHS, _FEWEST_STEPS = 100, 500  # of Adam, unless the user says how many steps
 _BATCH = 256
-_TRIM = 0.003  # share of the samples beyond either end of the grids: tables have outliers
-_DECAY = 300  # weight decay times the number of samples: a prior is worth some number of them
+_TRIM = 0.003  # share of the samples that grids leave out at either end, since tables have outliers
+_DECAY = 300  # weight decay times the number of samples: as a prior, it is worth a fixed number of samples
 _MOST_DECAY = 0.1  # default for the share of a parameter that a step takes away: for few samples it would exceed 1
 _LINE_SEARCH_STEPS = 30  # of LBFGS and LM
-_SYMBOLIC_SAMPLES, _SYMBOLIC_STEPS = 2000, 20  # of training a symbolic network towards the one it stands for
+_SYMBOLIC_SAMPLES, _SYMBOLIC_STEPS = 2000, 20  # of the training of a symbolic network towards its original
 
 
 class _Estimator(BaseEstimator):
-    """What regression and classification share: standardised inputs, training, and scores of the features.
+    """The common part of regression and classification: standardised inputs, training, and scores of the features.
 
     Args:
         hidden: number of nodes in every hidden level; a pair counts sums and products, as in `kan_fast.KAN`.
         grid: number of spans of every grid.
         k: degree of the splines, 0 to 5.
-        loss: what is minimised; None for the first of those that the estimator knows.
+        loss: the loss to minimise; None for the first that the estimator lists.
         opt: "Adam" (on batches, with a cosine schedule and decoupled weight decay); or "LBFGS" or "LM"
             (Levenberg-Marquardt; squared error alone), which see all samples in every step and suit data without noise.
         steps: number of steps; None for 100 epochs of Adam, at least 500 steps, and for 30 steps of the others.
@@ -58,8 +55,8 @@ class _Estimator(BaseEstimator):
             0.1 / learning_rate if that is less.
         lamb: weight of the sparsity terms, see `KAN.fit`.
         validation_fraction: share of the samples that are held out to choose the best state, 0 (none) to below 1.
-        patience: epochs (steps, but with Adam) without a smaller validation loss after which training ends; None for
-            no such end.
+        patience: epochs of Adam, or steps of the others, without a smaller validation loss after which training ends;
+            None never ends it early.
         dtype: "float32" or "float64"; None for the former with Adam and the latter with the others.
         device: device of the network, such as "cuda".
         random_state: seed of the split, the initial parameters and the batches.
@@ -67,14 +64,10 @@ class _Estimator(BaseEstimator):
 
     Attributes:
         model_: the trained `KAN`, which takes standardised inputs.
-        x_mean_, x_scale_: what inputs are standardised by, `(n_features_in_,)`.
+        x_mean_, x_scale_: mean and standard deviation of the inputs, `(n_features_in_,)`.
         feature_importances_: shares of the features in the scores of KAN 2.0 (see `KAN.attribute`).
-        history_: what `KAN.fit` returned.
-        validation_losses_: one of each epoch (step, but with Adam).
-        symbolic_: a `KAN` like `model_` all of whose edges are functions of the library; made at the first access, and
-            can be set to another such network.
-        formula_: what `symbolic_` computes in the units and names of X and y, a sympy expression; a list of them where
-            the network has several outputs.
+        history_: the history that `KAN.fit` returned.
+        validation_losses_: validation loss of each epoch of Adam, or step of the others.
     """
 
     def __init__(
@@ -162,6 +155,7 @@ class _Estimator(BaseEstimator):
 
     @cached_property
     def symbolic_(self) -> KAN:
+        """A `KAN` like `model_` with functions of the library as edges, made at the first access; can be set."""
         check_is_fitted(self)
         inputs = self.model_.last_inputs.x
         if inputs is None:
@@ -179,6 +173,7 @@ class _Estimator(BaseEstimator):
 
     @property
     def formula_(self) -> Any:
+        """The function of `symbolic_` in the units and names of X and y, in sympy; a list for several outputs."""
         names = getattr(self, "feature_names_in_", None)
         formulas, _ = self.symbolic_formula(None if names is None else list(names))
         return formulas[0] if len(formulas) == 1 else formulas
@@ -249,11 +244,12 @@ class _Estimator(BaseEstimator):
         weight = self.model_.layers[0].spline_weight
         scaled = torch.from_numpy((x - self.x_mean_) / self.x_scale_).to(weight.device, weight.dtype)
         if not scaled.isfinite().all():
-            raise ValueError(f"X reaches {abs(x).max():.3g}, too far from the training samples for {weight.dtype}")
+            far = f"{abs(x).max():.3g}, too far from the training samples for {weight.dtype}"
+            raise ValueError(f"X reaches {far}; check its units, or train with dtype='float64'")
         return scaled
 
     def _outputs(self, X: Any) -> Array:
-        """What the network gives for samples in the user's units: `(n, outputs)`, float64."""
+        """Outputs of the network for samples in the user's units: `(n, outputs)`, float64."""
         check_is_fitted(self)
         x = validate_data(self, X, reset=False, dtype=np.float64)
         with torch.no_grad():
@@ -262,7 +258,7 @@ class _Estimator(BaseEstimator):
     @staticmethod
     @abstractmethod
     def _losses() -> dict[str, Loss]:
-        """What `loss` can be, the default first."""
+        """The values of `loss` and their functions, the default first."""
 
     def _importances(self, inputs: Tensor) -> Array:
         if len(inputs) < 2:
@@ -278,7 +274,7 @@ class KANRegressor(RegressorMixin, _Estimator):
     half a standard deviation of the target.
 
     Attributes:
-        y_mean_, y_scale_: what targets are standardised by, `(outputs,)`.
+        y_mean_, y_scale_: mean and standard deviation of the targets, `(outputs,)`.
     """
 
     def fit(self, X: Any, y: Any) -> KANRegressor:
@@ -356,50 +352,8 @@ class KANClassifier(ClassifierMixin, _Estimator):
         return {"log_loss": _cross_entropy}
 
 
-def describe(estimator: KANRegressor | KANClassifier) -> dict[str, Any]:
-    """A fitted estimator as plain values and tensors, from which `rebuild` makes one that predicts the same.
-
-    `symbolic_` is among them if it has been accessed; samples, `history_` and `validation_losses_` are not.
-
-    Raises:
-        TypeError: an argument of the estimator is nothing that a file can keep.
-    """
-    check_is_fitted(estimator)
-    classes = estimator.classes_.tolist() if isinstance(estimator, KANClassifier) else None
-    data = {
-        "columns": estimator.feature_names_in_.tolist() if hasattr(estimator, "feature_names_in_") else None,
-        "classes": classes,
-        "single": classes is not None or estimator._single,
-        "options": plain_options(estimator.get_params()),
-        "scales": {name: torch.from_numpy(getattr(estimator, name)) for name in SCALES if hasattr(estimator, name)},
-        "importances": torch.from_numpy(estimator.feature_importances_),
-        "network": storage.describe(estimator.model_),
-        "symbolic": storage.describe(estimator.symbolic_) if "symbolic_" in vars(estimator) else None,
-    }
-    return files.plain(data, "the estimator")
-
-
-def rebuild(saved: dict[str, Any]) -> KANRegressor | KANClassifier:
-    """The estimator that `describe` described, in this version or an earlier one.
-
-    Raises:
-        ValueError: it is no such description; the message says what is wrong.
-    """
-    data = checked(saved, KANRegressor().get_params())
-    estimator = (KANRegressor if data.classes is None else KANClassifier)(**data.options)
-    fitted = {"feature_importances_": data.importances, "model_": data.network, "symbolic_": data.symbolic}
-    fitted |= {**data.scales, "n_features_in_": len(data.importances)}
-    fitted |= {"_single": data.single} if data.classes is None else {"classes_": np.array(data.classes)}
-    if data.columns is not None:
-        fitted["feature_names_in_"] = np.array(data.columns, dtype=object)
-    for name, value in fitted.items():
-        if value is not None:
-            setattr(estimator, name, value)
-    return estimator
-
-
 def _cross_entropy(output: Tensor, label: Tensor) -> Tensor:
-    """Of log-odds `(n, 1)` and 0 or 1, or of scores `(n, classes)` and numbers of classes."""
+    """Cross-entropy of log-odds `(n, 1)` and labels 0 or 1, or of scores `(n, classes)` and numbers of classes."""
     return (F.binary_cross_entropy_with_logits if output.shape[1] == 1 else F.cross_entropy)(output, label)
 
 

@@ -41,14 +41,14 @@ N = TypeVar("N", bound=Network)
 
 
 class Shape(NamedTuple):
-    """A network that is tried."""
+    """The form of a network that is tried."""
 
     width: list[Any]
-    adds: bool = False  # whether the last layer only adds what comes before it
+    adds: bool = False  # whether the last layer only adds its inputs
 
 
 def shapes(inputs: int) -> list[list[Shape]]:
-    """Networks in the order in which they are tried; the best of a group is taken."""
+    """Groups of networks in the order in which they are tried; the best network of a group counts."""
     if inputs == 1:
         return [[Shape([1, 1])]]
     return [
@@ -70,28 +70,27 @@ def discover(
     lib: Iterable[str | Function] | None = None,
     progress: bool = True,
 ) -> N:
-    """Find a formula for data: fit, prune, refine, auto_symbolic and fit, for one network after the other.
+    """Find a formula for data, by networks of growing size.
 
-    Networks of growing size are tried: sums of functions, functions of such sums, products of such sums, and what these
-    add up to. Of each,
+    The networks write sums of functions, functions of such sums, products of such sums, and sums of these. For each,
 
-    * a coarse network of splines is trained, with Levenberg-Marquardt from several starts,
-    * the edges that the others can do without are left out,
-    * grids are refined as long as that helps on samples held out,
-    * splines become functions of the library, layer by layer; the best combinations are trained on,
-    * and edges that may as well be constants or straight lines become these.
+    * a coarse network of splines is trained with Levenberg-Marquardt, from several starts,
+    * edges that the others can replace are removed,
+    * grids are refined as long as that lowers the error on samples held out,
+    * splines become functions of the library, layer by layer, and the best combinations are trained on,
+    * edges become constants or straight lines where that lowers the cost.
 
-    The search ends with the first formula that is exact to rounding. Else the one is taken that has the smallest
-    error on held-out samples, a fifth of the data, complexity considered (see `kan_fast.symbolic.search.rate`). A
-    function of one variable may also be one function of the library of another, `log(1 + x^2)`, or the sum or product
-    of two, `x^2 + sin(x)`.
+    The search ends with the first formula that is exact up to rounding. If there is none, the result is the formula
+    with the best balance of complexity and error on held-out samples, a fifth of the data. For one variable the search
+    also covers chains of two functions of the library, such as `log(1 + x^2)`, and sums and products of two, such as
+    `x^2 + sin(x)`.
 
-    What another network has learnt is data as well: `KAN.discover((x, net(x)))` with a `net` that solves a differential
+    The outputs of another network can be the data: `KAN.discover((x, net(x)))` with a `net` that solves a differential
     equation.
 
     Args:
         cls: `KAN.discover(...)` gives it.
-        dataset: a pair `(x, y)`, or a dict with train_input and train_label (its test data are left alone); inputs
+        dataset: a pair `(x, y)`, or a dict with train_input and train_label (test data are not used); inputs
             `(samples, in)`, outputs `(samples, 1)` or `(samples,)`, in any units.
         seed: makes the result reproducible; the global random generator stays as it was.
         lib: names of functions; None for the whole library, `kan_fast.nn.functions.LIBRARY`.
@@ -143,7 +142,7 @@ def discover(
 
 
 def _train(cls: type[Network], shape: Shape, data: Data, seed: int) -> Trial:
-    """The best of several starts on a coarse grid."""
+    """The best network of several starts on a coarse grid."""
     trials: list[Trial] = []
     for start in range(STARTS if len(shape.width) > 2 else 1):
         model = cls(
@@ -166,7 +165,7 @@ def _train(cls: type[Network], shape: Shape, data: Data, seed: int) -> Trial:
 
 
 def _fit(model: Network, data: Data, steps: int) -> Trial:
-    """Train in place, as long as that leads on."""
+    """Train in place, until the loss hardly falls any more."""
     losses: list[float] = []
 
     def stalled(_: int, entry: dict[str, float]) -> bool:
@@ -179,7 +178,7 @@ def _fit(model: Network, data: Data, steps: int) -> Trial:
 
 
 def _refine(trial: Trial, data: Data, grids: Sequence[int]) -> Trial:
-    """Go on on finer grids as long as that leads on."""
+    """Train on finer grids, as long as the error on samples held out falls."""
     for grid in grids:
         finer = _fit(trial.model.refine(grid), data, REFINED_STEPS)
         if finer.error > trial.error:
@@ -189,7 +188,7 @@ def _refine(trial: Trial, data: Data, grids: Sequence[int]) -> Trial:
 
 
 def _formula(trial: Trial, data: Data, functions: Sequence[Function]) -> list[Trial]:
-    """What a coarse network of splines becomes as a formula, if it does."""
+    """The network of functions that a coarse network of splines becomes, in a list; an empty list if there is none."""
     formula = snap(_refine(thin(trial, data), data, FINE).model, data, functions)
     return [] if formula is None else [formula]
 
@@ -222,7 +221,7 @@ _products = partial(_sums, multiply=True)
 
 
 def _simplified(trials: Sequence[Trial], data: Data) -> list[Trial]:
-    """Those that are defined on the samples, and the best of them with lines and constants where that pays."""
+    """The trials that are defined on the samples, and the best of them simplified."""
     trials = [trial for trial in trials if trial.error < math.inf]
     if not trials:
         return []
@@ -263,7 +262,7 @@ def _samples(dataset: Mapping[str, Any] | tuple[Any, Any]) -> tuple[Tensor, Tens
 
 
 class _Scales(NamedTuple):
-    """Standard inputs reach from -1 to 1, standard outputs have mean 0 and variance 1."""
+    """Maps data to standard units: inputs reach from -1 to 1, outputs have mean 0 and variance 1."""
 
     centre: Tensor  # (in,)
     half: Tensor  # (in,)
@@ -272,7 +271,7 @@ class _Scales(NamedTuple):
 
     @classmethod
     def of(cls, x: Tensor, y: Tensor) -> _Scales:
-        """Those of some data."""
+        """The scales of these data."""
         low, high = x.aminmax(dim=0)
         deviation = y.std(0, correction=0)
         return cls(
@@ -283,7 +282,7 @@ class _Scales(NamedTuple):
         )
 
     def data(self, x: Tensor, y: Tensor, rounding: float) -> Data:
-        """Standard data, some of them held out."""
+        """The data in standard units, some of the samples held out."""
         test = held_out(x, HELD_OUT)
         floor = max(EXACT, (4 * rounding * y.abs().max() / self.deviation).square().item())
         x, y = (x - self.centre) / self.half, (y - self.mean) / self.deviation
@@ -292,7 +291,7 @@ class _Scales(NamedTuple):
 
 @torch.no_grad()
 def _finish(model: Network, scales: _Scales, x: Tensor) -> Network:
-    """The network for data as they were given, without edges that are constants."""
+    """The network for the data in their own units, without edges that are constants."""
     first, last = model.layers[0].symbolic, model.layers[-1].symbolic
     if first is not None:
         inputs = first.edges[:, 1]

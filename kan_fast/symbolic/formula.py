@@ -1,4 +1,4 @@
-"""`KAN.symbolic_formula`: what a network computes whose edges are all symbolic."""
+"""`KAN.symbolic_formula`: the formula of a network whose edges are all symbolic."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     Scales = Sequence[Sequence[float] | torch.Tensor]
 
-_RECOGNISED = 1e-3  # tolerance of constants that are recognised, unless one is given
-_SHOWN = 8  # edges that an error names
+_RECOGNISED = 1e-3  # default tolerance for constants that are replaced
+_SHOWN = 8  # largest number of edges that an error names
 
 
 def symbolic_formula(
@@ -35,17 +35,17 @@ def symbolic_formula(
     normalizer: Scales | None = None,
     output_normalizer: Scales | None = None,
 ) -> tuple[list[sympy.Expr], list[sympy.Expr]]:
-    """The formulas of a network all of whose edges are symbolic, in normal form (see `kan_fast.symbolic.expressions`).
+    """The formulas of a network all of whose edges are symbolic, in a normal form (see docs/symbolic.md).
 
-    They evaluate to the network's outputs, to rounding, unless `digits` or `constants` change their numbers.
+    They evaluate to the network's outputs up to rounding, unless `digits` or `constants` change their numbers.
 
     Args:
         model: the network; `model.symbolic_formula(...)` gives it.
-        var: a name, symbol or expression for every input; None for x_1, x_2, ..., the columns that the network was
-            trained with: what `prune_input` has removed keeps its number.
-        digits: decimal places to round numbers to; what becomes 0 is dropped. None for all digits.
-        constants: whether to replace numbers by fractions, roots, and multiples of pi and e that are close, or how
-            close: True is 1e-3. See `kan_fast.symbolic.expressions.constants.recognised`.
+        var: a name, symbol or expression for every input; None for x_1, x_2, ..., numbered as the columns that the
+            network was trained with: an input that `prune_input` removed keeps its number.
+        digits: decimal places to round numbers to, at least 0; terms that become 0 are dropped. None for all digits.
+        constants: True replaces numbers by fractions, roots, and multiples of pi and e that are within 1e-3 of them, a
+            number within that distance; simple candidates may be farther off than complicated ones.
         simplify: whether to expand products and collect factors where that makes formulas shorter.
         normalizer: `(mean, std)` of the inputs, if the network was trained with `(x - mean) / std`; the formulas then
             take x itself.
@@ -92,7 +92,7 @@ def symbolic_formula(
 
 
 def _symbols(names: Sequence[str | sympy.Expr], count: int) -> list[sympy.Expr]:
-    """What stands for each input in formulas."""
+    """The expression that stands for each input in the formulas."""
     import sympy
 
     if len(names) != count:
@@ -127,7 +127,7 @@ def _layer(layer: KANLinear, inputs: Sequence[Combination]) -> list[Combination]
 
 
 def _nodes(nodes: Nodes, subnodes: Sequence[Combination]) -> list[Combination]:
-    """The nodes of a level: sums as they are, and products."""
+    """The nodes of a level: its sums, then its products."""
     from kan_fast.symbolic.expressions.normal import product
 
     factors = groupby(range(nodes.sums, len(subnodes)), key=lambda subnode: nodes.owner[subnode])

@@ -1,4 +1,4 @@
-"""`KAN.formula_report`: how good formulas are on held-out data, beside the network, and what each function costs."""
+"""`KAN.formula_report`: the errors of formulas and network on held-out data, and the cost of each function."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SHOWN = 10  # edges that are printed
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How well an output is predicted; over the samples where the prediction is finite.
+    """Accuracy of the predictions of an output, over the samples where the prediction is finite.
 
     Attributes:
         rmse: root of the mean squared error; NaN if no prediction is finite.
@@ -43,7 +43,7 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Output:
-    """An output of the network; without a formula if some edge is a spline."""
+    """An output of the network, with its formula unless some edge is a spline."""
 
     model: Accuracy
     formula: Accuracy | None = None
@@ -57,14 +57,14 @@ class Output:
 
 @dataclass(frozen=True)
 class FixedEdge:
-    """A symbolic edge and what it cost to fix it.
+    """A symbolic edge, and by how much fixing it changed the error.
 
     Attributes:
-        edge: its place.
-        function: its name in the library.
-        cost: RMSE of the network (over all outputs) less that of the network with this edge as the spline that it was
-            before it was fixed; the other edges stay as they are.
-        broken: number of samples for which its argument is finite and its value is not.
+        edge: place of the edge.
+        function: name of its function in the library.
+        cost: RMSE of the network (over all outputs) minus the RMSE with this edge as the spline that it was before it
+            was fixed; the other edges stay as they are.
+        broken: number of samples for which the input of the edge is finite and its value is not.
     """
 
     edge: Edge
@@ -75,7 +75,7 @@ class FixedEdge:
 
 @dataclass(frozen=True)
 class FormulaReport:
-    """Accuracy of formulas; print it to read it.
+    """Accuracy of formulas and of their network, as a table to be printed.
 
     Attributes:
         samples: number of samples.
@@ -125,19 +125,19 @@ class FormulaReport:
 
 @torch.no_grad()
 def formula_report(model: Network, test_input: Tensor, test_label: Tensor, **options: Any) -> FormulaReport:
-    """How good the formulas are, beside the network itself, and which symbolic edges cost most.
+    """Compare the formulas with the network itself on held-out data, and say which symbolic edges cost most.
 
-    Without options that change numbers (`digits`, `constants`) the formulas are as good as the network. Predictions
-    that are NaN or infinite, from a pole or outside of a domain, are counted, with the edges that they come from.
+    Without options that change numbers (`digits`, `constants`) the formulas are as accurate as the network. Predictions
+    that are NaN or infinite, at a pole or outside of a domain, are counted, with the edges that they come from.
 
     Args:
         model: the network; `model.formula_report(...)` gives it. If some edges are splines, there is no formula.
-        test_input: samples `(n, in)`, best those that the network was not trained on.
-        test_label: `(n, out)`.
-        options: those of `symbolic_formula`; with a normalizer, data are those that the formulas take and give.
+        test_input: samples `(n, in)`, best samples that the network was not trained on.
+        test_label: labels `(n, out)`.
+        options: options of `symbolic_formula`; with a normalizer, data are in the units of the formulas.
 
     Raises:
-        ValueError: shapes don't fit, labels are not finite, or a function of one's own has no formula.
+        ValueError: shapes don't fit, labels are not finite, or an added function has no sympy expression.
     """
     like = model.layers[0].spline_weight
     x, label = (
@@ -195,7 +195,7 @@ def _as_splines(layer: KANLinear, x: Tensor) -> Iterator[tuple[str, tuple[int, i
 
 
 def _tail(model: Network, number: int) -> nn.Sequential:
-    """What follows the layer of this number."""
+    """The part of the network after the layer of this number."""
     parts: list[nn.Module] = [model.nodes[number]]
     for layer, nodes in zip(model.layers[number + 1 :], model.nodes[number + 1 :], strict=True):
         parts += [layer, nodes]

@@ -22,26 +22,26 @@ from kan_fast.symbolic.curves.single import fit_functions, held_out
 from kan_fast.symbolic.formula import spline_edges
 from kan_fast.symbolic.suggest import costs
 
-CHOICES = 8  # functions that an edge may have in a combination
-GAP = 12.0  # at most this much costlier than its best one, in bits
-COMBINATIONS, STEPS = 12, 6  # tried for a layer of each network, and for how long
-BEAM, FINAL_STEPS = 3, 30  # networks that go on, and for how long in the end
-SAME = {"cos": "sin", "arccos": "arcsin", "sigmoid": "tanh"}  # but for a, b, c, d
-SIMPLICITY = 0.02  # what a unit of complexity costs, as a share of the bits that are explained
+CHOICES = 8  # functions that are combined for an edge, at most
+GAP = 12.0  # bits by which such a function may be costlier than the best one for the edge
+COMBINATIONS, STEPS = 12, 6  # combinations that are tried for a layer of each network, and the steps of their training
+BEAM, FINAL_STEPS = 3, 30  # networks that go on to the next layer, and the steps of their training in the end
+SAME = {"cos": "sin", "arccos": "arcsin", "sigmoid": "tanh"}  # functions that are equal up to a, b, c, d
+SIMPLICITY = 0.02  # cost of a unit of complexity, as a share of the bits that are explained
 
 
 class Data(NamedTuple):
-    """Samples, inputs `(n, in)` and outputs `(n, out)` of variance about 1 in float64, and those held out."""
+    """Samples for the fit and samples held out: inputs `(n, in)`, outputs `(n, out)` of variance about 1; float64."""
 
     x: Tensor
     y: Tensor
     test_x: Tensor
     test_y: Tensor
-    floor: float  # mean squared error that is rounding
-    price: float = 0.0  # of a unit of complexity, in bits
+    floor: float  # mean squared error that is due to rounding
+    price: float = 0.0  # cost of a unit of complexity, in bits
 
     def whole(self) -> Data:
-        """All samples, to fit; those held out are then no test any more."""
+        """The same with all samples for the fit; the samples held out are then no test any more."""
         return self._replace(x=torch.cat([self.x, self.test_x]), y=torch.cat([self.y, self.test_y]))
 
 
@@ -49,16 +49,16 @@ class Trial(NamedTuple):
     """A network and how good it is."""
 
     model: Network
-    error: float  # mean squared error on the samples held out; infinite where it is undefined
-    complexity: float  # of its symbolic edges
-    cost: float  # bits of the error, and what the complexity costs
+    error: float  # mean squared error on the samples held out; infinite if the network is undefined on one
+    complexity: float  # sum over the symbolic edges
+    cost: float  # log2 of the error, plus the price of the complexity
 
 
 def rate(model: Network, data: Data) -> Trial:
     """The error of a network on the samples held out, and its cost.
 
-    Formulas of which the better one explains B bits, `B = -log2(error)`, are compared with `SIMPLICITY * B` as the
-    price: with much noise a unit of complexity has to explain little, without any much.
+    A unit of complexity costs `data.price` bits, which `priced` sets to `SIMPLICITY * B` where formulas can explain
+    `B = -log2(error)` bits: it has to explain little in noisy data, and much in exact data.
     """
     with torch.no_grad():
         error = (model(data.test_x) - data.test_y).square().mean().item()
@@ -68,12 +68,12 @@ def rate(model: Network, data: Data) -> Trial:
 
 
 def priced(data: Data, error: float) -> Data:
-    """The data with the price for formulas that may reach this error."""
+    """The data with the price of complexity for formulas that can reach this error."""
     return data._replace(price=SIMPLICITY * max(1.0, -math.log2(max(error, data.floor))))
 
 
 def refit(model: Network, data: Data, steps: int) -> Trial:
-    """Train in place with Levenberg-Marquardt steps, as long as they lead on."""
+    """Train in place with up to `steps` Levenberg-Marquardt steps, as long as the error falls."""
     optimizer, last = LevenbergMarquardt(model), math.inf
     for _ in range(steps):
         error = optimizer.step(lambda: model(data.x) - data.y).item()
@@ -83,14 +83,14 @@ def refit(model: Network, data: Data, steps: int) -> Trial:
     return rate(model, data)
 
 
-# Which edges
+# The edges of a formula
 
 
 def thin(trial: Trial, data: Data) -> Trial:
-    """Leave out the splines without which the others can do, one after the other, those of the least score first.
+    """Remove the splines that the others can replace, one after the other, the one with the least score first.
 
-    Networks with products or several hidden nodes can write one function in many ways, x y as (x + a)(y + b) - a y -
-    b x - a b. Few edges make it one.
+    Networks with products or several hidden nodes can write one function in many ways, such as x y as (x + a)(y + b) -
+    a y - b x - a b. With few edges there is one way.
     """
     scores = attribution.attribute(trial.model, x=data.x).edges
     for edge in sorted(spline_edges(trial.model), key=lambda edge: scores[edge.layer][edge.place].item()):
@@ -107,17 +107,17 @@ def thin(trial: Trial, data: Data) -> Trial:
     return rate(pruning.prune_edge(trial.model, 0.0, x=data.x), data)
 
 
-# Which functions
+# The functions of a formula
 
 
 def snap(model: Network, data: Data, functions: Sequence[Function]) -> Trial | None:
     """The best network with functions of the library in place of the splines of this one.
 
-    Layer by layer, the cheapest combinations of functions are tried, the splines that are left adapt, and the best
-    networks go on.
+    Layer by layer, the cheapest combinations of functions are tried, the splines of the later layers are trained on,
+    and the best networks go on to the next layer.
 
     Returns:
-        None if no combination is defined on the samples.
+        The best network; None if no combination is defined on the samples.
     """
     data, functions = priced(data, rate(model, data).error), distinct(functions)
     beam = [rate(model, data)]
@@ -137,7 +137,7 @@ def snap(model: Network, data: Data, functions: Sequence[Function]) -> Trial | N
 
 
 def distinct(functions: Sequence[Function]) -> list[Function]:
-    """Without those that are others but for a, b, c, d."""
+    """The functions without those that equal another one of them up to a, b, c, d."""
     names = {function.name for function in functions}
     return [function for function in functions if SAME.get(function.name) not in names]
 
@@ -174,7 +174,7 @@ def _combinations(choices: Sequence[Sequence[Choice]]) -> Iterator[list[tuple[tu
 
 
 def simplify(trial: Trial, data: Data) -> Trial:
-    """Make symbolic edges constants or straight lines where that pays."""
+    """Replace symbolic edges by constants or straight lines where that lowers the cost."""
     tried: set[tuple[Edge, str, str]] = set()
     while True:
         for edge, function in _symbolic(trial.model):
@@ -194,7 +194,7 @@ def simplify(trial: Trial, data: Data) -> Trial:
 
 
 def _exchanged(model: Network, data: Data, edge: Edge, function: Function) -> Network:
-    """A copy in which an edge is the function that fits what it was."""
+    """A copy in which an edge is this function, fitted to the edge as it was."""
     model, x = copy.deepcopy(model), _inputs(model, data, edge.layer)
     layer = model.layers[edge.layer]
     y = edge_values(layer, x, torch.tensor([edge.place]))
@@ -214,5 +214,5 @@ def _symbolic(model: Network) -> list[tuple[Edge, Function]]:
 
 @torch.no_grad()
 def _inputs(model: Network, data: Data, number: int) -> Tensor:
-    """What reaches a layer."""
+    """Inputs of a layer, `(n, in)`."""
     return recording.record(model, model.layers, data.x)[1][number]

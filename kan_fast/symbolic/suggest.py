@@ -18,7 +18,7 @@ from kan_fast.nn.functions import Function, find, select
 from kan_fast.nn.network import Network
 from kan_fast.symbolic.curves.single import Fits, fit_functions, held_out
 
-SAMPLES = 1000  # at most, that curves are compared on
+SAMPLES = 1000  # largest number of samples on which curves are compared
 MUCH = 1e3  # added to the cost of functions that explain much less than others
 FLOOR = 1e-13  # unexplained variance that counts as none
 
@@ -34,8 +34,8 @@ class Suggestion(NamedTuple):
     r2_held_out: float  # on the others
     complexity: float
     affine: tuple[float, float, float, float]  # a, b, c, d of c f(a x + b) + d
-    cost: float  # see `costs`; the least is the best
-    fixed: bool = False  # whether the edge has become this
+    cost: float  # see `costs`; the function with the least cost is the best
+    fixed: bool = False  # whether the edge has become this function
 
 
 class Suggestions(tuple[Suggestion, ...]):
@@ -64,7 +64,7 @@ def _shown(suggestions: Suggestions, verbose: bool | int) -> Suggestions:
 
 
 def _r2(value: float) -> str:
-    """Rounded down, so that 1 is exact."""
+    """An R2 as text, rounded down: only an exact fit shows 1."""
     if value == -math.inf:
         return "undefined"
     return f"{math.floor(value * 1e10) / 1e10:.10f}".rstrip("0").ljust(6, "0")
@@ -88,12 +88,12 @@ def suggest_symbolic(
     Args:
         model: the network; `model.suggest_symbolic(...)` gives it.
         l: layer of the edge, from 0.
-        i: node that it starts from.
-        j: subnode that it leads to.
+        i: node that the edge starts from.
+        j: subnode that the edge leads to.
         lib: names of functions; None for the whole library, `kan_fast.nn.functions.LIBRARY`.
         topk: number of functions, at least 1.
-        weight_simple: how much simplicity counts, from 0, not at all, to less than 1. With 0.5 a function has to halve
-            what is left unexplained, 1 - R2, for every unit of complexity that it costs. See `costs`.
+        weight_simple: weight of simplicity, from 0 (none) to less than 1. With 0.5 a function has to halve the
+            unexplained part of the variance, 1 - R2, for every unit of its complexity.
         holdout: share of the samples that is not fitted, and on which functions are compared, 0 to less than 1.
         x: input samples `(..., width_in[0])`; None for the inputs that `fit` trained on last.
         verbose: whether to print the table.
@@ -131,10 +131,10 @@ def fix_symbolic(
     Args:
         model: the network; `model.fix_symbolic(...)` gives it.
         l: layer of the edge, from 0.
-        i: node that it starts from.
-        j: subnode that it leads to.
+        i: node that the edge starts from.
+        j: subnode that the edge leads to.
         name: the function; see `kan_fast.nn.functions`.
-        fit_params_bool: whether to fit a, b, c, d to the edge as it is; else they are 1, 0, 1, 0. (pykan's name.)
+        fit_params_bool: whether to fit a, b, c, d to the present edge; else they are 1, 0, 1, 0. (pykan's name.)
         affine: a, b, c, d to take instead.
         holdout: as in `suggest_symbolic`.
         x: as in `suggest_symbolic`.
@@ -164,7 +164,7 @@ def fix_symbolic(
 
 
 def unfix_symbolic(model: Network, l: int, i: int, j: int) -> None:  # noqa: E741  # pykan's name
-    """Make a symbolic edge the spline again that it was.
+    """Turn a symbolic edge back into the spline that it was.
 
     Raises:
         ValueError: there is no such edge, or it is not symbolic.
@@ -174,7 +174,7 @@ def unfix_symbolic(model: Network, l: int, i: int, j: int) -> None:  # noqa: E74
 
 
 def unfix_symbolic_all(model: Network) -> None:
-    """Make all symbolic edges the splines again that they were."""
+    """Turn all symbolic edges back into the splines that they were."""
     for layer in model.layers:
         layer.unfix_many([] if layer.symbolic is None else layer.symbolic.places)
 
@@ -190,11 +190,11 @@ def auto_symbolic(
     x: Tensor | None = None,
     verbose: bool | int = False,
 ) -> Suggestions:
-    """Make every spline the function that fits it best, layer by layer; what came before is then taken as it became.
+    """Replace every spline by the function that fits it best, layer by layer from the inputs on.
 
-    Edges that were pruned stay away, those that are symbolic stay as they are, and the function 0 is chosen for edges
-    alone that are constant but for rounding. Train afterwards, with `fit(opt="LM")` for instance: a, b, c, d of all
-    edges are parameters.
+    The samples of a layer pass through the layers ahead of it with their new functions. Pruned and symbolic edges stay
+    as they are. The function 0 is chosen only for edges that are constant up to rounding. Train afterwards, for
+    instance with `fit(opt="LM")`: a, b, c, d of all edges are parameters.
 
     Args:
         model: the network; `model.auto_symbolic(...)` gives it.
@@ -228,16 +228,17 @@ def auto_symbolic(
 
 
 def costs(fits: Fits, functions: Sequence[Function], weight_simple: float) -> Tensor:
-    """What each function costs for each curve, `(curves, functions)`, for the choice among them.
+    """The cost of each function for each curve, `(curves, functions)`; the least is the best.
 
-    `log2(1 - R2) + weight_simple / (1 - weight_simple) * complexity` with the R2 on held-out samples, which is pykan's
-    weighting. Functions of which both scale and origin of the argument matter have a parameter more to fit with, and
-    cost one unit more: a parabola is also the top of a cosine. What explains less than the best by more than a fifth of
-    `weight_simple` comes after all that don't, however simple. The function 0 is no choice but for a constant.
+    The cost is `log2(1 - R2) + weight_simple / (1 - weight_simple) * complexity` with the R2 on held-out samples, which
+    is pykan's weighting. A function costs one unit more if both scale and origin of its argument matter, since it has
+    one parameter more to fit with: a cosine fits every parabola with its top. A function whose R2 is below the best one
+    by more than `weight_simple / 5` comes after all others, however simple it is. The function 0 is allowed for
+    constants alone.
     """
     complexity = torch.tensor([f.price for f in functions], dtype=torch.float64, device=fits.r2.device)
     constant = torch.tensor([f.name == "0" for f in functions], device=fits.r2.device)
-    # A sine is a cosine of another phase: what differs by rounding alone costs the same.
+    # Equal functions such as sine and cosine, whose errors differ by rounding alone, cost the same.
     unexplained = ((1 - fits.r2_held_out) / FLOOR).round().clamp_min(1) * FLOOR
     cost = unexplained.log2().round(decimals=6) + weight_simple / (1 - weight_simple) * complexity
     r2 = fits.r2_held_out.clamp_min(0)
@@ -254,7 +255,7 @@ def _suggest(
     weight_simple: float,
     holdout: float,
 ) -> list[list[Suggestion]]:
-    """All functions for edges (output, input) of a layer, the best first."""
+    """For each of the edges (output, input) of a layer all functions, the best first."""
     weight, share = real("weight_simple", weight_simple), real("holdout", holdout)
     if max(weight, share) >= 1:
         raise ValueError(f"weight_simple and holdout must be less than 1, got {weight_simple} and {holdout}")
@@ -289,7 +290,7 @@ def _suggest(
 
 
 def _some_inputs(model: Network, x: Tensor | None, what: str, l: int) -> Tensor:  # noqa: E741
-    """Samples of what reaches a layer, `(n, in)` in float64: some if there are many, with the extremes of all."""
+    """Inputs of a layer, `(n, in)` in float64; of many samples a random part, and the extremes of every column."""
     inputs = model.reached(x, what)[l].reshape(-1, model.layers[l].in_features).double()
     if len(inputs) <= SAMPLES:
         return inputs

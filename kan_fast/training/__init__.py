@@ -1,4 +1,4 @@
-"""`KAN.fit`: its options, loop, objective, grids and checkpoints."""
+"""Training of networks by `KAN.fit`: options, loop, objective, grids and checkpoints."""
 
 from kan_fast.training.options import FitOptions
 from kan_fast.training.stopping import EarlyStopping

@@ -1,4 +1,4 @@
-"""Checkpoints of `fit`: all that training needs to go on as if it had not been interrupted."""
+"""Checkpoints of `fit`: the whole state of a training, from which it goes on as if it had not been interrupted."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class RunState(NamedTuple):
 
 
 class _Checkpoint(NamedTuple):
-    """What a file of `save` holds, checked as far as that is possible without the optimiser."""
+    """The content of a file that `save` wrote, checked as far as possible without the optimiser."""
 
     position: tuple[int, int]
     run: str  # as _describe says it
@@ -52,7 +52,7 @@ def save(path: PathLike, run: RunState, position: tuple[int, int]) -> None:
         position: stage, and steps that it has behind it.
 
     Raises:
-        TypeError: optimiser or scheduler have something in their state that a file can't keep.
+        TypeError: the state of the optimiser or scheduler has values that a file can't keep.
         OSError: the file can't be written.
     """
     stopping = run.stopping
@@ -108,7 +108,7 @@ def load(path: PathLike, run: RunState) -> tuple[int, int]:
 
 
 def _checked(saved: Saved, model: Network, present: str) -> _Checkpoint:
-    """The content of a file; if it is of the `present` run, all tensors of the network are as they should be."""
+    """The checked content of a file; if it is of the `present` run, the network's tensors have the right shapes."""
     stage, step = (number.integer() for number in saved["position"].items(2))
     history = {
         name: [number.real(finite=False) for number in values.items()]
@@ -140,7 +140,7 @@ def _tensors(saved: Saved) -> dict[str, Tensor]:
 
 
 def _check_state(state: Saved, model: Network, sizes: Sequence[int]) -> None:
-    """Refuse a state dict that is not one of this network with grids of these sizes: then loading it can't fail."""
+    """Refuse a state dict unless it belongs to this network with grids of these sizes, so that loading can't fail."""
     present = model.state_dict()
     shapes: dict[str, list[int | None]] = {name: list(tensor.shape) for name, tensor in present.items()}
     dtypes = {name: tensor.dtype for name, tensor in present.items()}

@@ -1,4 +1,4 @@
-"""What users train on, checked and cast: dicts, pairs of tensors and DataLoaders become sources of batches."""
+"""Training and test data, checked and cast: dicts, pairs of tensors and DataLoaders become sources of batches."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Source(Protocol):
         ...
 
     def samples(self) -> Tensor:
-        """Inputs `(n, in)` that stand for all the data: for grids, attribution and pruning."""
+        """Inputs `(n, in)` that represent all the data: for grids, attribution and pruning."""
         ...
 
 
@@ -125,7 +125,7 @@ class TensorSource:
 
 
 class LoaderSource:
-    """Batches of a DataLoader, which starts again when it is at its end; each batch is checked as it comes."""
+    """Batches of a DataLoader, which is started again after its last batch; each batch is checked."""
 
     def __init__(self, loader: DataLoader, check: Check, kind: str) -> None:
         self._loader, self._check, self._kind = loader, check, kind

@@ -34,7 +34,7 @@ FAR = 100  # inputs beyond are learnt about ten times as badly as inputs of abou
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C while a network was trained, which is as the last good step left it; with the history so far."""
+    """Ctrl-C during a training: the network is as its last good step left it, `history` ends with that step."""
 
     def __init__(self, history: History) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def interruptible(train: Callable[P, History]) -> Callable[P, History]:
-    """The function, but Ctrl-C ends it with the history so far."""
+    """The function, except that Ctrl-C makes it return the history so far."""
 
     @wraps(train)
     def call(*args: P.args, **options: P.kwargs) -> History:
@@ -95,18 +95,18 @@ def fit(
     """Train the network in place; the options are those of pykan's `fit`.
 
     The objective is `loss + lamb * sum_l (lamb_l1 |Phi_l| + lamb_entropy S(Phi_l))`, the sparsity terms of
-    arXiv 2404.19756, Eq. 2.17-2.20; further options add to what `lamb` multiplies or take pykan's metrics instead (see
-    `kan_fast.training.regularization.regularization`).
+    arXiv 2404.19756, Eq. 2.17-2.20; further options add terms to the sum or take pykan's metrics (docs/sparsity.md).
 
     Data are cast to the dtype and device of the network. Grids are updated at the beginning of training, from all
-    inputs in memory or from up to 4096 of a DataLoader (spread over its data if it does not shuffle), and reach a quarter of a span beyond them. That changes
-    the meaning of `spline_weight`, so Adam forgets its averages for these parameters; "LBFGS" keeps its history, which
-    a finer grid alone ends. A layer whose `spline_weight` is frozen (`requires_grad` False) keeps its knots. Under
-    torch.distributed an update waits for all processes: call `fit` in all of them, or with `update_grid=False`.
+    inputs in memory or from 4096 of a DataLoader (spread over its data if these come in order), and reach a quarter of
+    a span beyond the inputs. An update changes the meaning of `spline_weight`, so Adam forgets its averages for these
+    parameters; "LBFGS" keeps its history until the grid gets another size. A layer whose `spline_weight` is frozen
+    (`requires_grad` False) keeps its knots. Under torch.distributed an update waits for all processes: call `fit` in
+    all of them, or with `update_grid=False`.
 
-    Training stops early, with the parameters of the last step that was good, when the objective, its gradient or the
-    samples of a grid update are NaN or infinite (a RuntimeWarning says so) and on Ctrl-C. Either way the history so far
-    is returned.
+    Training stops early on Ctrl-C, and with a RuntimeWarning when the objective, its gradient or the samples of a grid
+    update are NaN or infinite. In both cases the network has the parameters of the last good step, and `fit` returns
+    the history so far.
 
     Args:
         model: the network; `model.fit(dataset, ...)` gives it.
@@ -138,7 +138,7 @@ if fit.__doc__ and FitOptions.__doc__:
 
 
 def train(model: Network, dataset: Dataset, options: FitOptions) -> History:
-    """`fit` with options that are checked already."""
+    """`fit` with checked options."""
     with splines_alone(model) if options.continual else nullcontext():
         optimizer = _optimizer(model, options)
         train_data, test_data = _data(model, dataset, options)
@@ -166,7 +166,7 @@ def train(model: Network, dataset: Dataset, options: FitOptions) -> History:
 
 
 def _run(loop: Loop, shown: Sequence[str]) -> History:
-    """Train to the end, or to the last good step; the network is whole either way."""
+    """Train to the end, or to the last good step if training diverges or is interrupted."""
     options, history = loop.options, loop.history
     position = loop.resume() if options.checkpoint is not None and os.path.exists(options.checkpoint) else (0, 0)
     total, done = options.steps * len(loop.schedule.sizes), len(history["train_loss"])
@@ -191,7 +191,7 @@ def _run(loop: Loop, shown: Sequence[str]) -> History:
 
 
 def _optimizer(model: Network, options: FitOptions) -> Optimizer:
-    """The optimiser, if it goes with the other options."""
+    """The optimiser; raises ValueError if it does not go with the other options."""
     optimizer = make_optimizer(options.opt, model, trainable(model), options.lr)
     if isinstance(optimizer, optim.LevenbergMarquardt) and (options.loss_fn is not None or options.lamb):
         raise ValueError("LM minimises the mean squared error alone; leave out loss_fn and lamb, or use LBFGS")
@@ -231,8 +231,8 @@ def _warn_if_far(model: Network, x: Tensor) -> None:
     far = (reach > FAR).nonzero().flatten().tolist()
     if far:
         warn(
-            f"inputs reach {reach.max().item():.3g}, in {len(far)} of {len(reach)} columns more than {FAR}, the first of "
-            f"them column {far[0]}: a network learns such columns badly. Scale them, x = (x - x.mean(0)) / x.std(0), as "
+            f"inputs reach {reach.max().item():.3g}, in {len(far)} of {len(reach)} columns more than {FAR}, first in "
+            f"column {far[0]}: a network learns such columns badly. Scale them, x = (x - x.mean(0)) / x.std(0), as "
             'the estimators of kan_fast.sklearn do, or use base="zero"',
             UserWarning,
         )

@@ -1,4 +1,4 @@
-"""When `fit` changes grids, and what optimisers forget then."""
+"""The schedule by which `fit` changes grids, and the state that optimisers forget with each change."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kan_fast import optim
 from kan_fast.nn.network import Network
 from kan_fast.training.options import FitOptions
 
-MARGIN = 0.25  # spans that updated grids reach beyond the samples: others lie there, and samples still fix the curves
+MARGIN = 0.25  # spans that updated grids reach beyond the samples: test samples lie there, and data still fix the curve
 
 
 class GridSchedule:
@@ -30,7 +30,7 @@ class GridSchedule:
         self.steps = range(max(0, options.start_grid_update_step), stop if options.moves_grids else 0)
 
     def refine(self, model: Network, optimizer: Optimizer, stage: int) -> bool:
-        """Give the model the grid of a stage; whether that changed it."""
+        """Give the model the grid of a stage; returns whether the grid changed."""
         size = self.sizes[stage]
         if size is None or all(layer.grid_size == size for layer in model.layers):
             return False
@@ -44,17 +44,17 @@ class GridSchedule:
         if movable and step in self.steps and step % self.every == 0:
             finest = max(layer.grid_size for layer in movable)
             model.update_grid(samples(), layers=movable, margin=MARGIN / finest, trim=self.trim)
-            # Pairs of our L-BFGS never span two steps. They stay a positive and near enough model of the curvature, and
-            # without them every update would begin anew with steepest descent, which is lost among kinks.
+            # Pairs of our L-BFGS never span two steps, so they still model the curvature closely enough. Without them
+            # every update would start again with steepest descent, which makes no progress among kinks.
             if not isinstance(optimizer, optim.LBFGS):
                 forget_splines(optimizer, model)
 
 
 def forget_splines(optimizer: Optimizer, model: Network) -> None:
-    """Drop what the optimiser remembers of parameters whose meaning or shape has changed."""
+    """Drop the optimiser's state for parameters whose meaning or shape has changed."""
     if isinstance(optimizer, (LBFGS, optim.LBFGS)):
         optimizer.state.clear()  # its history mixes all parameters
-        optimizer._numel_cache = None  # type: ignore[union-attr]  # torch's keeps their number
+        optimizer._numel_cache = None  # type: ignore[union-attr]  # torch's LBFGS caches the number of parameters
         return
     for layer in model.layers:
         optimizer.state.pop(layer.spline_weight, None)

@@ -1,4 +1,4 @@
-"""The loop of `fit`: stages of grids, steps, and what comes after each step."""
+"""The loop of `fit`: stages of grids, steps, and the tasks after each step."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Loop:
     history: History
 
     def resume(self) -> tuple[int, int]:
-        """Continue from the checkpoint; returns the stage and the steps that it has behind it."""
+        """Continue from the checkpoint; returns the stage and the number of its steps that are done."""
         assert self.options.checkpoint is not None
         position = checkpoint.load(self.options.checkpoint, self._state())
         for _ in self.history["train_loss"]:  # draws the batches that were seen already
@@ -48,7 +48,7 @@ class Loop:
         return position
 
     def run(self, position: tuple[int, int] = (0, 0)) -> Iterator[Entry]:
-        """Train, and yield what each step adds to the history."""
+        """Train, and yield the new entry of the history after each step."""
         first, begin = position
         callbacks = cast(Sequence[Callback], self.options.callbacks)
         optimizer = self.objective.optimizer

@@ -31,9 +31,9 @@ def multistart(
 ) -> History:
     """Train from several initial parameters and keep the best, in place.
 
-    Small networks have local minima from which no optimiser recovers, and their loss tells early: train some starts
-    on a coarse grid, then go on with `fit(grids=[...])`. Every start but the first, which is the network as it is,
-    draws the parameters anew (`KANLinear.reset_parameters`), but for layers of which some are frozen; masked edges stay
+    Small networks have local minima from which no optimiser recovers, and a high loss shows them early: train some
+    starts on a coarse grid, then go on with `fit(grids=[...])`. The first start is the network as it is. The others
+    draw new parameters (`KANLinear.reset_parameters`), except for layers with frozen parameters; masked edges stay
     masked.
 
     Args:
@@ -54,7 +54,10 @@ def multistart(
     """
     count, seed = integer("starts", starts, 1), integer("seed", seed, 0)
     if isinstance(opt, torch.optim.Optimizer):
-        raise TypeError("multistart needs the name or the class of an optimiser, to make one for every start")
+        raise TypeError(
+            f"multistart needs the name or the class of an optimiser, to make one for every start, got an instance of "
+            f"{type(opt).__name__}"
+        )
     for name in {"checkpoint", "grids"} & options.keys():
         raise ValueError(f"multistart takes no {name}: give it to the fit that follows")
     batches = None if isinstance(dataset, DataLoader) else seed

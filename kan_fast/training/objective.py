@@ -1,4 +1,4 @@
-"""What `fit` makes smaller: loss and regularisation, steps on batches, and a state to go back to when a step fails."""
+"""The objective of `fit`: loss and regularisation, steps on batches, and a state to go back to when a step fails."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Objective:
         optimizer: of its parameters.
         loss_fn: gives a scalar from output and label; None for the mean squared error.
         lamb: weight of the regularisation.
-        penalty: gives the regularisation, a scalar, from the network and what reached each of its layers.
+        penalty: gives the regularisation, a scalar, from the network and the inputs of its layers.
         clip: largest norm of the gradient; longer ones are scaled down to it. None for no limit.
     """
 
@@ -51,7 +51,7 @@ class Objective:
     def step(self, pair: Pair) -> tuple[float, float]:
         """One step of the optimiser on a batch; returns the root of the loss and the regularisation.
 
-        They are those before the step, or after it if the optimiser evaluates the objective more than once a step.
+        Both are those before the step; those after the step if the optimiser evaluates the objective more than once.
 
         Raises:
             Diverged: the objective or its gradient is not finite.
@@ -72,12 +72,12 @@ class Objective:
             loss, reg = self._losses(pair)
             total = loss if reg is None else loss + self.lamb * reg
             total.backward()
-            if found is None:  # at the parameters that the step before arrived at
+            if found is None:  # the first evaluation, at the parameters before the step
                 found = self._checked(total, loss, reg)
             return total
 
         self.optimizer.step(closure)  # type: ignore[arg-type]  # torch calls it a function to float
-        if evaluations > 1:  # the last of them need not be at the parameters that were chosen
+        if evaluations > 1:  # the last evaluation need not be at the parameters that the optimiser chose
             return self._evaluate(pair)
         assert found is not None, "an optimiser's step calls its closure"
         return found[0], found[1]
@@ -89,14 +89,14 @@ class Objective:
 
     @torch.no_grad()
     def keep(self) -> None:
-        """Remember the present parameters and grids as good; anew after their shapes have changed."""
+        """Remember the present parameters and grids as good. Call it again after their shapes have changed."""
         self._params = [p for group in self.optimizer.param_groups for p in group["params"]]
         self._state = [collectives.local(t.detach()) for t in (*self.model.parameters(), *self.model.buffers())]
         self._good = [t.clone() for t in self._state]
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Put back the parameters and grids that were last known to be good."""
+        """Put back the parameters and grids that were remembered last."""
         torch_internals.copy_all(self._state, self._good)
 
     def _checked(self, total: Tensor, loss: Tensor, reg: Tensor | None) -> list[float]:

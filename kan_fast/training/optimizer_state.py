@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from kan_fast import optim
 from kan_fast._support.saved import Saved
 
-# What optimisers of torch remember of each number of a parameter, in a tensor of its shape.
+# States of torch's optimisers that have the shape of their parameter.
 _ELEMENTWISE = (
     *("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf", "momentum_buffer", "square_avg", "grad_avg"),
     *("acc_delta", "sum", "prev", "step_size", "ax"),
@@ -28,11 +28,11 @@ def restore(
     """Load the states of an optimiser and of its scheduler, if there is one; after an error both are as before.
 
     Args:
-        optimizer: to load into.
-        saved: its state in the file.
-        scheduler: to load into.
-        schedule: its state in the file.
-        shapes: of the parameters, in the order of the optimiser, after the file has been loaded.
+        optimizer: gets the state `saved`.
+        saved: state of the optimiser in the file.
+        scheduler: gets the state `schedule`; None for no scheduler.
+        schedule: state of the scheduler in the file.
+        shapes: shapes that the parameters have once the file is loaded, in the order of the optimiser.
 
     Raises:
         ValueError: a state is of another optimiser or scheduler, or damaged.
@@ -47,7 +47,7 @@ def restore(
     try:
         for part, _, state in loaded:
             part.load_state_dict(state)
-    except Exception as error:  # they check little, and fail in many ways
+    except Exception as error:  # optimisers check little, and fail in many ways
         for part, before, _ in loaded:
             part.load_state_dict(before)
         raise ValueError(f"{saved.place} does not fit ({type(error).__name__}: {error!s:.200})") from error
@@ -113,7 +113,7 @@ def _check_sign(saved: Saved, present: Any) -> None:
 
 
 def _check_memories(saved: Saved, optimizer: Optimizer, shapes: Sequence[Any]) -> None:
-    """Refuse memories that the optimiser would fail on in its next step."""
+    """Refuse states of parameters with which the optimiser would fail in its next step."""
     if not isinstance(saved.value, dict):
         raise saved.wrong("a dict")
     for number, value in saved.value.items():

@@ -1,4 +1,4 @@
-"""Which parameters `fit` trains, and the optimisers that it knows by name."""
+"""The parameters that `fit` trains, and the optimisers that it knows by name."""
 
 from __future__ import annotations
 
@@ -22,6 +22,11 @@ LINE_SEARCHES = (torch.optim.LBFGS, optim.LBFGS, optim.LevenbergMarquardt)
 
 
 def trainable(model: Network) -> list[Tensor]:
+    """The parameters that `fit` trains: those that need gradients and that some output depends on.
+
+    Raises:
+        ValueError: there are none, or the network is on the meta device.
+    """
     if any(t.is_meta for t in [*model.parameters(), *model.buffers()]):
         raise ValueError(
             "the network is on the meta device, which holds no numbers; call to_empty(device=...), then "
@@ -61,7 +66,7 @@ def make_optimizer(
 
 @contextmanager
 def splines_alone(model: Network) -> Iterator[None]:
-    """Freeze what acts on the whole line: base weights, biases and symbolic edges."""
+    """Freeze the parameters that act on the whole line: base weights, biases and symbolic edges."""
     weights = [
         p
         for layer in model.layers

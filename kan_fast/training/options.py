@@ -22,7 +22,7 @@ Callback = Callable[[int, dict[str, float]], Any]
 
 @dataclass(frozen=True)
 class FitOptions:
-    """What `fit` is asked for.
+    """The options of `fit`, checked when they are made.
 
     Args:
         opt: "LBFGS" (strong Wolfe line search, up to 20 iterations a step), "Adam", or "LM" (Levenberg-Marquardt, for
@@ -37,45 +37,44 @@ class FitOptions:
         lamb_coefdiff: weight of the L1 norm of the differences between neighbouring spline weights, at least 0.
         lamb_smooth: weight of the integral of the squared second derivative of the splines, at least 0; against
             overfitting on fine grids, with lamb=1, lamb_l1=0 and lamb_entropy=0.
-        reg_metric: what L1 norm and entropy are taken of: "edge_magnitude" (the paper's), or pykan's
-            "edge_forward_spline_n", "edge_forward_sum", "edge_forward_spline_u", "edge_backward", "node_backward".
+        reg_metric: measure of the edges of which L1 norm and entropy are taken: "edge_magnitude" (the paper's), or
+            pykan's "edge_forward_spline_n", "edge_forward_sum", "edge_forward_spline_u", "edge_backward",
+            "node_backward".
         update_grid: whether to move the grids to where the data are.
-        grids: numbers of spans, such as [3, 5, 10, 20]: training goes on `steps` steps on each, the network being
-            refined in between (see `KAN.refine`). Counts of steps below begin anew with each. None keeps the grid.
-        grid_update_num: sets how often grids are updated, by pykan's rule: in steps, counted from 0, that are multiples
-            of `max(1, stop_grid_update_step // grid_update_num)`. That is about this number of updates, more if it
-            doesn't divide `stop_grid_update_step`.
+        grids: numbers of spans, such as [3, 5, 10, 20]: the network is trained for `steps` steps on each, and refined
+            in between (see `KAN.refine`). The options below count the steps of each grid from 0. None keeps the grid.
+        grid_update_num: about how many updates of the grids there are. By pykan's rule, grids are updated in steps,
+            counted from 0, that are multiples of `max(1, stop_grid_update_step // grid_update_num)`.
         start_grid_update_step: no update before this step.
         stop_grid_update_step: no update from this step on.
-        update_grid_every: the number of steps between updates itself, instead of pykan's rule.
+        update_grid_every: number of steps between updates, instead of pykan's rule.
         grid_trim: share of the samples at either end of each column that updated grids leave out, 0 to below 0.5: a few
             outliers in a table then do not stretch the spans of all the others.
         stop_update_at: the same as `stop_grid_update_step`.
-        continual: train on data of a part of the domain and leave what was learnt elsewhere as it is: grids stay, and
+        continual: whether the data cover a part of the domain and the function elsewhere is to stay: grids stay, and
             only splines are trained, not the base weights and biases, which act everywhere.
         loss_fn: `loss_fn(output, label)` gives a scalar; None for the mean squared error.
         lr: learning rate, greater than 0; None for 1 with LBFGS and 0.01 with Adam.
-        batch: samples per step, at most all; they walk through random permutations of the data, end to end. -1 for
-            all. Test data as well.
+        batch: samples per step, at most all; -1 for all. Batches are parts of random permutations of the data, one
+            permutation after the other. The same for test data.
         metrics: a function, or several, without arguments that returns a number, called after every step; each has a
             list in the history under its `__name__`.
         display_metrics: names of lists of the history that the progress bar shows; None for the losses and reg.
         val: test data `(x, y)` or a DataLoader, when the dataset is not a dict.
         clip: largest norm of the gradient, with optimisers of one evaluation per step; longer ones are scaled down.
-        scheduler: makes a scheduler of the learning rate from the optimiser, `lambda o: StepLR(o, 10)`; or one for the
-            optimiser that is given as `opt`. It makes a step after each of training, with the test loss (the training
-            loss, without test data) if it is a ReduceLROnPlateau.
+        scheduler: a function that makes a scheduler of the learning rate for an optimiser, `lambda o: StepLR(o, 10)`;
+            or a scheduler of the optimiser that is given as `opt`. It is stepped after each step of training; a
+            ReduceLROnPlateau gets the test loss (the training loss, without test data).
         patience: stop the training on a grid when the test loss (the training loss, without test data) has not become
             smaller for this number of steps, and go back to the best parameters. None never stops early.
         callbacks: a function, or several, `callback(step, entry)`, called after every step with its number, from 0, and
             its entries of the history. Training ends if one returns True.
-        checkpoint: file that is written every `save_every` steps and at the end. If it exists, training goes on from
-            there with the same numbers as without the interruption; call `fit` with the same arguments (or more
-            steps). That needs a `seed` where batches are drawn at random, or a DataLoader that yields the same batches
-            again.
+        checkpoint: file that is written every `save_every` steps and at the end. If the file exists, training goes on
+            from it and gives the same numbers as without the interruption; call `fit` with the same arguments (or more
+            steps). Where batches are random, that needs a `seed`, or a DataLoader that yields the same batches again.
         save_every: steps between checkpoints.
-        seed: makes the batches reproducible; None takes them from torch's global generator, as DataLoader does. With a
-            DataLoader, which has a generator of its own, None only.
+        seed: makes the batches reproducible; None draws from torch's global generator, as DataLoader does. Must be None
+            with a DataLoader, which has a generator of its own.
         progress: whether to show a progress bar (on stderr).
 
     Raises:
@@ -138,7 +137,7 @@ Check = Callable[[str, Any], Any]
 
 
 def _maybe(check: Check) -> Check:
-    """None, or what the check lets pass."""
+    """A check that lets None pass."""
     return lambda name, value: None if value is None else check(name, value)
 
 

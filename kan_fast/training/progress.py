@@ -14,7 +14,7 @@ _REFRESH = 0.1  # seconds between new numbers
 
 
 def show(bar: tqdm, entries: Iterator[Entry], shown: Sequence[str], log: int) -> None:
-    """Run through the steps; new numbers every `log` steps, but no faster than an eye can read."""
+    """Run through the steps; the bar shows new numbers every `log` steps, but not more often than the eye can read."""
     last, entry = -_REFRESH, None
     for step, entry in enumerate(entries):
         bar.update()

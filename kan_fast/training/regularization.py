@@ -12,7 +12,7 @@ from kan_fast.analysis.metrics import METRICS
 from kan_fast.nn.network import Network
 
 REG_METRICS = ("edge_magnitude", *METRICS)
-_LEAST = 1e-30  # a magnitude below it counts as this in the logarithm and the quotient, which keeps gradients finite
+_LEAST = 1e-30  # least magnitude in the logarithm and the quotient, which keeps gradients finite
 
 
 def l1_and_entropy(magnitude: Tensor) -> tuple[Tensor, Tensor]:
@@ -60,7 +60,7 @@ def regularization(
 ) -> Tensor:
     """Sum over the layers of `lamb_l1 |Phi| + lamb_entropy S(Phi)` and of penalties on the spline weights.
 
-    What L1 norm and entropy are taken of, by `reg_metric`:
+    `reg_metric` says of which measure of the edges L1 norm and entropy are taken:
 
     * "edge_magnitude": the mean absolute activation of every spline, as in the paper (arXiv 2404.19756, Eq. 2.17-2.20).
       Memory is O(out * in) per layer, whatever the batch. Symbolic edges count as 0: a penalty would move their
@@ -73,13 +73,13 @@ def regularization(
 
     Args:
         model: the network.
-        inputs: what reaches each of its layers, `(..., in)`; `KAN.activations` gives it.
+        inputs: the input of every layer, `(..., in)`; `KAN.activations` gives them.
         lamb_l1: weight of the L1 norm.
         lamb_entropy: weight of the entropy.
         lamb_coef: weight of the L1 norm of the spline weights, averaged over the outputs, as in pykan.
         lamb_coefdiff: weight of the L1 norm of their differences from one spline to the next, averaged likewise.
         lamb_smooth: weight of the integral of the squared second derivative of all splines; see
-            `kan_fast.analysis.edges.bending`.
+            `kan_fast.analysis.bending`.
         reg_metric: one of the names above.
 
     Returns:

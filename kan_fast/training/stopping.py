@@ -12,10 +12,10 @@ from kan_fast.nn.network import Network
 
 
 class EarlyStopping:
-    """Stops when a number has not become smaller for `patience` steps, and keeps the best parameters.
+    """Stops a training when a number has not become smaller for `patience` steps, and keeps the best parameters.
 
     Args:
-        patience: None never stops.
+        patience: number of steps, at least 1; None never stops.
     """
 
     def __init__(self, patience: int | None) -> None:
@@ -24,7 +24,7 @@ class EarlyStopping:
         self.state: dict[str, Tensor] = {}
 
     def stops(self, model: Network, value: float) -> bool:
-        """Whether to stop after a step with this value."""
+        """Whether to stop after a step that ended with this value; the parameters of the least value are kept."""
         if self.patience is None:
             return False
         if value < self.best:
@@ -36,7 +36,7 @@ class EarlyStopping:
 
     @torch.no_grad()
     def end_stage(self, model: Network) -> None:
-        """Put the best parameters back; the next stage begins anew."""
+        """Put the best parameters back, and forget them: the next grid starts without a best value."""
         if self.state:
             model.load_state_dict(self.state)
         self.best, self.waited, self.state = math.inf, 0, {}

@@ -1,7 +1,7 @@
 """Curves that are a function of the library of another one, `c f(a g(x) + b) + d`: all pairs in one computation.
 
-A network [1, 1, 1] of splines can write such a curve with any inner function that is monotonic; so its splines say
-nothing about f and g.
+A network [1, 1, 1] of splines can write such a curve with any monotonic inner function, so its splines say nothing
+about f and g.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from kan_fast.nn.functions import Function
 from kan_fast.symbolic.curves.descent import best_scale, descend, evaluate, ordered, tournament
 from kan_fast.symbolic.curves.starts import grid
 
-INNER, OUTER = 96, 16  # curves of each function that are tried
-STARTS = 2  # for each pair of functions
+INNER, OUTER = 96, 16  # curves of each function that are tried as g and as f
+STARTS = 2  # starts for each pair of functions
 
 
 class Chain(NamedTuple):
@@ -33,7 +33,7 @@ class Chain(NamedTuple):
 
 @torch.no_grad()
 def chains(x: Tensor, y: Tensor, functions: Sequence[Function], count: int) -> list[Chain]:
-    """The chains that fit a curve best, complexity considered, the best first.
+    """The chains with the best balance of error and complexity for a curve, the best first.
 
     Args:
         x: samples `(n,)` from -1 to 1, not all equal.
@@ -61,7 +61,7 @@ class _Pairs(NamedTuple):
     half: Tensor  # (pairs,)
 
     def select(self, which: Tensor) -> _Pairs:
-        """Those of these numbers."""
+        """The chains with these numbers."""
         return _Pairs(self.functions, *(values[which] for values in self[1:]))
 
     @property
@@ -71,7 +71,7 @@ class _Pairs(NamedTuple):
         return price[self.inner] + price[self.outer]
 
     def descend(self, x: Tensor, y: Tensor, steps: int) -> tuple[_Pairs, Tensor]:
-        """Fit them better, with the squared errors that this leads to."""
+        """Improve the fits; returns them with their squared errors."""
         share = ((1 + x) / 2).expand(len(self.inner), -1)
 
         def model(ends: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,7 +88,7 @@ class _Pairs(NamedTuple):
         return self._replace(ends=ends), error
 
     def chains(self, x: Tensor, y: Tensor) -> list[Chain]:
-        """What they are."""
+        """The chains as functions with affine parameters."""
         share = ((1 + x) / 2).expand(len(self.inner), -1)
         p, q, r, s = self.ends[:, :, None].unbind(1)
         g = evaluate(self.functions, self.inner, torch.lerp(p, q, share))[0]
@@ -108,7 +108,7 @@ class _Pairs(NamedTuple):
 
 
 def _start(functions: Sequence[Function], x: Tensor, y: Tensor) -> _Pairs:
-    """The best of some coarse curves, for every pair of functions."""
+    """The best starts for every pair of functions, from a coarse grid of curves."""
     share, unit = (1 + x) / 2, (y - y.mean()) / (y - y.mean()).norm()
     found = []
     for inner, g in enumerate(functions):
@@ -134,9 +134,9 @@ def _start(functions: Sequence[Function], x: Tensor, y: Tensor) -> _Pairs:
 
 @lru_cache(maxsize=256)
 def distinct(function: Function, count: int, origin: bool = False) -> tuple[Tensor, Tensor]:
-    """Intervals of arguments with curves as different as can be, the most different first, and their bounds.
+    """Intervals of arguments whose curves differ as much as possible, the most different first, and their bounds.
 
-    With `origin`, curves that differ by a constant are different.
+    With `origin`, curves that differ by a constant count as different.
     """
     first, last, start, end, curve, defined = grid(function)
     if origin:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kan_fast.nn.functions import Function
 
-NEAR, INSIDE = 0.02, 1e-6  # of an interval of arguments
+NEAR, INSIDE = 0.02, 1e-6  # shares of an interval of arguments
 SAMPLES, STEPS = 48, 10
 FINALISTS, FINE_SAMPLES, FINE_STEPS = 100, 150, 25  # pairs of functions that go on
 FLOOR = 1e-20  # mean squared error that counts as none
@@ -135,15 +135,15 @@ class Fits(Protocol):
 
     @property
     def price(self) -> Tensor:
-        """What the functions of each cost, in bits that are left unexplained."""
+        """The complexity of each fit, in bits that are added to log2 of its error."""
         ...
 
     def select(self: F, which: Tensor) -> F:
-        """Those of these numbers."""
+        """The fits with these numbers."""
         ...
 
     def descend(self: F, x: Tensor, y: Tensor, steps: int) -> tuple[F, Tensor]:
-        """Fit them better, with the mean squared errors that this leads to."""
+        """Improve the fits; returns them with their mean squared errors."""
         ...
 
 
@@ -161,11 +161,11 @@ def tournament(start: Callable[[Tensor, Tensor], F], x: Tensor, y: Tensor, start
     """The fits of the least cost, the best first: one start of each pair of functions goes on, then the best pairs.
 
     Args:
-        start: gives some starts for every pair of functions, one after the other, for x and y.
+        start: gives the starts of all pairs of functions for x and y, those of a pair one after the other.
         x: samples `(n,)` in ascending order.
         y: values `(n,)` of variance 1.
         starts: their number for each pair.
-        count: number of fits.
+        count: number of fits to return.
     """
 
     def best(fits: F, error: Tensor, count: int) -> F:

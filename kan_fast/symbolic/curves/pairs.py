@@ -1,6 +1,6 @@
 """Curves that are sums or products of two functions of the library, `c f(x) + e g(x) + d` or `c f(x) g(x) + d`.
 
-As with chains, splines say nothing about f and g, since many pairs of curves have one sum or product: all pairs of
+Many pairs of curves have the same sum or product, so splines say nothing about f and g, as with chains. All pairs of
 functions are fitted in one computation.
 """
 
@@ -17,8 +17,8 @@ from kan_fast.nn.functions import Function
 from kan_fast.symbolic.curves.chains import distinct
 from kan_fast.symbolic.curves.descent import best_scale, descend, evaluate, ordered, tournament
 
-CURVES = 96  # of each function that are tried
-STARTS = 2  # for each pair of functions
+CURVES = 96  # curves of each function that are tried
+STARTS = 2  # starts for each pair of functions
 
 
 class Pair(NamedTuple):
@@ -31,14 +31,14 @@ class Pair(NamedTuple):
 
 @torch.no_grad()
 def pairs(x: Tensor, y: Tensor, functions: Sequence[Function], count: int, multiply: bool) -> list[Pair]:
-    """The sums or products of two functions that fit a curve best, complexity considered, the best first.
+    """The sums or products of two functions with the best balance of error and complexity, the best first.
 
     Args:
         x: samples `(n,)` from -1 to 1, not all equal.
         y: values `(n,)`, not all equal.
         functions: f and g are two of these.
         count: number of pairs, each of other functions.
-        multiply: whether it is products, not sums.
+        multiply: whether to fit products instead of sums.
     """
     functions = [f for f in functions if f.complexity]
     if not functions:
@@ -58,12 +58,12 @@ class _State(NamedTuple):
     high: Tensor
 
     def select(self, numbers: Tensor) -> _State:
-        """Those of these numbers."""
+        """The pairs with these numbers."""
         return _State(self.functions, self.multiply, *(values[numbers] for values in self[2:]))
 
     @property
     def price(self) -> Tensor:
-        """What the functions cost, `(pairs,)`."""
+        """Complexities, `(pairs,)`."""
         return torch.tensor([f.price for f in self.functions])[self.which].sum(1)
 
     def curves(self, x: Tensor, ends: Tensor, slope: bool) -> tuple[Tensor, Tensor]:
@@ -73,11 +73,11 @@ class _State(NamedTuple):
         return values.view(z.shape), slopes.view(z.shape)
 
     def terms(self, values: Tensor) -> Tensor:
-        """What is added up with best factors: both functions, or their product."""
+        """The terms that are added up with factors: both functions, or their product."""
         return values.prod(1, keepdim=True) if self.multiply else values
 
     def descend(self, x: Tensor, y: Tensor, steps: int) -> tuple[_State, Tensor]:
-        """Fit them better, with the squared errors that this leads to."""
+        """Improve the fits; returns them with their squared errors."""
         share = torch.stack([(1 - x) / 2, (1 + x) / 2])
 
         def model(ends: Tensor) -> tuple[Tensor, Tensor]:
@@ -90,7 +90,7 @@ class _State(NamedTuple):
         return self._replace(ends=ends), error
 
     def pairs(self, x: Tensor, y: Tensor) -> list[Pair]:
-        """What they are."""
+        """The pairs as functions with affine parameters."""
         c, d = best_scale(self.terms(self.curves(x, self.ends, slope=False)[0]), y.expand(len(self.ends), -1))
         first, last = self.ends[:, ::2], self.ends[:, 1::2]
         scale = torch.cat([c, torch.ones_like(c)], 1) if self.multiply else c
@@ -102,7 +102,7 @@ class _State(NamedTuple):
 
 
 def _start(functions: Sequence[Function], multiply: bool, x: Tensor, y: Tensor) -> _State:
-    """The best of some coarse curves, for every pair of functions; pairs of curves by matrix products."""
+    """The best starts for every pair of functions, from coarse curves; matrix products compare all pairs of curves."""
     tried = [distinct(f, CURVES, origin=multiply) for f in functions]
     ends, bounds = (torch.stack([_repeated(t) for t in tensors]) for tensors in zip(*tried, strict=True))
     z = torch.lerp(ends[..., :1], ends[..., 1:], (1 + x) / 2)
@@ -125,7 +125,7 @@ def _start(functions: Sequence[Function], multiply: bool, x: Tensor, y: Tensor) 
 
 
 def _repeated(rows: Tensor) -> Tensor:
-    """As many rows as there are curves."""
+    """The rows, repeated to as many as there are curves."""
     return rows.repeat(-(-CURVES // len(rows)), 1)[:CURVES]
 
 

@@ -13,10 +13,10 @@ from kan_fast.nn.functions import Function
 from kan_fast.symbolic.curves.descent import best_scale, descend, evaluate
 from kan_fast.symbolic.curves.starts import POINTS, grid
 
-STARTS = 6  # for every fit
+STARTS = 6  # starts of every fit
 ROUNDS = ((48, 5), (96, 8))  # samples and steps; the best start alone goes on with more samples
 FINALISTS, FINAL_STEPS = 5, 7  # functions of every curve that go on with all samples
-LEAST = 8  # samples: four parameters, and some that test them
+LEAST = 8  # fewest samples: four for the parameters, and some that test them
 CHUNK = 1 << 19  # numbers in a temporary
 MODERATE = 4  # decades by which c may change for the sake of b = 0
 
@@ -52,10 +52,10 @@ def fit_functions(x: Tensor, y: Tensor, functions: Sequence[Function], test: Ten
     Args:
         x: samples of each curve's argument `(n, curves)`, finite.
         y: values `(n, curves)`, finite.
-        functions: what to fit.
+        functions: the functions to fit.
         test: bool `(n,)`, samples that are not fitted but compared with the fit.
-        rounding: relative error of the numbers with which the formula is to be computed; R2 counts what becomes of it
-            where c f is much larger than what it adds up to.
+        rounding: relative error of the numbers with which the formula will be computed. R2 includes the error that it
+            causes where c f and d are much larger than their sum.
 
     Returns:
         Affine parameters and R2 = 1 - (mean squared error) / (variance of y), float64. R2 is 1 where y is constant.
@@ -135,10 +135,10 @@ def _fit(x: Tensor, y: Tensor, functions: Sequence[Function], test: Tensor, roun
 
 
 def plain(function: Function, affine: Tensor) -> Tensor:
-    """The same curves by parameters `(..., 4)` that are easy to read, as far as the function has symmetries.
+    """Parameters `(..., 4)` of the same curves that are easier to read, as far as the function has symmetries.
 
-    a is positive if the function is even or odd, b within half a period of 0. a is 1 or -1 where the scale of the
-    argument is of no consequence, and b is 0 where its origin is of none.
+    a is positive if the function is even or odd, and b within half a period of 0. a is 1 or -1 where the scale of the
+    argument is redundant, and b is 0 where the origin is.
     """
     a, b, c, d = affine.unbind(-1)
     f, one = function.evaluate, torch.ones_like(a)
@@ -163,7 +163,7 @@ def plain(function: Function, affine: Tensor) -> Tensor:
 
 
 class _Pairs(NamedTuple):
-    """Fits that are under way, each of a function to a curve."""
+    """Fits in progress, each of a function to a curve."""
 
     functions: Sequence[Function]
     function: Tensor  # (pairs,), their numbers
@@ -182,7 +182,7 @@ class _Pairs(NamedTuple):
         return evaluate(self.functions, self.function, torch.lerp(self.ends[:, :1], self.ends[:, 1:], share))[0]
 
     def descend(self, u: Tensor, v: Tensor, steps: int) -> tuple[_Pairs, Tensor]:
-        """Fit them better to curves `(curves, n)`, with the squared errors that this leads to; see `descend`."""
+        """Improve the fits to curves `(curves, n)`; returns them with their squared errors. See `descend`."""
         share = ((1 + u) / 2)[self.curve]
 
         def model(ends: Tensor) -> tuple[Tensor, Tensor]:

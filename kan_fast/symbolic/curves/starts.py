@@ -17,9 +17,9 @@ LEFT, RIGHT = 1e-3, 1e3  # ratios of distance to width, for arguments next to an
 
 
 class Starts(NamedTuple):
-    """Intervals of arguments, for the smallest and the largest x, and the curves there; those in a row are alike.
+    """Intervals (first, last) of arguments, for the smallest and the largest x, and the curves of the function there.
 
-    A part of the real line (start, end) goes with each row, where the function is real and has no pole.
+    Each row belongs to a part (start, end) of the real line in which the function is real and has no pole.
     """
 
     first: Tensor  # (rows, columns)
@@ -31,7 +31,7 @@ class Starts(NamedTuple):
 
 
 def branches(function: Function) -> list[tuple[float, float]]:
-    """Intervals without a pole inside that together are the domain, but for what a symmetry makes of them."""
+    """Intervals without a pole inside that make up the domain, without those that a symmetry maps to others."""
     (start, end), pole = function.domain, function.pole
     if pole is None:
         return [(start, end)]
@@ -112,7 +112,7 @@ def _far() -> tuple[Tensor, Tensor]:
 
 
 def _turns(function: Function) -> int:
-    """How often the function changes between rising and falling on a wide interval."""
+    """The number of changes between rising and falling of the function on a wide interval."""
     values = function.evaluate(torch.linspace(-WIDEST, WIDEST, 1001, dtype=torch.float64))
     slope = values.diff().sign()
     return int((slope[1:] * slope[:-1] < 0).sum())

@@ -1,1 +1,1 @@
-"""Formulas in sympy: normal form, constants, shorter forms, source code."""
+"""Formulas in sympy: their normal form, recognised constants, simplification, and source code."""

@@ -25,20 +25,21 @@ _LARGEST_DENOMINATOR = 12
 
 
 def recognised(expression: sympy.Expr, tolerance: float) -> sympy.Expr:
-    """With numbers replaced by p/q, or p/q times pi, e, 1/pi, pi^2, or the root of 2, 3, 5 or pi, where one is close.
+    """The expression with numbers replaced by p/q, or p/q times pi, e, 1/pi, pi^2 or the root of 2, 3, 5 or pi.
 
     A candidate has a cost: q, times 1 for a fraction, 2 for a multiple of pi or of a root of 2 or 3, and 3 for others.
-    The cheapest of those is taken whose error is at most `tolerance / cost`, relative to the number or, for numbers
-    above 1, absolute. So 0.3333 is a third for the tolerance 1e-3, 0.3338 is not, and no number becomes 0.
+    Of the candidates whose error is at most `tolerance / cost`, relative to the number or, for numbers above 1,
+    absolute, the cheapest replaces the number. So 0.3333 is a third for the tolerance 1e-3, 0.3338 is not, and no
+    number becomes 0.
     """
     return replace_numbers(expression, lambda number: _recognise(number, tolerance))
 
 
 def rounded(expression: sympy.Expr, digits: int) -> sympy.Expr:
-    """With numbers rounded to so many decimal places; what becomes 0 goes.
+    """The expression with numbers rounded to `digits` decimal places; terms that become 0 are dropped.
 
-    The factor of an exponential function, as 8e-7 in 8e-7 exp(14 x), has at least so many significant digits: it may be
-    small for the only reason that sympy moves numbers out of the exponent.
+    The factor of an exponential function, as 8e-7 in 8e-7 exp(14 x), keeps at least `digits` significant digits: it may
+    be small only because sympy moves numbers out of the exponent.
     """
 
     def significant(value: float) -> sympy.Expr:

@@ -1,4 +1,4 @@
-"""Building large expressions, in which sympy's search for identities takes seconds."""
+"""Building large expressions without sympy's search for identities, which would take seconds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from itertools import islice
 
 import sympy
 
-_SMALL = 40  # parts of an expression, up to which that is quick
+_SMALL = 40  # parts of an expression, up to which sympy's search for identities is quick
 _Z = sympy.Dummy("z")
 
 
@@ -24,7 +24,7 @@ Numbers = Callable[[float], sympy.Expr]
 
 
 def replace_numbers(expression: sympy.Expr, new: Numbers, exponential: Numbers | None = None) -> sympy.Expr:
-    """With `new(number)` in place of every Float, and `exponential(number)` where it is a factor of an exp(...)."""
+    """The expression with `new(number)` for every Float, or `exponential(number)` if it is a factor of an exp(...)."""
     done: dict[sympy.Expr, sympy.Expr] = {}
 
     def build(part: sympy.Expr) -> sympy.Expr:
@@ -46,5 +46,5 @@ def replace_numbers(expression: sympy.Expr, new: Numbers, exponential: Numbers |
 
 
 def is_small(expression: sympy.Expr) -> bool:
-    """Whether it has few parts."""
+    """Whether the expression has few parts."""
     return sum(1 for _ in islice(sympy.preorder_traversal(expression), _SMALL)) < _SMALL

@@ -54,11 +54,13 @@ def check_c_name(name: str) -> None:
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII):
         raise ValueError(f"name must be a C identifier that starts with a letter, got {name!r}")
     if name in _RESERVED_IN_C or _MACROS.fullmatch(name):
-        raise ValueError(f"name must be one that C itself has no use for, got {name!r}; try 'kan_{name.lower()}'")
+        raise ValueError(
+            f"name must be one that neither C nor its library uses, got {name!r}; try 'kan_{name.lower()}'"
+        )
 
 
 def check_python_name(name: str, source: str) -> None:
-    """Refuse a name that a function in Python can't have, or that `source`, what stands beside it, uses itself.
+    """Refuse a name that a function in Python can't have, or that the code beside it, `source`, uses itself.
 
     Raises:
         ValueError: the message says why.

@@ -13,14 +13,14 @@ from kan_fast.nn.functions import Function
 from kan_fast.symbolic.expressions.large import call
 
 _MUCH = 10.0
-_LARGE = 230.0  # logarithm of numbers that are left where they are, since they might overflow
+_LARGE = 230.0  # logarithm from which on numbers stay in the exponent, since they might overflow outside
 _SUM_OF_REFLECTED = {"acos(z)": math.pi, "1/(1 + exp(-z))": 1.0}  # f(z) + f(-z)
 _COFUNCTION = {"sin(z)": sympy.cos, "cos(z)": sympy.sin}
 
 
 @dataclass
 class Combination:
-    """`constant + sum of coefficient * expression`; the expressions are no sums, and have no numbers as factors."""
+    """`constant + sum of coefficient * expression`; no expression is a sum or has a number as a factor."""
 
     constant: float = 0.0
     terms: dict[sympy.Expr, float] = field(default_factory=dict)
@@ -38,16 +38,16 @@ class Combination:
         return result
 
     def times(self, factor: float) -> Combination:
-        """All of it multiplied by a number; what becomes 0 is left out."""
+        """The combination multiplied by a number; terms that become 0 are left out."""
         terms = {expression: factor * c for expression, c in self.terms.items()}
         return Combination(factor * self.constant, {e: c for e, c in terms.items() if c != 0})
 
     def over(self, divisor: float) -> Combination:
-        """All of it divided by a number, so that a coefficient that is that number becomes 1."""
+        """The combination divided by a number; a coefficient that equals the number becomes exactly 1."""
         return Combination(self.constant / divisor, {e: c / divisor for e, c in self.terms.items()})
 
     def plus(self, constant: float) -> Combination:
-        """A constant more."""
+        """The combination plus a number."""
         return Combination(self.constant + constant, self.terms)
 
     @property
@@ -57,22 +57,22 @@ class Combination:
 
     @property
     def scale(self) -> float:
-        """The first coefficient that is not much smaller than the largest number here, or else the constant.
+        """The first coefficient that is not much smaller than the largest number of the combination, or the constant.
 
-        Divided by it, no number is large, so that rounding others does little.
+        After a division by it no number is large, so that rounding them changes little.
         """
         least = max(abs(self.constant), *map(abs, self.terms.values())) / _MUCH
         ordered = (self.terms[expression] for expression in sorted(self.terms, key=sympy.default_sort_key))
         return next((c for c in ordered if abs(c) >= least), self.constant)
 
     def expression(self) -> sympy.Expr:
-        """As one sympy expression."""
+        """The combination as one sympy expression."""
         parts = [(int(c) if c in (1, -1) else sympy.Float(c)) * e for e, c in self.terms.items()]
         return sympy.Add(*parts, *([sympy.Float(self.constant)] if self.constant or not parts else []))
 
 
 def total(combinations: Iterable[Combination]) -> Combination:
-    """Their sum; equal expressions are merged."""
+    """The sum of combinations; equal expressions are merged."""
     result = Combination()
     for combination in combinations:
         result.constant += combination.constant
@@ -82,7 +82,7 @@ def total(combinations: Iterable[Combination]) -> Combination:
 
 
 def product(factors: Iterable[Combination]) -> Combination:
-    """Their product, not expanded; the leading coefficient of every factor is moved to the front."""
+    """The product of combinations, not expanded; the leading coefficient of every factor is moved to the front."""
     coefficient, varying = 1.0, []
     for factor in factors:
         if factor.terms:
@@ -100,8 +100,8 @@ def applied(function: Function, argument: Combination, c: float = 1.0, d: float 
 
     Scales are moved out of homogeneous functions and logarithms, signs out of even and odd functions, summands out of
     the exponential function. Leading coefficients in arguments of functions with a symmetry are positive. The phases of
-    sin and cos are at most pi/4 in size (one becomes the other for that), those of other functions with a period P at
-    most P/2.
+    sin and cos are between -pi/4 and pi/4 (a sine becomes a cosine, or the reverse, where needed), those of other
+    functions with a period P between -P/2 and P/2.
     """
     if c == 0:
         return Combination(d)

@@ -1,4 +1,4 @@
-"""Shorter forms of formulas: what expanding them leads to, checked by numbers."""
+"""Simplification of formulas: forms that are shorter once they are expanded, checked at random points."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import sympy
 
 from kan_fast.symbolic.expressions.source import numpy_function
 
-_CANCELLED = 1e-13  # coefficients that are smaller, relative to the largest, are what rounding leaves of 0
+_CANCELLED = 1e-13  # coefficients below this share of the largest are rounding errors of 0
 _SAME = 1e-9  # relative difference of values
 _TERMS = 500  # of a sum, up to which products are expanded
 
 
 def shortest(expression: sympy.Expr) -> sympy.Expr:
-    """The shortest of an expression, its expanded form, and that with factors that terms share in front.
+    """The shortest of three forms: the expression, its expanded form, and that with common factors collected.
 
-    What would have more than 500 terms is not expanded. (sympy's own simplify knows more, but can take minutes for a
-    formula of ten operations.) Forms that don't have the values of the expression, to nine digits, at 100 random points
-    are left out.
+    An expression with more than 500 terms after expansion is not expanded. (sympy's own simplify knows more rules, but
+    can take minutes for a formula of ten operations.) A form counts only if it has the values of the expression, to
+    nine digits, at 100 random points.
     """
     if expanded_terms(expression) > _TERMS:
         return expression
@@ -40,7 +40,7 @@ def shortest(expression: sympy.Expr) -> sympy.Expr:
 
 
 def expanded_terms(expression: sympy.Expr) -> int:
-    """A bound for the terms of the longest sum in an expression that is expanded; all above 500 are 501."""
+    """A bound for the terms of the longest sum in the expanded expression; 501 stands for more than 500."""
     most = 1
 
     def terms(part: sympy.Expr) -> int:
@@ -64,14 +64,14 @@ def expanded_terms(expression: sympy.Expr) -> int:
 
 
 def without_rounding(expression: sympy.Expr) -> sympy.Expr:
-    """A sum without the terms whose coefficients are nothing but rounding errors."""
+    """A sum without the terms whose coefficients are rounding errors."""
     parts = [part.as_coeff_Mul() for part in sympy.Add.make_args(expression)]
     largest = max(abs(number) for number, _ in parts)
     return sympy.Add(*(number * rest for number, rest in parts if abs(number) > _CANCELLED * largest))
 
 
 def values(expression: sympy.Expr, symbols: list[sympy.Symbol]) -> npt.NDArray:
-    """At 100 points, half of them with positive coordinates alone."""
+    """Values at 100 random points, half of them with positive coordinates alone."""
     points = np.random.default_rng(0).uniform(-2, 2, (100, len(symbols)))
     points[::2] = abs(points[::2])
     return numpy_function([expression], symbols)(points)

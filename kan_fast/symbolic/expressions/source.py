@@ -17,6 +17,8 @@ from sympy.printing.numpy import NumPyPrinter
 from kan_fast.symbolic.expressions import special
 from kan_fast.symbolic.expressions.names import check_c_name, check_python_name
 
+__all__ = ["c_source", "latex", "numpy_function", "numpy_source"]
+
 _LATEX = {letter: f"\\{letter}" for letter in "_%&#${}"} | {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -79,7 +81,7 @@ def c_expression(expression: sympy.Expr, prefix: str, single: bool = False) -> s
 
     Args:
         expression: of symbols whose names are C expressions.
-        prefix: what the names of helpers begin with.
+        prefix: beginning of the names of helpers.
         single: whether to compute in float, not double.
 
     Raises:
@@ -90,7 +92,7 @@ def c_expression(expression: sympy.Expr, prefix: str, single: bool = False) -> s
 
 
 def c_helpers(lines: Sequence[str], prefix: str) -> list[str]:
-    """Definitions of what `c_expression` uses and math.h lacks, as far as the lines have it."""
+    """Definitions of the functions in these lines of `c_expression` that math.h lacks."""
     return [
         helper.replace("kan_", f"{prefix}_")
         for name, helper in (("sign", C_SIGN), ("bessel", C_BESSEL))
@@ -99,7 +101,7 @@ def c_helpers(lines: Sequence[str], prefix: str) -> list[str]:
 
 
 def numpy_expression(expression: sympy.Expr) -> str:
-    """An expression in Python with numpy as np; erf and J_n, `bessel(n, x)`, are those of `_special.py`.
+    """An expression in Python with numpy as np; erf and J_n, `bessel(n, x)`, are those of special.py.
 
     Raises:
         ValueError: it has a function that numpy doesn't know.
@@ -111,9 +113,9 @@ def c_source(formulas: Sequence[sympy.Expr], symbols: Sequence[sympy.Symbol], na
     """Source of `void name(const double *x, double *y)` in C99, which needs nothing but math.h.
 
     Args:
-        formulas: what y holds: `model.symbolic_formula()` gives them and the symbols.
-        symbols: what x holds.
-        name: name of the function; all else in the file is static, and has names that begin with this one.
+        formulas: formulas of the numbers in y; `model.symbolic_formula()` gives them and the symbols.
+        symbols: symbols of the numbers in x.
+        name: name of the function; everything else in the file is static, with names that begin with this one.
 
     Raises:
         ValueError: a function in the formulas has no formula itself or is unknown in C; a symbol is missing in
@@ -161,7 +163,7 @@ def numpy_source(formulas: Sequence[sympy.Expr], symbols: Sequence[sympy.Symbol]
 def numpy_function(
     formulas: Sequence[sympy.Expr], symbols: Sequence[sympy.Symbol]
 ) -> Callable[[npt.ArrayLike], npt.NDArray]:
-    """The function that `numpy_source` writes; NaN or infinite where the formulas are, without warnings."""
+    """The function that `numpy_source` writes; without warnings, it is NaN or infinite where the formulas are."""
     scope: dict[str, Any] = {}
     exec(numpy_source(formulas, symbols), scope)
     return scope["formula"]
@@ -192,7 +194,7 @@ def escaped(name: str) -> str:
 
 
 def _steps(formulas: Sequence[sympy.Expr], symbols: Sequence[sympy.Symbol]) -> tuple[Any, list[sympy.Expr]]:
-    """What formulas have in common, each as (name, value), and what remains of them; symbols become x[0], x[1], ..."""
+    """Common parts of formulas, each as (name, value), and the remaining formulas; symbols become x[0], x[1], ..."""
     if not all(isinstance(symbol, sympy.Symbol) for symbol in symbols):
         raise ValueError(f"symbols must be sympy symbols, got {list(symbols)}")
     missing = set().union(*(formula.free_symbols for formula in formulas)) - set(symbols)
