@@ -171,7 +171,8 @@ class LoaderSource:
     def _pair(self, item: Any) -> Pair:
         if not isinstance(item, (tuple, list)) or len(item) != 2:
             raise TypeError(f"the {self._kind} DataLoader must yield (input, label) pairs, got {described(item)}")
-        return self._check(*item, self._kind)
+        x, y = item
+        return self._check(x, y, self._kind)
 
 
 def sources(
