@@ -1,4 +1,4 @@
-"""Checks of arguments: integers, real numbers and tensors of them, of Python or numpy; lists, functions."""
+"""Checks of arguments: integers, real numbers and tensors of them, of Python, numpy or pandas; lists, functions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import operator
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -83,3 +84,25 @@ def numbers(name: str, given: Any) -> Tensor:
     except (TypeError, ValueError, RuntimeError):
         pass
     raise TypeError(f"{name} must have real numbers, got {given!r}")
+
+
+def tensor(name: str, data: Any) -> Tensor:
+    """`data` as a tensor without history: a tensor, an array, a table of pandas (missing values are NaN), or lists.
+
+    Raises:
+        TypeError: it is something else, or not of numbers.
+    """
+    if isinstance(data, Tensor):
+        return data.detach()
+    try:
+        array = np.array(data)
+        if array.dtype == object and hasattr(data, "to_numpy"):  # columns of several dtypes, or that can be missing
+            array = data.to_numpy(dtype=np.float64, na_value=np.nan)
+        return torch.from_numpy(array)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name} must be a tensor or an array of numbers, got {described(data)} ({error})") from None
+
+
+def described(data: Any) -> str:
+    """The type of `data`, and its length if it has one."""
+    return f"{type(data).__name__} of length {len(data)}" if hasattr(data, "__len__") else type(data).__name__

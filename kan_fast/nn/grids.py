@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kan_fast._support import collectives
+from kan_fast._support import collectives, columns
 from kan_fast._support.checks import real
 from kan_fast.ops.reference import basis
 
@@ -96,10 +96,16 @@ def uniform_grid(
 
 
 def extend(inner: Tensor, degree: int) -> Tensor:
-    """Add k knots on either side of `inner` `(in, G + 1)`, spaced by the mean width of its spans."""
-    step = (inner[:, -1:] - inner[:, :1]) / (inner.shape[1] - 1)
-    beyond = step * torch.arange(1, degree + 1, dtype=inner.dtype, device=inner.device)
-    return torch.cat([inner[:, :1] - beyond.flip(1), inner, inner[:, -1:] + beyond], 1)
+    """Add k knots on either side of `inner` `(in, G + 1)`, as far apart as its spans.
+
+    By their mean width or that of the end one, whichever is smaller: a B-spline that lies beyond a narrow end span for
+    the most part is almost 0 in it, so that its coefficient could be anything.
+    """
+    spans = inner.diff(dim=1)
+    mean = (inner[:, -1:] - inner[:, :1]) / (inner.shape[1] - 1)
+    left, right = (torch.minimum(mean, spans[:, end]) for end in (slice(None, 1), slice(-1, None)))
+    number = torch.arange(1, degree + 1, dtype=inner.dtype, device=inner.device)
+    return torch.cat([inner[:, :1] - left * number.flip(0), inner, inner[:, -1:] + right * number], 1)
 
 
 def grid_from_samples(
@@ -116,7 +122,8 @@ def grid_from_samples(
 
     Args:
         x: samples `(n, in)`, finite.
-        grid: present knots `(in, G + 2k + 1)`. They give G and the dtype, and a constant column keeps them.
+        grid: present knots `(in, G + 2k + 1)`. They give G and the dtype, and a column that is constant but for
+            rounding keeps them.
         degree: k.
         eps: share of the uniform grid, 0 to 1; 1 gives equally spaced knots over the range of the samples.
         margin: added on either side of the range, in units of its length.
@@ -138,10 +145,10 @@ def grid_from_samples(
     size = grid.shape[1] - 2 * degree - 1
     share = torch.linspace(0, 1, size + 1, dtype=torch.float64, device=x.device)
     quantiles = _quantiles(x.detach(), trim + (1 - 2 * trim) * share, group).T  # (in, G + 1)
-    constant = quantiles[:, :1] == quantiles[:, -1:]
-    if trim and constant.any():
+    if trim and (constant := columns.are_constant(quantiles.T, x.dtype)[:, None]).any():
         quantiles = torch.where(constant, _quantiles(x.detach(), share, group).T, quantiles)
     start, end = quantiles[:, :1], quantiles[:, -1:]
+    varies = ~columns.are_constant(quantiles.T, x.dtype)[:, None]
     length = end - start
     uniform = start - margin * length + (1 + 2 * margin) * length * share
     inner = eps * uniform + (1 - eps) * (quantiles * (1 + 2 * margin) - 2 * margin * (start + end) / 2)
@@ -155,7 +162,7 @@ def grid_from_samples(
         raise ValueError(
             f"samples reach {x.abs().max().item():.3g}: knots around them overflow {grid.dtype}; scale the data"
         )
-    return torch.where(length > 0, new, grid)
+    return torch.where(varies, new, grid)
 
 
 def _quantiles(x: Tensor, share: Tensor, group: ProcessGroup | None) -> Tensor:

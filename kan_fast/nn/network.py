@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kan_fast._support import collectives
-from kan_fast._support.checks import integer, listed, real
+from kan_fast._support.checks import integer, listed, real, tensor
 from kan_fast.functional import Base
 from kan_fast.nn import recording
 from kan_fast.nn.linear import KANLinear
@@ -172,7 +172,7 @@ class Network(nn.Module):
         if x is None:
             raise ValueError(f"{what} needs samples: pass x=..., or train with fit first, whose inputs it then uses")
         like = self.layers[0].spline_weight
-        x = torch.as_tensor(x).detach().to(like.device, like.dtype)
+        x = tensor("x", x).to(like.device, like.dtype)
         if x.dim() < 2 or x.shape[-1] != self.width_in[0]:
             raise ValueError(f"{what} expected samples (n, {self.width_in[0]}), got x of shape {tuple(x.shape)}")
         x = x.reshape(-1, x.shape[-1])
@@ -220,7 +220,7 @@ class Network(nn.Module):
             ValueError: see `KANLinear.update_grid`.
         """
         chosen = list(self.layers) if layers is None else list(layers)
-        reached = dict(zip(self.layers, recording.record(self, self.layers, x)[1], strict=True))
+        reached = dict(zip(self.layers, recording.record(self, self.layers, self._tensor(x))[1], strict=True))
         collectives.reshard(self)
         everyone = collectives.data_group(self.layers[0].grid, group)
         recording.check_finite(list(reached.values()), "update_grid", everyone)
@@ -256,12 +256,16 @@ class Network(nn.Module):
             x: input samples `(..., width[0])`.
         """
         with torch.no_grad():
-            inputs = recording.record(self, self.layers, x)[1]
+            inputs = recording.record(self, self.layers, self._tensor(x))[1]
         return [layer.coverage(samples) for layer, samples in zip(self.layers, inputs, strict=True)]
 
     def extra_repr(self) -> str:
         """The sizes, as the constructor takes them."""
         return f"width={self.width}, grid={self.grid}, k={self.k}"
+
+    def _tensor(self, x: Any) -> Tensor:
+        """Samples as layers take them: tensors as they are, arrays and tables like the parameters."""
+        return x if isinstance(x, Tensor) else tensor("x", x).to(self.layers[0].spline_weight)
 
     def _cast(self, x: Tensor) -> Tensor:
         floating = isinstance(x, Tensor) and x.is_floating_point()  # the first layer refuses anything else

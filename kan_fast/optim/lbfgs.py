@@ -183,6 +183,7 @@ class _Memory:
         self.rows[slot], self.rows[self.size + slot] = s, y
         self.added = True
 
+    @np.errstate(all="ignore")  # a slope that is NaN makes `step` begin anew
     def direction(self, gradient: Tensor) -> tuple[Tensor, float]:
         """`-H g` and its product with g.
 

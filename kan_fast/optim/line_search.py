@@ -77,12 +77,20 @@ def _between(low: Point, high: Point) -> float:
 
 
 def _minimiser(a: Point, b: Point, beyond: bool = False) -> float:
-    """Minimum of the cubic with the values and slopes of both points; infinite or NaN where there is none."""
+    """Minimum of the cubic with the values and slopes of both points; infinite or NaN where there is none.
+
+    Slopes in units of the largest: the square of a float beyond 1e154 would be an OverflowError.
+    """
     length = b.step - a.step
-    theta = a.slope + b.slope - 3 * (b.value - a.value) / length
-    square = theta**2 - a.slope * b.slope
+    rise = (b.value - a.value) / length
+    unit = max(abs(a.slope), abs(b.slope), abs(rise))
+    if not 0 < unit < math.inf:
+        return math.inf if beyond else math.nan
+    left, right = a.slope / unit, b.slope / unit
+    theta = left + right - 3 * (rise / unit)
+    square = theta**2 - left * right
     if square < 0:
         return math.inf if beyond else math.nan
     root = math.copysign(math.sqrt(square), length)
-    denominator = b.slope - a.slope + 2 * root
-    return b.step - length * (b.slope + root - theta) / denominator if denominator else math.inf
+    denominator = right - left + 2 * root
+    return b.step - length * (right + root - theta) / denominator if denominator else math.inf

@@ -1,5 +1,6 @@
 """scikit-learn estimators: KANs that scale their data and keep the state that is best on held-out samples."""
 
-from kan_fast.sklearn.estimators import KANClassifier, KANRegressor, describe, rebuild
+from kan_fast.sklearn.data import describe, rebuild
+from kan_fast.sklearn.estimators import KANClassifier, KANRegressor
 
 __all__ = ["KANClassifier", "KANRegressor", "describe", "rebuild"]

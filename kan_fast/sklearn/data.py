@@ -1,4 +1,4 @@
-"""Estimators as plain data, as `describe` makes them, and the check with which `rebuild` begins."""
+"""Estimators as plain data, and back: what files keep of them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from sklearn.utils.validation import check_is_fitted
 
 from kan_fast._support import files
 from kan_fast._support.saved import Saved
 from kan_fast.model import KAN
 from kan_fast.nn import storage
+from kan_fast.sklearn.estimators import KANClassifier, KANRegressor
 
 SCALES = ("x_mean_", "x_scale_", "y_mean_", "y_scale_")
 _RANDOM_STATE = "RandomState"
@@ -31,7 +33,49 @@ class EstimatorData(NamedTuple):
     symbolic: KAN | None
 
 
-def plain_options(options: Mapping[str, Any]) -> dict[str, Any]:
+def describe(estimator: KANRegressor | KANClassifier) -> dict[str, Any]:
+    """A fitted estimator as plain values and tensors, from which `rebuild` makes one that predicts the same.
+
+    `symbolic_` is included if it has been accessed; samples, `history_` and `validation_losses_` are left out.
+
+    Raises:
+        TypeError: a file can't keep an argument of the estimator.
+    """
+    check_is_fitted(estimator)
+    classes = estimator.classes_.tolist() if isinstance(estimator, KANClassifier) else None
+    data = {
+        "columns": estimator.feature_names_in_.tolist() if hasattr(estimator, "feature_names_in_") else None,
+        "classes": classes,
+        "single": classes is not None or estimator._single,
+        "options": _plain_options(estimator.get_params()),
+        "scales": {name: torch.from_numpy(getattr(estimator, name)) for name in SCALES if hasattr(estimator, name)},
+        "importances": torch.from_numpy(estimator.feature_importances_),
+        "network": storage.describe(estimator.model_),
+        "symbolic": storage.describe(estimator.symbolic_) if "symbolic_" in vars(estimator) else None,
+    }
+    return files.plain(data, "the estimator")
+
+
+def rebuild(saved: dict[str, Any]) -> KANRegressor | KANClassifier:
+    """The estimator that `describe` described, in this version or an earlier one.
+
+    Raises:
+        ValueError: `saved` is not the result of `describe`; the message says what is wrong.
+    """
+    data = _checked(saved, KANRegressor().get_params())
+    estimator = (KANRegressor if data.classes is None else KANClassifier)(**data.options)
+    fitted = {"feature_importances_": data.importances, "model_": data.network, "symbolic_": data.symbolic}
+    fitted |= {**data.scales, "n_features_in_": len(data.importances)}
+    fitted |= {"_single": data.single} if data.classes is None else {"classes_": np.array(data.classes)}
+    if data.columns is not None:
+        fitted["feature_names_in_"] = np.array(data.columns, dtype=object)
+    for name, value in fitted.items():
+        if value is not None:
+            setattr(estimator, name, value)
+    return estimator
+
+
+def _plain_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of an estimator in the form that a file keeps.
 
     Raises:
@@ -40,7 +84,7 @@ def plain_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return files.plain({name: _plain_option(value) for name, value in options.items()}, "the options")
 
 
-def checked(data: Any, options: Collection[str]) -> EstimatorData:
+def _checked(data: Any, options: Collection[str]) -> EstimatorData:
     """The parts of an estimator from plain data; `options` are the arguments that estimators have, with defaults.
 
     Raises:

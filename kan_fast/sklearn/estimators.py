@@ -15,17 +15,15 @@ import torch
 import torch.nn.functional as F
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from kan_fast._support import files
 from kan_fast._support.checks import integer, real
 from kan_fast.model import KAN
-from kan_fast.nn import storage
-from kan_fast.sklearn.data import SCALES, checked, plain_options
 from kan_fast.training.objective import Loss
 from kan_fast.training.stopping import EarlyStopping
 
@@ -35,6 +33,7 @@ _EPOCHS, _FEWEST_STEPS = 100, 500  # of Adam, unless the user says how many step
 _BATCH = 256
 _TRIM = 0.003  # share of the samples that grids leave out at either end, since tables have outliers
 _DECAY = 300  # weight decay times the number of samples: as a prior, it is worth a fixed number of samples
+_MOST_DECAY = 0.1  # default for the share of a parameter that a step takes away: for few samples it would exceed 1
 _LINE_SEARCH_STEPS = 30  # of LBFGS and LM
 _SYMBOLIC_SAMPLES, _SYMBOLIC_STEPS = 2000, 20  # of the training of a symbolic network towards its original
 
@@ -52,7 +51,8 @@ class _Estimator(BaseEstimator):
         steps: number of steps; None for 100 epochs of Adam, at least 500 steps, and for 30 steps of the others.
         batch_size: samples per step of Adam; None for 256.
         learning_rate: None for 0.03 with Adam and 1 with LBFGS.
-        weight_decay: of Adam, at least 0; None for 300 / (number of samples).
+        weight_decay: of Adam, at least 0 and at most 1 / learning_rate; None for 300 / (number of samples), or
+            0.1 / learning_rate if that is less.
         lamb: weight of the sparsity terms, see `KAN.fit`.
         validation_fraction: share of the samples that are held out to choose the best state, 0 (none) to below 1.
         patience: epochs of Adam, or steps of the others, without a smaller validation loss after which training ends;
@@ -216,7 +216,13 @@ class _Estimator(BaseEstimator):
         epoch = math.ceil(count / batch)
         steps = max(_EPOCHS * epoch, _FEWEST_STEPS) if self.steps is None else integer("steps", self.steps, 1)
         rate = real("learning_rate", 0.03 if self.learning_rate is None else self.learning_rate, positive=True)
-        decay = real("weight_decay", _DECAY / count if self.weight_decay is None else self.weight_decay)
+        default = min(_DECAY / count, _MOST_DECAY / rate)
+        decay = real("weight_decay", default if self.weight_decay is None else self.weight_decay)
+        if decay * rate > 1:
+            raise ValueError(
+                "weight_decay * learning_rate is the share of a parameter that a step takes away, so at most 1, got "
+                f"{decay:.4g} * {rate:.4g}; take a smaller weight_decay"
+            )
         adam = torch.optim.AdamW(self.model_.parameters(), rate, weight_decay=decay, fused=True)
         options = {"grid_trim": _TRIM, "opt": adam, "batch": batch, "scheduler": CosineAnnealingLR(adam, steps)}
         return steps, epoch, options
@@ -346,54 +352,12 @@ class KANClassifier(ClassifierMixin, _Estimator):
         return {"log_loss": _cross_entropy}
 
 
-def describe(estimator: KANRegressor | KANClassifier) -> dict[str, Any]:
-    """A fitted estimator as plain values and tensors, from which `rebuild` makes one that predicts the same.
-
-    `symbolic_` is included if it has been accessed; samples, `history_` and `validation_losses_` are left out.
-
-    Raises:
-        TypeError: a file can't keep an argument of the estimator.
-    """
-    check_is_fitted(estimator)
-    classes = estimator.classes_.tolist() if isinstance(estimator, KANClassifier) else None
-    data = {
-        "columns": estimator.feature_names_in_.tolist() if hasattr(estimator, "feature_names_in_") else None,
-        "classes": classes,
-        "single": classes is not None or estimator._single,
-        "options": plain_options(estimator.get_params()),
-        "scales": {name: torch.from_numpy(getattr(estimator, name)) for name in SCALES if hasattr(estimator, name)},
-        "importances": torch.from_numpy(estimator.feature_importances_),
-        "network": storage.describe(estimator.model_),
-        "symbolic": storage.describe(estimator.symbolic_) if "symbolic_" in vars(estimator) else None,
-    }
-    return files.plain(data, "the estimator")
-
-
-def rebuild(saved: dict[str, Any]) -> KANRegressor | KANClassifier:
-    """The estimator that `describe` described, in this version or an earlier one.
-
-    Raises:
-        ValueError: `saved` is not the result of `describe`; the message says what is wrong.
-    """
-    data = checked(saved, KANRegressor().get_params())
-    estimator = (KANRegressor if data.classes is None else KANClassifier)(**data.options)
-    fitted = {"feature_importances_": data.importances, "model_": data.network, "symbolic_": data.symbolic}
-    fitted |= {**data.scales, "n_features_in_": len(data.importances)}
-    fitted |= {"_single": data.single} if data.classes is None else {"classes_": np.array(data.classes)}
-    if data.columns is not None:
-        fitted["feature_names_in_"] = np.array(data.columns, dtype=object)
-    for name, value in fitted.items():
-        if value is not None:
-            setattr(estimator, name, value)
-    return estimator
-
-
 def _cross_entropy(output: Tensor, label: Tensor) -> Tensor:
     """Cross-entropy of log-odds `(n, 1)` and labels 0 or 1, or of scores `(n, classes)` and numbers of classes."""
     return (F.binary_cross_entropy_with_logits if output.shape[1] == 1 else F.cross_entropy)(output, label)
 
 
 def _mean_and_scale(values: Array) -> tuple[Array, Array]:
-    """Mean and standard deviation of the columns; the latter 1 for a constant column."""
-    mean, scale = values.mean(0), values.std(0)
-    return mean, np.where(scale > 10 * np.finfo(float).eps * np.abs(mean), scale, 1.0)
+    """Mean and standard deviation of the columns; the latter 1 for a column that is constant but for rounding."""
+    scaler = StandardScaler().fit(values)
+    return scaler.mean_, scaler.scale_

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from kan_fast._support.checks import integer
+from kan_fast._support import columns
+from kan_fast._support.checks import integer, tensor
 from kan_fast._support.warn import warn
 from kan_fast.analysis import pruning
 from kan_fast.nn import recording
@@ -90,7 +91,7 @@ def discover(
     Args:
         cls: `KAN.discover(...)` gives it.
         dataset: a pair `(x, y)`, or a dict with train_input and train_label (test data are not used); inputs
-            `(samples, in)`, outputs `(samples, 1)`, in any units.
+            `(samples, in)`, outputs `(samples, 1)` or `(samples,)`, in any units.
         seed: makes the result reproducible; the global random generator stays as it was.
         lib: names of functions; None for the whole library, `kan_fast.nn.functions.LIBRARY`.
         progress: whether to show a progress bar (on stderr).
@@ -246,14 +247,15 @@ def _samples(dataset: Mapping[str, Any] | tuple[Any, Any]) -> tuple[Tensor, Tens
         dataset = dataset["train_input"], dataset["train_label"]
     if not isinstance(dataset, (tuple, list)) or len(dataset) != 2:
         raise TypeError(f"dataset must be a pair (x, y) or a dict, got {type(dataset).__name__}")
-    x, y = map(torch.as_tensor, dataset)
+    x, y = (tensor(name, data) for name, data in zip(("x", "y"), dataset, strict=True))
+    y = y[:, None] if y.dim() == 1 else y
     if y.dim() == 2 and y.shape[1] != 1:
         raise ValueError(
             f"discover finds one formula, got labels {tuple(y.shape)}; call it for each column, with y[:, [0]] first"
         )
     columns = x.shape[1] if x.dim() == 2 else 1
     rounding = torch.finfo(y.dtype).eps if y.is_floating_point() else 0.0
-    x, y = Check(columns, 1, torch.empty(0, dtype=torch.float64), classes=False)(x, y, "train")
+    x, y = Check(columns, 1, torch.empty(0, dtype=torch.float64), own_loss=False)(x, y, "train")
     if len(x) < LEAST or not columns:
         raise ValueError(f"discover needs at least {LEAST} samples of at least one input, got {tuple(x.shape)}")
     return x, y, rounding
@@ -274,9 +276,9 @@ class _Scales(NamedTuple):
         deviation = y.std(0, correction=0)
         return cls(
             (low + high) / 2,
-            torch.where(high > low, (high - low) / 2, 1),
+            torch.where(columns.are_constant(x), 1, (high - low) / 2),
             y.mean(0),
-            torch.where(deviation > 1e-15 * y.abs().amax(0), deviation, 1),
+            torch.where(columns.are_constant(y), 1, deviation),
         )
 
     def data(self, x: Tensor, y: Tensor, rounding: float) -> Data:

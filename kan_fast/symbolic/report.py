@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from kan_fast._support.checks import tensor
 from kan_fast._support.text_table import table
 from kan_fast.analysis.edges import edge_values
 from kan_fast.nn import recording
@@ -139,7 +140,10 @@ def formula_report(model: Network, test_input: Tensor, test_label: Tensor, **opt
         ValueError: shapes don't fit, labels are not finite, or an added function has no sympy expression.
     """
     like = model.layers[0].spline_weight
-    x, label = (torch.as_tensor(t).to(like.device, torch.float64) for t in (test_input, test_label))
+    x, label = (
+        tensor(name, t).to(like.device, torch.float64)
+        for name, t in (("test_input", test_input), ("test_label", test_label))
+    )
     if x.dim() != 2 or x.shape[1] != model.width_in[0] or label.shape != (len(x), model.width_in[-1]) or not len(x):
         raise ValueError(
             f"expected inputs (n, {model.width_in[0]}) and labels (n, {model.width_in[-1]}), got "

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from kan_fast._support import columns
 from kan_fast._support.checks import below, integer, real
 from kan_fast._support.text_table import table
 from kan_fast.analysis.edges import CHUNK, edge_values
@@ -265,12 +266,11 @@ def _suggest(
     for some in edges.split(max(1, CHUNK // len(inputs))) if places else ():
         y = edge_values(layer, inputs, some)
         rounding = torch.finfo(layer.spline_weight.dtype).eps
-        constant = y.std(0) <= 4 * rounding * y.abs().amax(0)
-        y = torch.where(constant, y.mean(0), y)
+        y = torch.where(columns.are_constant(y, roundings=16), y.mean(0), y)
         fits = fit_functions(inputs[:, some[:, 1]], y, functions, test, rounding / 2)
         cost = costs(fits, functions, weight)
         order = cost.argsort(stable=True)
-        columns = zip(some.tolist(), *(t.tolist() for t in (*fits, cost, order)), strict=True)
+        found_here = zip(some.tolist(), *(t.tolist() for t in (*fits, cost, order)), strict=True)
         found += [
             [
                 Suggestion(
@@ -284,7 +284,7 @@ def _suggest(
                 )
                 for n in order
             ]
-            for (j, i), affine, r2, r2_held_out, cost_, order in columns
+            for (j, i), affine, r2, r2_held_out, cost_, order in found_here
         ]
     return found
 

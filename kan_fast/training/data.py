@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, SequentialSampler
 
-from kan_fast._support.checks import integer
+from kan_fast._support.checks import described, integer, tensor
 
 Pair = tuple[Tensor, Tensor]
 Dataset = Mapping[str, Any] | tuple[Any, Any] | DataLoader
+ENOUGH = 4096  # samples of a DataLoader that stand for all of them
 KEYS = ("train_input", "train_label", "test_input", "test_label")
 
 
@@ -25,7 +26,7 @@ class Source(Protocol):
         ...
 
     def samples(self) -> Tensor:
-        """Inputs `(n, in)` that represent all the data, for updates of grids."""
+        """Inputs `(n, in)` that represent all the data: for grids, attribution and pruning."""
         ...
 
 
@@ -36,12 +37,13 @@ class Check:
         in_features: columns that inputs must have.
         out_features: columns of the output. Labels must have its shape, since a loss would broadcast others silently.
         like: tensor whose dtype and device the data get.
-        classes: whether integer labels are class indices, which stay integers, have a shape of their own and are left
-            to the loss, or numbers like any others.
+        own_loss: whether labels go to a loss of the user's, which may take other shapes than that of the output: class
+            numbers `(n,)`, one column for several outputs, several columns for one output. Integers of such shapes
+            stay integers; those of the shape of the output are numbers like any others.
     """
 
-    def __init__(self, in_features: int, out_features: int, like: Tensor, *, classes: bool) -> None:
-        self.in_features, self.out_features, self.like, self.classes = in_features, out_features, like, classes
+    def __init__(self, in_features: int, out_features: int, like: Tensor, *, own_loss: bool) -> None:
+        self.in_features, self.out_features, self.like, self.own_loss = in_features, out_features, like, own_loss
 
     def __call__(self, x: Any, y: Any, kind: str) -> Pair:
         """Return `(x, y)` ready for the network; `kind`, "train" or "test", is for messages.
@@ -51,7 +53,7 @@ class Check:
             ValueError: empty, wrong shape, different lengths, NaN or infinity, also after the cast.
         """
         input_name, label_name = f"{kind}_input", f"{kind}_label"
-        x, y = _tensor(x, input_name), _tensor(y, label_name)
+        x, y = tensor(input_name, x), tensor(label_name, y)
         if not x.is_floating_point():
             raise TypeError(f"{input_name} must be floating point, got {x.dtype}; convert it with .float()")
         if x.dim() != 2 or x.shape[1] != self.in_features:
@@ -64,16 +66,30 @@ class Check:
             raise ValueError(f"{input_name} is empty, shape {tuple(x.shape)}; at least one sample is needed")
         if y.dim() == 0 or len(y) != len(x):
             raise ValueError(f"{label_name} must have a row per sample: {len(x)} samples, labels {tuple(y.shape)}")
-        classes = self.classes and not y.is_floating_point()
-        if y.shape != (len(x), self.out_features) and not (classes and self.out_features > 1):
-            hint = f"; reshape them with {label_name}[:, None]" if y.dim() == self.out_features == 1 else ""
-            raise ValueError(
-                f"{label_name} must have the shape ({len(x)}, {self.out_features}) of the output of the network, "
-                f"got {tuple(y.shape)}{hint}"
-            )
         return (
             _cast(x, self.like.device, self.like.dtype, input_name),
-            _cast(y, self.like.device, y.dtype if classes else self.like.dtype, label_name),
+            _cast(y, self.like.device, self._label_dtype(y, label_name), label_name),
+        )
+
+    def _label_dtype(self, y: Tensor, name: str) -> torch.dtype:
+        """The dtype in which a loss takes labels; refuses shapes that a loss would broadcast along the samples."""
+        if y.shape == (len(y), self.out_features):
+            return self.like.dtype
+        integers = not y.is_floating_point()
+        if y.dim() == 1:
+            by_sample = integers and self.out_features > 1  # class numbers
+        else:
+            by_sample = y.dim() == 2 or y.shape[-2] not in (1, len(y))
+        if self.own_loss and by_sample:
+            return torch.long if integers else self.like.dtype
+        hint = ""
+        if y.dim() == self.out_features == 1:
+            hint = f"; reshape them with {name}[:, None]"
+        elif y.dim() == 1 and self.own_loss:
+            hint = f"; class numbers are integers: {name}.long()"
+        raise ValueError(
+            f"{name} must have the shape ({len(y)}, {self.out_features}) of the output of the network, got "
+            f"{tuple(y.shape)}{hint}"
         )
 
 
@@ -112,29 +128,51 @@ class LoaderSource:
     """Batches of a DataLoader, which is started again after its last batch; each batch is checked."""
 
     def __init__(self, loader: DataLoader, check: Check, kind: str) -> None:
-        self._endless = self._repeat(loader, check, kind)
-        self._ahead: Pair | None = next(self._endless)
+        self._loader, self._check, self._kind = loader, check, kind
+        self._passes = 0
+        self._endless = self._repeat()
+        self._ahead = deque([next(self._endless)])
+        self._samples: Tensor | None = None
 
     def batch(self) -> Pair:
-        pair, self._ahead = self._ahead or next(self._endless), None
-        return pair
+        return self._ahead.popleft() if self._ahead else next(self._endless)
 
     def samples(self) -> Tensor:
-        self._ahead = self._ahead or next(self._endless)
-        return self._ahead[0]
+        """Up to `ENOUGH` inputs: of the first batches, or spread over the data where these come in their own order."""
+        if self._samples is None:
+            ordered = self._loader.batch_size is not None and isinstance(self._loader.sampler, SequentialSampler)
+            self._samples = self._spread() if ordered else self._read_ahead()
+        return self._samples
 
-    @staticmethod
-    def _repeat(loader: DataLoader, check: Check, kind: str) -> Iterator[Pair]:
+    def _spread(self) -> Tensor:
+        data = self._loader.dataset
+        count = len(data)  # type: ignore[arg-type]  # what has an order has a length
+        rows = torch.linspace(0, count - 1, min(count, ENOUGH)).round().long().tolist()
+        return self._pair(self._loader.collate_fn([data[row] for row in rows]))[0]
+
+    def _read_ahead(self) -> Tensor:
+        """Inputs of the next batches, until the loader begins anew; the batches stay for training."""
+        parts = [x for x, _ in self._ahead]
+        while sum(map(len, parts)) < ENOUGH and not self._passes:
+            self._ahead.append(next(self._endless))
+            parts.append(self._ahead[-1][0])
+        return torch.cat(parts)[:ENOUGH]
+
+    def _repeat(self) -> Iterator[Pair]:
         while True:
             empty = True
-            for item in loader:
-                if not isinstance(item, (tuple, list)) or len(item) != 2:
-                    raise TypeError(f"the {kind} DataLoader must yield (input, label) pairs, got {_describe(item)}")
-                x, y = item
-                yield check(x, y, kind)
+            for item in self._loader:
+                yield self._pair(item)
                 empty = False
+            self._passes += 1
             if empty:
-                raise ValueError(f"the {kind} DataLoader yields no batches; is its dataset empty?")
+                raise ValueError(f"the {self._kind} DataLoader yields no batches; is its dataset empty?")
+
+    def _pair(self, item: Any) -> Pair:
+        if not isinstance(item, (tuple, list)) or len(item) != 2:
+            raise TypeError(f"the {self._kind} DataLoader must yield (input, label) pairs, got {described(item)}")
+        x, y = item
+        return self._check(x, y, self._kind)
 
 
 def sources(
@@ -173,7 +211,7 @@ def sources(
         if not isinstance(data, (tuple, list)) or len(data) != 2:
             raise TypeError(
                 f"{kind} data must be a pair (x, y) or a DataLoader"
-                f"{', or a dict with train and test data' if kind == 'train' else ''}, got {_describe(data)}"
+                f"{', or a dict with train and test data' if kind == 'train' else ''}, got {described(data)}"
             )
         x, y = data
         return TensorSource(check(x, y, kind), batch, generator)
@@ -183,13 +221,6 @@ def sources(
     if generator is not None and isinstance(dataset, DataLoader):
         raise ValueError("seed has no effect on a DataLoader; give it a generator: torch.Generator().manual_seed(seed)")
     return source(dataset, "train"), None if val is None else source(val, "test")
-
-
-def _tensor(data: Any, name: str) -> Tensor:
-    try:
-        return data.detach() if isinstance(data, Tensor) else torch.from_numpy(np.array(data))
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"{name} must be a tensor or an array of numbers, got {_describe(data)} ({error})") from None
 
 
 def _cast(data: Tensor, device: torch.device, dtype: torch.dtype, name: str) -> Tensor:
@@ -207,7 +238,3 @@ def _cast(data: Tensor, device: torch.device, dtype: torch.dtype, name: str) -> 
         f"{name} holds NaN or infinite values in {int(rows.sum())} of {len(rows)} rows, the first of them row "
         f"{int(rows.nonzero()[0])}; remove or replace them"
     )
-
-
-def _describe(data: Any) -> str:
-    return f"{type(data).__name__} of length {len(data)}" if hasattr(data, "__len__") else type(data).__name__

@@ -30,6 +30,7 @@ from kan_fast.training.regularization import regularization
 from kan_fast.training.stopping import EarlyStopping
 
 P = ParamSpec("P")
+FAR = 100  # inputs beyond are learnt about ten times as badly as inputs of about 1 are, beyond 1e4 hardly at all
 
 
 class Interrupted(KeyboardInterrupt):
@@ -97,11 +98,11 @@ def fit(
     arXiv 2404.19756, Eq. 2.17-2.20; further options add terms to the sum or take pykan's metrics (docs/sparsity.md).
 
     Data are cast to the dtype and device of the network. Grids are updated at the beginning of training, from all
-    inputs in memory or from the present batch of a DataLoader, and reach a quarter of a span beyond the inputs. An
-    update changes the meaning of `spline_weight`, so Adam forgets its averages for these parameters; "LBFGS" keeps its
-    history until the grid gets another size. A layer whose `spline_weight` is frozen (`requires_grad` False) keeps its
-    knots. Under torch.distributed an update waits for all processes: call `fit` in all of them, or with
-    `update_grid=False`.
+    inputs in memory or from 4096 of a DataLoader (spread over its data if these come in order), and reach a quarter of
+    a span beyond the inputs. An update changes the meaning of `spline_weight`, so Adam forgets its averages for these
+    parameters; "LBFGS" keeps its history until the grid gets another size. A layer whose `spline_weight` is frozen
+    (`requires_grad` False) keeps its knots. Under torch.distributed an update waits for all processes: call `fit` in
+    all of them, or with `update_grid=False`.
 
     Training stops early on Ctrl-C, and with a RuntimeWarning when the objective, its gradient or the samples of a grid
     update are NaN or infinite. In both cases the network has the parameters of the last good step, and `fit` returns
@@ -111,7 +112,8 @@ def fit(
         model: the network; `model.fit(dataset, ...)` gives it.
         dataset: a dict with train_input and test_input `(samples, in)`, train_label and test_label; or a pair `(x, y)`;
             or a DataLoader that yields such pairs, one per step, over and over. Labels have the shape
-            `(samples, out)` of the output; with a `loss_fn` and out > 1, integer labels are left to it as they are.
+            `(samples, out)` of the output. A `loss_fn` may take others: class numbers `(samples,)` for several outputs,
+            or any number of columns; integers of such shapes stay integers.
         {options}
 
     Returns:
@@ -124,7 +126,8 @@ def fit(
 
     Warns:
         RuntimeWarning: training diverged.
-        UserWarning: training data lie outside of the grid and `update_grid` is off.
+        UserWarning: training data lie outside of the grid and `update_grid` is off; or some are so large that base
+            function and optimiser don't suit them.
     """
     given = {name: value for name, value in locals().items() if name not in ("model", "dataset")}
     return train(model, dataset, FitOptions(**given))
@@ -140,6 +143,7 @@ def train(model: Network, dataset: Dataset, options: FitOptions) -> History:
         optimizer = _optimizer(model, options)
         train_data, test_data = _data(model, dataset, options)
         model.last_inputs = recording.Samples(train_data.samples())
+        _warn_if_far(model, train_data.samples())
         if not options.moves_grids:
             _warn_if_outside(model, train_data.samples())
         metrics = _named(cast(Sequence[Metric], options.metrics))
@@ -202,7 +206,7 @@ def _data(model: Network, dataset: Dataset, options: FitOptions) -> tuple[Source
     """Batches for training and for tests."""
     generator = None if options.seed is None else torch.Generator().manual_seed(options.seed)
     like = trainable(model)[0]
-    check = Check(model.width_in[0], model.width_in[-1], like, classes=options.loss_fn is not None)
+    check = Check(model.width_in[0], model.width_in[-1], like, own_loss=options.loss_fn is not None)
     return sources(dataset, options.val, options.batch, generator, check)
 
 
@@ -216,6 +220,22 @@ def _named(metrics: Iterable[Metric]) -> dict[str, Metric]:
             raise ValueError(f"two lists of the history would have the name {name!r}; rename a metric")
         named[name] = metric
     return named
+
+
+def _warn_if_far(model: Network, x: Tensor) -> None:
+    """Grids follow the data wherever they are; base functions grow with them, and with these the gradients."""
+    layer = model.layers[0]
+    if layer.base_weight is None or not layer.kinds.spline.any():
+        return
+    reach = x.abs().amax(0)
+    far = (reach > FAR).nonzero().flatten().tolist()
+    if far:
+        warn(
+            f"inputs reach {reach.max().item():.3g}, in {len(far)} of {len(reach)} columns more than {FAR}, first in "
+            f"column {far[0]}: a network learns such columns badly. Scale them, x = (x - x.mean(0)) / x.std(0), as "
+            'the estimators of kan_fast.sklearn do, or use base="zero"',
+            UserWarning,
+        )
 
 
 def _warn_if_outside(model: Network, x: Tensor) -> None:

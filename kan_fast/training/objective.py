@@ -85,7 +85,7 @@ class Objective:
     @torch.no_grad()
     def test(self, pair: Pair) -> float:
         """Root of the loss on a batch."""
-        return _scalar(self.loss_fn(self.model(pair[0]), pair[1])).sqrt().item()
+        return self._loss(self.model(pair[0]), pair[1]).sqrt().item()
 
     @torch.no_grad()
     def keep(self) -> None:
@@ -125,14 +125,25 @@ class Objective:
     def _losses(self, pair: Pair) -> tuple[Tensor, Tensor | None]:
         x, label = pair
         if not self.lamb:
-            return _scalar(self.loss_fn(self.model(x), label)), None
+            return self._loss(self.model(x), label), None
         output, inputs = recording.record(self.model, self.model.layers, x)
-        loss = _scalar(self.loss_fn(output, label))
+        loss = self._loss(output, label)
         return loss, self.penalty(self.model, inputs)
 
-
-def _scalar(loss: Tensor) -> Tensor:
-    if not isinstance(loss, Tensor) or loss.numel() != 1:
-        got = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-        raise ValueError(f"loss_fn must return a scalar tensor, got {got}; take the mean, for example")
-    return loss.reshape(())
+    def _loss(self, output: Tensor, label: Tensor) -> Tensor:
+        """The loss, a scalar; what torch says of labels of another kind than a loss wants does not name them."""
+        try:
+            loss = self.loss_fn(output, label)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, IndexError) as error:
+            got = f"outputs {tuple(output.shape)} {output.dtype} and labels {tuple(label.shape)} {label.dtype}"
+            raise ValueError(
+                f"loss_fn fails on {got}: {error}. Labels of the shape of the outputs are numbers, in their dtype; "
+                "others are integers, or numbers, as they were given. Class numbers for a cross-entropy are integers "
+                "of the shape (samples,)"
+            ) from error
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            got = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+            raise ValueError(f"loss_fn must return a scalar tensor, got {got}; take the mean, for example")
+        return loss.reshape(())

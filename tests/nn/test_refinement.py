@@ -235,6 +235,34 @@ def test_updates_and_refinement_after_them_on_awkward_samples(name, degree, dtyp
     assert torch.equal(layer.spline_weight, again.spline_weight) and torch.equal(layer.grid, again.grid)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("value", [0.3, 7.4, -1e6])
+def test_a_column_that_is_constant_but_for_rounding_keeps_its_grid(value, dtype):
+    x = torch.full((100, 1), value, dtype=dtype)
+    noise = x * (1 + torch.finfo(dtype).eps * torch.randint(0, 3, x.shape))
+    for samples in (x, noise):
+        layer = KANLinear(1, 1, dtype=dtype)
+        before = layer.grid.clone()
+        layer.update_grid(samples)
+        assert torch.equal(layer.grid, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("eps", [0.0, 0.02])
+@pytest.mark.parametrize("samples", ["ties", "power", "logarithm"])
+def test_coefficients_on_grids_with_narrow_ends_are_of_the_size_of_the_curve(samples, eps, dtype):
+    """Those of B-splines that lie beyond a narrow end span were 1e9, and training in float32 diverged."""
+    for seed in range(5):
+        make = torch.Generator().manual_seed(seed)
+        u = torch.rand(200, 2, generator=make, dtype=dtype)
+        x = {"ties": u.round(), "power": u**8, "logarithm": (1 + 1e6 * u).log() - 10}[samples]
+        layer = KANLinear(2, 3, grid_eps=eps, grid_range=(-12, 12), base="zero", dtype=dtype)
+        torch.nn.init.normal_(layer.spline_weight, generator=make)
+        size = layer.spline_weight.abs().max()
+        layer.update_grid(x)
+        assert layer.spline_weight.abs().max() < 30 * size
+
+
 @pytest.mark.parametrize(
     ("dtype", "bound"), [(torch.float64, 1e-12), (torch.float32, 1e-4)], ids=["float64", "float32"]
 )

@@ -41,8 +41,7 @@ def closure_of(optimizer, objective):
 # Line search
 
 
-@pytest.mark.parametrize("step", [1e-6, 0.1, 1.0, 1e3])
-@pytest.mark.parametrize(
+curves = pytest.mark.parametrize(
     ("f", "slope"),
     [
         (lambda t: (t - 2) ** 2, lambda t: 2 * (t - 2)),
@@ -52,12 +51,30 @@ def closure_of(optimizer, objective):
     ],
     ids=["parabola", "rational", "quartic", "wall"],
 )
+steps = pytest.mark.parametrize("step", [1e-6, 0.1, 1.0, 1e3])
+
+
+@curves
+@steps
 def test_the_strong_wolfe_conditions_hold(f, slope, step):
     start = Point(0.0, f(0.0), slope(0.0), None)
     point = strong_wolfe(lambda t: Point(t, f(t), slope(t), None), start, step, noise=0.0, curvature=0.9)
     assert f(point.step) <= start.value + 1e-4 * point.step * start.slope
     assert abs(slope(point.step)) <= 0.9 * abs(start.slope) or (f is not None and math.isinf(f(1.6)))
     assert point.step > 0
+
+
+@pytest.mark.parametrize("scale", [1e-250, 1e-100, 1e100, 1e160, 1e250])
+@curves
+@steps
+def test_searches_do_not_depend_on_the_scale_of_the_objective(f, slope, step, scale):
+    """Squares of Python floats beyond 1e154 are an OverflowError, in which the fit and its history were lost."""
+
+    def search(unit):
+        start = Point(0.0, unit * f(0.0), unit * slope(0.0), None)
+        return strong_wolfe(lambda t: Point(t, unit * f(t), unit * slope(t), None), start, step, noise=0.0).step
+
+    assert search(scale) == pytest.approx(search(1.0), rel=1e-6)
 
 
 def test_a_search_without_progress_returns_the_start():
@@ -130,6 +147,21 @@ def test_lbfgs_and_objectives_that_are_not_finite():
     assert x.tolist() == [1.0, 2.0]
     optimizer.step(closure_of(optimizer, lambda: (x - 3).square().sum() - (3.5 - x).log().sum()))  # NaN beyond 3.5
     assert x.isfinite().all() and (x < 3.5).all()
+
+
+@pytest.mark.parametrize("power", range(20, 300, 20))
+def test_lbfgs_of_steep_objectives(power):
+    p = torch.nn.Parameter(torch.tensor([1.0, 2.0], dtype=torch.float64))
+    optimizer = LBFGS([p])
+
+    def closure():
+        optimizer.zero_grad()
+        loss = torch.exp(p[0] * 3) + 10.0**power * (p[1] - 1.9999) ** 4
+        loss.backward()
+        return loss
+
+    values = [optimizer.step(closure).item() for _ in range(3)]
+    assert values == sorted(values, reverse=True)
 
 
 def test_lbfgs_of_one_iteration_a_step_is_the_same_minimisation():

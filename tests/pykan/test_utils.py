@@ -61,3 +61,11 @@ def test_library():
 def test_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("value", [4.0, 14.62, 0.1, -1e-30, 1e30])
+def test_columns_that_are_constant_are_not_normalised(value):
+    with pytest.raises(ValueError, match=r"columns \[1\], which are constant in training"):
+        create_dataset(lambda x: torch.stack([x[:, 0], 0 * x[:, 0] + value], 1), 1, normalize_label=True)
+    with pytest.raises(ValueError, match="at least 2 training samples, got 1"):
+        create_dataset(lambda x: x[:, 0], 1, normalize_input=True, train_num=1)

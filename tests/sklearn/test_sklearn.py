@@ -19,6 +19,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from kan_fast import KAN
 from kan_fast.sklearn import KANClassifier, KANRegressor, describe, rebuild
+from kan_fast.sklearn.estimators import _mean_and_scale
 
 
 @parametrize_with_checks([KANRegressor((4,), steps=30), KANClassifier((4,), steps=30)])
@@ -204,11 +205,40 @@ def test_constant_columns_and_targets():
     np.testing.assert_allclose(constant, 1e6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("n", [20, 100, 1000, 100_000])
+def test_columns_that_are_constant_but_for_rounding_are_not_scaled(n, order):
+    """Standard deviations of equal numbers are rounding errors of their mean."""
+    values = np.random.default_rng(n).uniform(-20, 20, 50).round(2)
+    assert (_mean_and_scale(np.asarray(np.repeat(values[None], n, 0), order=order))[1] == 1).all()
+
+
+@pytest.mark.parametrize("rate", [None, 0.1, 0.5, 2.0])
+@pytest.mark.parametrize("n", [2, 4, 12, 60])
+def test_weight_decay_shrinks(n, rate):
+    """More than all of a parameter taken away in each step made predictions of 2e8."""
+    x, y = table(n)
+    fitted = KANRegressor((4,), steps=100, learning_rate=rate, validation_fraction=0, random_state=0).fit(x, y)
+    assert abs(fitted.predict(x)).max() < 3 * abs(y).max()
+
+
+@pytest.mark.parametrize("estimator", [KANRegressor, KANClassifier])
+def test_another_value_in_a_column_that_was_constant(estimator):
+    x, y = table(500)
+    x[:, 1] = 7.4
+    fitted = estimator(steps=50, random_state=0).fit(x, y if estimator is KANRegressor else y > 0)
+    moved = x.copy()
+    moved[:, 1] = 7.5
+    answer = fitted.predict if estimator is KANRegressor else fitted.decision_function
+    assert abs(answer(moved) - answer(x)).max() < np.ptp(answer(x))
+
+
 @pytest.mark.parametrize(
     ("estimator", "message"),
     [
         (KANRegressor(loss="log_loss"), "unknown loss 'log_loss'; allowed: squared_error, absolute_error, huber"),
         (KANRegressor(opt="LM", batch_size=10), "leave out batch_size"),
+        (KANRegressor(weight_decay=40), r"at most 1, got 40 \* 0.03; take a smaller weight_decay"),
         (KANRegressor(opt="LM", loss="huber"), "LM minimises the mean squared error alone"),
         (KANRegressor(opt="SGD"), "unknown optimiser 'SGD'"),
         (KANRegressor(validation_fraction=1.0), "less than 1"),

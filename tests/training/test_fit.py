@@ -7,7 +7,8 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, TensorDataset
+import torch.nn.functional as F
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from kan_fast import KAN
 from kan_fast.training.data import TensorSource
@@ -494,6 +495,45 @@ def test_bad_datasets(dataset, change, error, message):
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
 
 
+# (the loss, outputs, a label of each of 9 samples, and the dtype in which the loss gets labels of a float64 network)
+LABELS = {
+    "0/1, binary cross-entropy": (F.binary_cross_entropy_with_logits, 1, torch.arange(9)[:, None] % 2, torch.float64),
+    "bool": (F.binary_cross_entropy_with_logits, 1, torch.arange(9)[:, None] > 4, torch.float64),
+    "counts": (F.huber_loss, 1, torch.arange(9)[:, None], torch.float64),
+    "multi-label": (F.binary_cross_entropy_with_logits, 3, torch.arange(27).view(9, 3) % 2, torch.float64),
+    "classes int32": (F.cross_entropy, 3, torch.arange(9).int() % 3, torch.int64),
+    "classes uint8": (F.cross_entropy, 3, torch.arange(9).byte() % 3, torch.int64),
+    "classes bool": (F.cross_entropy, 2, torch.arange(9) > 4, torch.int64),
+    "probabilities of classes": (F.cross_entropy, 2, torch.full((9, 2), 0.5), torch.float64),
+    "two columns for one output": (lambda y, t: (y - t).square().mean(), 1, torch.rand(9, 2), torch.float64),
+    "one column for three outputs": (lambda y, t: (y - t).abs().mean(), 3, torch.rand(9, 1), torch.float64),
+    "indices": (lambda y, t: y.gather(1, t).mean(), 3, torch.arange(9)[:, None] % 3, torch.int64),
+}
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_a_loss_of_ones_own_takes_the_labels_that_it_wants(name):
+    loss, outputs, label, dtype = LABELS[name]
+    seen = set()
+
+    def watched(output, target):
+        seen.add((target.dtype, target.shape))
+        return loss(output, target)
+
+    model = KAN([2, outputs], seed=0, dtype=torch.float64)
+    losses = fit(model, (torch.rand(9, 2), label), loss_fn=watched, steps=2)["train_loss"]
+    assert seen == {(dtype, label.shape)}
+    assert len(losses) == 2
+
+
+def test_a_loss_that_can_not_take_the_labels_says_which_labels():
+    classes = torch.arange(9)[:, None] % 2  # a column
+    with pytest.raises(ValueError, match=r"loss_fn fails on outputs \(9, 2\).* labels \(9, 1\) torch.int64: .*target"):
+        fit(KAN([2, 2]), (torch.rand(9, 2), classes), loss_fn=F.cross_entropy, steps=1)
+    with pytest.raises(ValueError, match=r"got \(9,\); class numbers are integers: train_label.long\(\)"):
+        fit(KAN([2, 2]), (torch.rand(9, 2), torch.zeros(9)), loss_fn=F.cross_entropy, steps=1)
+
+
 @pytest.mark.parametrize("label", [torch.zeros(9), torch.zeros(9).long(), torch.zeros(9, 1, 1)], ids=str)
 @pytest.mark.parametrize("own_loss", [None, mse])
 def test_labels_that_a_loss_would_broadcast_are_refused(label, own_loss):
@@ -502,6 +542,62 @@ def test_labels_that_a_loss_would_broadcast_are_refused(label, own_loss):
     if label.is_floating_point():
         with pytest.raises(ValueError, match=r"train_label must have the shape \(9, 3\) of the output"):
             fit(KAN([2, 3]), (torch.rand(9, 2), label), loss_fn=own_loss)
+
+
+# Samples that stand for all
+
+
+class Stream(IterableDataset):
+    """Samples that come once, in order."""
+
+    def __init__(self, x):
+        self.x = x
+
+    def __iter__(self):
+        return ((x, x) for x in self.x)
+
+
+LOADERS = {
+    "in order": lambda data, x: DataLoader(data, 32),
+    "shuffled, small batches": lambda data, x: DataLoader(data, 4, shuffle=True),
+    "batches of the user's": lambda data, x: DataLoader(
+        data, batch_sampler=[range(i, i + 50) for i in range(0, 1000, 50)]
+    ),
+    "a stream": lambda data, x: DataLoader(Stream(x), 32),
+}
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_grids_are_those_of_all_samples_of_a_loader(name):
+    """They were those of one batch, beyond which 97 % of the samples lay."""
+    x = torch.linspace(0, 10, 1000)[:, None]
+    loader = LOADERS[name](TensorDataset(x, x), x)
+    model = KAN([1, 1], seed=0)
+    fit(model, loader, opt="Adam", steps=3)
+    assert model.coverage(x)[0].item() == 0
+    assert model.last_inputs.x.std() > 2.5
+
+
+def test_batches_that_were_read_ahead_for_grids_are_trained_on():
+    x = torch.linspace(0, 10, 60)[:, None]
+    seen = []
+
+    def loss(output, label):
+        seen.append(label.clone())
+        return mse(output, label)
+
+    fit(KAN([1, 1], seed=0), DataLoader(Stream(x), 20), opt="Adam", steps=3, loss_fn=loss)
+    assert torch.equal(torch.cat(seen), x)
+
+
+# Raw inputs
+
+
+def test_inputs_that_are_far_too_large_are_announced():
+    x = torch.rand(50, 3) * torch.tensor([1.0, 1e5, 1.0])
+    with pytest.warns(UserWarning, match=r"inputs reach \S+e\+04, in 1 of 3 columns more than 100, first in column 1"):
+        fit(KAN([3, 1]), (x, x[:, :1]), steps=1)
+    fit(KAN([3, 1], base="zero"), (x, x[:, :1]), steps=1)  # where splines are all, grids follow
 
 
 def test_data_that_the_dtype_cannot_hold():
