@@ -27,6 +27,12 @@ def torch_state() -> Iterator[None]:
 
 
 @pytest.fixture
+def double() -> None:
+    """Makes float64 the default dtype; `torch_state` puts it back."""
+    torch.set_default_dtype(torch.float64)
+
+
+@pytest.fixture
 def library() -> Iterator[dict[str, Any]]:
     """The library of functions, put back after the test."""
     from kan_fast.nn.functions import LIBRARY  # tests/interpreted changes triton before the package is imported

@@ -1,9 +1,8 @@
-"""Masks, attribution and pruning: scores by definition, networks that get smaller and keep their function."""
+"""Pruning: networks that get smaller and keep their function."""
 
 from __future__ import annotations
 
 import copy
-import io
 import math
 import pickle
 
@@ -11,23 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from kan_fast import KAN, KANLinear
-from tests.helpers.curves import edges
-
-
-def samples(n=200, columns=2, dtype=torch.float64):
-    return torch.rand(n, columns, dtype=dtype) * 2 - 1
-
-
-def large(width, *, scale=1.0, **options):
-    """A network whose splines and biases are not small, so that every edge matters."""
-    model = KAN(width, **{"grid": 4, "seed": 0, "dtype": torch.float64, **options})
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for layer in model.layers:
-            for p in layer.parameters():
-                p.copy_(scale * torch.randn(p.shape, generator=generator, dtype=torch.float64))
-    return model
+from kan_fast import KAN
+from tests.helpers.networks import large, samples
 
 
 def kill(model, level, node, constant=0.7):
@@ -43,183 +27,6 @@ def kill(model, level, node, constant=0.7):
 
 def count(model):
     return sum(p.numel() for p in model.parameters())
-
-
-# Masks
-
-
-def masked_layer(**options):
-    layer = KANLinear(3, 2, dtype=torch.float64, **options)
-    layer.mask = torch.tensor([[True, False, True], [False, False, True]])
-    return layer
-
-
-def zeroed(layer):
-    """The same without a mask, with weights of 0 instead."""
-    other = copy.deepcopy(layer)
-    with torch.no_grad():
-        other.spline_weight.mul_(layer.mask[..., None])
-        if other.base_weight is not None:
-            other.base_weight.mul_(layer.mask)
-    other.mask = None
-    return other
-
-
-@pytest.mark.parametrize("options", [{}, {"base": "zero"}, {"base": torch.tanh, "bias": False}], ids=str)
-def test_masked_edges_count_as_zero_and_are_not_trained(options):
-    layer, x = masked_layer(**options), samples(50, 3)
-    same = zeroed(layer)
-    torch.testing.assert_close(layer(x), same(x), rtol=0, atol=0)
-    torch.testing.assert_close(layer.edge_magnitude(x), same.edge_magnitude(x), rtol=0, atol=0)
-    layer(x).sum().backward()
-    assert not layer.spline_weight.grad[~layer.mask].any()
-    assert layer.spline_weight.grad[layer.mask].flatten(1).any(1).all()
-    x.requires_grad_()
-    assert torch.autograd.gradgradcheck(layer, x[:4])
-
-
-@pytest.mark.parametrize("mask", [torch.ones(2, 3), torch.ones(3, 2, dtype=torch.bool), torch.ones(3).bool()])
-def test_masks_of_another_kind_are_refused(mask):
-    layer = masked_layer()
-    layer.mask = mask
-    with pytest.raises(ValueError, match=r"mask must be bool and of the shape \(out, in\) = \(2, 3\), got"):
-        layer(torch.rand(4, 3, dtype=torch.float64))
-
-
-def test_masks_go_where_layers_go():
-    layer, x = masked_layer(), samples(50, 3)
-    y = layer(x)
-    for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
-        assert torch.equal(twin(x), y)
-    assert copy.deepcopy(layer).half().mask.dtype == torch.bool
-    assert layer.to("meta").mask.is_meta
-    assert "masked" in repr(layer)
-
-
-def test_states_with_and_without_masks():
-    masked, plain, x = masked_layer(), KANLinear(3, 2, dtype=torch.float64), samples(50, 3)
-    assert "mask" in masked.state_dict() and "mask" not in plain.state_dict()
-    was = plain.state_dict()
-    was = {name: t.clone() for name, t in was.items()}
-    file = io.BytesIO()
-    torch.save(masked.state_dict(), file)
-    file.seek(0)
-    other = copy.deepcopy(plain)
-    assert str(other.load_state_dict(torch.load(file, weights_only=True))) == "<All keys matched successfully>"
-    assert torch.equal(other(x), masked(x))
-    masked.load_state_dict(was)
-    assert masked.mask is None and torch.equal(masked(x), plain(x))
-    other.load_state_dict({"bias": torch.ones(2, dtype=torch.float64)}, strict=False)
-    assert other.mask is not None
-
-
-def test_masks_stay_through_grid_updates():
-    layer, x = masked_layer(), samples(500, 3)
-    mask = layer.mask.clone()
-    layer.update_grid(x)
-    assert torch.equal(layer.mask, mask) and torch.equal(layer.edge_magnitude(x) > 0, mask)
-
-
-@pytest.mark.parametrize("bias", [True, False])
-def test_subsets_of_layers(bias):
-    layer = masked_layer(bias=bias, extrapolation="linear", backend="reference", grid_eps=0.3)
-    layer.update_grid(samples(100, 3) * torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64))
-    layer.spline_weight.requires_grad_(False)
-    small, x = layer.subset([1], [2, 0]), samples(50, 3)
-    expected = edges(layer, x)[:, 1, [2, 0]].sum(1) + (layer.bias[1] if bias else 0)
-    torch.testing.assert_close(small(x[:, [2, 0]])[:, 0], expected, rtol=1e-12, atol=1e-12)
-    assert (small.in_features, small.out_features, small.grid_size) == (2, 1, 5)
-    assert (small.extrapolation, small.backend, small.grid_eps, small.bias is None) == (
-        "linear",
-        "reference",
-        0.3,
-        not bias,
-    )
-    assert not small.spline_weight.requires_grad and small.base_weight.requires_grad
-    assert {t.data_ptr() for t in small.state_dict().values()}.isdisjoint(
-        t.data_ptr() for t in layer.state_dict().values()
-    )
-
-
-# Attribution
-
-
-def test_scores_are_those_of_the_definition():
-    model, x = large([2, [2, 1], 3], mult_arity=3), samples()
-    h, y = model.layers[0](x), model.layers[1](model.activations(x)[1])
-    first = edges(model.layers[0], x).std(0) / h.std(0)[:, None]
-    second = edges(model.layers[1], model.activations(x)[1]).std(0) / y.std(0)[:, None]
-    scores = model.attribute(x=x)
-    torch.testing.assert_close(scores.edges[1], second, rtol=1e-9, atol=0)
-    nodes = second.sum(0)
-    torch.testing.assert_close(scores.nodes[1], nodes, rtol=1e-9, atol=0)
-    subnodes = nodes[[0, 1, 2, 2, 2]]
-    torch.testing.assert_close(scores.subnodes[0], subnodes, rtol=1e-9, atol=0)
-    torch.testing.assert_close(scores.edges[0], subnodes[:, None] * first, rtol=1e-9, atol=0)
-    torch.testing.assert_close(scores.feature, (subnodes[:, None] * first).sum(0), rtol=1e-9, atol=0)
-    assert [tuple(t.shape) for t in scores.nodes] == [(2,), (3,), (3,)]
-
-
-def test_scores_of_one_level_and_node():
-    model, x = large([2, 3, 3, 2]), samples()
-    whole = model.attribute(2, x=x)
-    parts = [model.attribute(2, i, x=x).feature for i in range(3)]
-    torch.testing.assert_close(sum(parts), whole.feature, rtol=1e-12, atol=0)
-    assert len(whole.nodes) == 3 and torch.equal(whole.nodes[2], torch.ones(3, dtype=torch.float64))
-    weighted = model.attribute(2, out_score=torch.tensor([0.0, 2.0, 0.0]), x=x)
-    torch.testing.assert_close(weighted.feature, 2 * parts[1], rtol=1e-12, atol=0)
-
-
-@pytest.mark.parametrize("scale", [1e-6, 1e6])
-def test_scores_do_not_depend_on_units(scale):
-    model, x = large([2, 3, 1]), samples()
-    before = model.attribute(x=x)
-    with torch.no_grad():
-        for p in model.layers[1].parameters():
-            p.mul_(scale)
-    after = model.attribute(x=x)
-    torch.testing.assert_close(after.feature, before.feature, rtol=1e-6, atol=0)
-
-
-def test_an_input_without_effect_has_no_score():
-    model, x = large([3, 4, 1]), samples(columns=3)
-    with torch.no_grad():
-        model.layers[0].spline_weight[:, 1] = 0
-        model.layers[0].base_weight[:, 1] = 0
-    feature = model.attribute(x=x).feature
-    assert feature[1] < 1e-12 and feature[0] > 0.1 and feature[2] > 0.1
-
-
-def test_scores_in_pykan():
-    kan = pytest.importorskip("kan")
-    from kan_fast.convert import from_pykan
-
-    theirs = kan.KAN([2, [3, 2], 2], grid=4, k=3, seed=0, auto_save=False, noise_scale=2.0)
-    x = samples(dtype=torch.float32)
-    theirs.get_act(x)
-    theirs.attribute()
-    ours = from_pykan(theirs).attribute(x=x, out_score=torch.ones(2) / 2)
-    for mine, other in zip((*ours.nodes, *ours.edges), (*theirs.node_scores, *theirs.edge_scores), strict=True):
-        torch.testing.assert_close(mine, other, rtol=5e-3, atol=1e-3)  # they add 1e-4 to every deviation
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (dict(x=None), "attribute needs samples: pass x=..., or train with fit first"),
-        (dict(x=torch.rand(1, 2)), "give at least 2, got 1"),
-        (dict(x=torch.rand(5, 3)), r"expected samples \(n, 2\), got x of shape \(5, 3\)"),
-        (dict(x=torch.full((5, 2), math.nan)), "NaN or infinity reaches layer 0"),
-        (dict(l=3), "l must be a level from 1 to 2, got 3"),
-        (dict(l=0), "l must be at least 1"),
-        (dict(i=1), "i must be a node of level 2, 0 to 0, got 1"),
-        (dict(out_score=torch.ones(2)), r"out_score must have the shape \(1,\)"),
-    ],
-    ids=str,
-)
-def test_bad_calls_of_attribute(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        KAN([2, 3, 1]).attribute(**{"x": torch.rand(9, 2), **arguments})
 
 
 # Pruning

@@ -1,41 +1,24 @@
-"""Symbolic edges: the values of their formulas, gradients, training, what is saved, and what else layers do."""
+"""Symbolic edges: the values of their formulas, gradients, and what else layers do."""
 
 from __future__ import annotations
 
 import copy
-import io
-import pickle
 
 import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from kan_fast import KAN, KANLinear, functional
+from kan_fast import KANLinear, functional
 from kan_fast.analysis.edges import edge_deviation, edge_values
-from kan_fast.nn.functions import add_symbolic, find
-from kan_fast.nn.symbolic_edges import SymbolicEdges
-from kan_fast.optim import LevenbergMarquardt
+from kan_fast.nn.functions import find
 from kan_fast.optim.jacobian import Jacobian
 from kan_fast.training.regularization import regularization
+from tests.helpers.symbolic_networks import AFFINE, EDGES, mixed, network, samples
 
-EDGES = [(2, 0), (0, 1), (1, 0), (2, 1), (0, 0)]
-NAMES = ["sin", "x^2", "sin", "log", "exp"]
-AFFINE = torch.tensor(
-    [[2.0, 0.3, -1.0, 0.1], [1, 0.5, 2, -1], [0.5, 1, 3, 0], [0.4, 2, 1, 0.2], [-1, 0, 0.5, 0]], dtype=torch.float64
-)
+pytestmark = pytest.mark.usefixtures("double")
+
+
 PHI = [torch.sin, torch.square, torch.sin, torch.log, torch.exp]
-
-
-@pytest.fixture(autouse=True)
-def double():
-    torch.set_default_dtype(torch.float64)  # conftest puts it back
-
-
-def mixed(**options):
-    """5 symbolic edges of 6; (1, 1) is a spline."""
-    layer = KANLinear(2, 3, **options)
-    layer.fix_many(EDGES, NAMES, AFFINE)
-    return layer
 
 
 def symbolic_sum(x):
@@ -44,20 +27,6 @@ def symbolic_sum(x):
     for (o, i), phi, (a, b, c, d) in zip(EDGES, PHI, AFFINE.to(x), strict=True):
         y[..., o] += c * phi(a * x[..., i] + b) + d
     return y
-
-
-def network():
-    """Every edge symbolic, a product among the nodes, and one edge pruned."""
-    model = KAN([2, [1, 1], 1], seed=0)
-    model.layers[0].mask = torch.tensor([[True, True], [True, True], [False, True]])
-    model.layers[0].fix_many(EDGES[1:], NAMES[1:], AFFINE[1:])
-    model.layers[0].fix(1, 1, "tanh")
-    model.layers[1].fix_many([(0, 0), (0, 1)], ["x^3", "gaussian"], AFFINE[:2] / 3)
-    return model
-
-
-def samples(n=200):
-    return torch.rand(n, 2, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
 @pytest.mark.parametrize("shape", [(2,), (0, 2), (50, 2), (3, 4, 2)])
@@ -222,185 +191,6 @@ def test_jacobian_with_derivatives_in_x(layers):
     options = dict(retain_graph=True, allow_unused=True, materialize_grads=True)
     rows = [torch.autograd.grad(r, params, **options) for r in residuals.T.reshape(-1)]
     torch.testing.assert_close(torch.cat(blocks), torch.stack([torch.cat([g.flatten() for g in row]) for row in rows]))
-
-
-# Training
-
-
-@pytest.mark.parametrize(("opt", "steps", "loss"), [("LM", 40, 1e-12), ("LBFGS", 60, 1e-4), ("Adam", 200, 0.05)])
-def test_fit(opt, steps, loss):
-    model, x = network(), samples()
-    y = model(x).detach()
-    with torch.no_grad():
-        for layer in model.layers:
-            layer.symbolic.affine += 0.03 * torch.randn(layer.symbolic.affine.shape)
-    weights = [layer.spline_weight.clone() for layer in model.layers]
-    history = model.fit((x, y), opt, steps, progress=False)
-    assert history["train_loss"][-1] < loss
-    assert all(torch.equal(layer.spline_weight, old) for layer, old in zip(model.layers, weights, strict=True))
-
-
-def test_fit_of_a_mixed_network_with_frozen_functions():
-    model, x = network(), samples()
-    y = model(x).detach()
-    model.layers[1].unfix(0, 0)
-    model.layers[0].symbolic.affine.requires_grad_(False)
-    affine = model.layers[0].symbolic.affine.clone()
-    assert model.fit((x, y), "LM", 30, progress=False)["train_loss"][-1] < 1e-3
-    assert torch.equal(model.layers[0].symbolic.affine, affine)
-    model.layers[0].fix(2, 0, "x")
-    assert not model.layers[0].symbolic.affine.requires_grad
-
-
-def test_lm_trains_no_splines_that_have_no_effect():
-    model = network()
-    sizes = [p.numel() for p in LevenbergMarquardt(model).param_groups[0]["params"]]
-    assert sum(sizes) == 3 + 5 * 4 + 1 + 2 * 4
-
-
-def test_an_interrupted_fit_keeps_symbolic_edges():
-    """pykan leaves them switched off."""
-    model, x = network(), samples()
-
-    def interrupt(step, entry):
-        if step == 2:
-            raise KeyboardInterrupt
-
-    model.fit((x, model(x).detach() + 0.1), "Adam", 10, callbacks=interrupt, progress=False)
-    assert len(model.layers[0].symbolic.names) == 5 and not model.layers[0].has_splines()
-
-
-def test_a_fit_that_leaves_the_domain_is_undone():
-    model, x = KAN([1, 1], seed=0), torch.rand(50, 1)
-    model.layers[0].fix(0, 0, "log", (1, 0.1, 1, 0))
-    with pytest.warns(RuntimeWarning, match="the last good step"):
-        model.fit((x, 10 * x), torch.optim.SGD, 100, lr=100.0, progress=False)
-    assert model(x).isfinite().all()
-
-
-def test_continual_training_leaves_functions_alone():
-    model = KAN([2, 1], seed=0)
-    model.layers[0].fix(0, 1, "sin")
-    model.fit((samples(), samples()[:, :1]), steps=2, continual=True, progress=False)
-    assert model.layers[0].symbolic.affine.tolist() == [[1, 0, 1, 0]]
-
-
-def test_checkpoints(tmp_path):
-    x = samples()
-    data, path = (x, x[:, :1]), tmp_path / "fit.pt"
-    whole, parts = network(), network()
-    whole.fit(data, "Adam", 6, progress=False)
-    parts.fit(data, "Adam", 3, checkpoint=path, progress=False)
-    parts = network()
-    parts.fit(data, "Adam", 6, checkpoint=path, progress=False)
-    assert torch.equal(parts(x), whole(x))
-    other = network()
-    other.layers[0].fix(0, 0, "cos")
-    with pytest.raises(ValueError, match="of another run"):
-        other.fit(data, "Adam", 6, checkpoint=path, progress=False)
-
-
-# What is saved
-
-
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
-def test_copies_after_forward(copied):
-    """pykan's fail once activations are kept."""
-    model, x = network(), samples()
-    y = model(x)
-    y.sum().backward()
-    other = copied(model)
-    assert torch.equal(other(x), y)
-    with torch.no_grad():
-        other.layers[0].symbolic.affine += 1
-    assert torch.equal(model(x), y)
-
-
-def loaded(model, other, **options):
-    file = io.BytesIO()
-    torch.save(model.state_dict(), file)
-    file.seek(0)
-    return str(other.load_state_dict(torch.load(file, weights_only=True), **options))
-
-
-@pytest.mark.parametrize("assign", [False, True])
-def test_state_makes_the_symbolic_edges(assign):
-    """pykan says that all keys match, and computes something else."""
-    model, x = network(), samples()
-    other = KAN([2, [1, 1], 1])
-    other.layers[0].fix(2, 1, "abs")
-    assert loaded(model, other, assign=assign) == "<All keys matched successfully>"
-    assert torch.equal(other(x), model(x)) and not other.layers[0].has_splines()
-    assert loaded(KAN([2, [1, 1], 1]), other, assign=assign) == "<All keys matched successfully>"
-    assert other.layers[0].symbolic is None
-
-
-@pytest.mark.parametrize("same", [False, True])
-def test_state_into_a_network_on_the_meta_device(same):
-    model, x = mixed(), samples()
-    other = copy.deepcopy(model).to("meta") if same else KANLinear(2, 3, device="meta")
-    other.load_state_dict(model.state_dict(), assign=True)
-    assert torch.equal(other(x), model(x))
-
-
-def test_state_of_the_same_edges_keeps_the_parameters():
-    model, other = network(), network()
-    parameter = other.layers[0].symbolic.affine
-    torch.nn.init.ones_(model.layers[0].symbolic.affine)
-    loaded(model, other)
-    assert other.layers[0].symbolic.affine is parameter and (parameter == 1).all()
-
-
-def test_state_with_a_function_that_is_not_there(library):
-    add_symbolic("mine", torch.sin)
-    model = network()
-    model.layers[1].fix(0, 1, "mine")
-    del library["mine"]
-    with pytest.raises(RuntimeError, match=r"layers.1.symbolic: the state has .*unknown function 'mine'.*add_symbolic"):
-        loaded(model, KAN([2, [1, 1], 1]))
-
-
-def test_another_function_of_the_same_name_is_noticed(library):
-    add_symbolic("mine", torch.sin)
-    model = network()
-    model.layers[1].fix(0, 1, "mine")
-    file = io.BytesIO()
-    torch.save(model.state_dict(), file)
-    text = pickle.dumps(model)
-    add_symbolic("mine", torch.cos)
-    file.seek(0)
-    with pytest.raises(RuntimeError, match="the function 'mine' of the library is not the one that was saved"):
-        KAN([2, [1, 1], 1]).load_state_dict(torch.load(file, weights_only=True))
-    with pytest.raises(ValueError, match="is not the one that was saved"):
-        pickle.loads(text)
-
-
-def test_state_into_edges_alone():
-    edges = mixed().symbolic
-    other = SymbolicEdges((3, 2), EDGES, ["cos"] * 5, AFFINE)
-    with pytest.raises(ValueError, match="functions"):
-        other.load_state_dict(edges.state_dict())
-
-
-def test_own_functions_have_their_name_in_the_library(library):
-    own = add_symbolic("mine", torch.sin)
-    layer = KANLinear(1, 1)
-    layer.fix(0, 0, own)
-    del library["mine"]
-    with pytest.raises(ValueError, match="add_symbolic"):
-        layer.fix(0, 0, own)
-    add_symbolic("mine", torch.cos)
-    with pytest.raises(ValueError, match="'mine' is another function in the library"):
-        layer.fix(0, 0, own)
-
-
-def test_safetensors(tmp_path):
-    safetensors = pytest.importorskip("safetensors.torch")
-    model, x = network(), samples()
-    safetensors.save_model(model, tmp_path / "model.safetensors")
-    other = KAN([2, [1, 1], 1])
-    assert safetensors.load_model(other, tmp_path / "model.safetensors") == (set(), [])
-    assert torch.equal(other(x), model(x))
 
 
 # What else layers do

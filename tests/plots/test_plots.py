@@ -22,10 +22,7 @@ from kan_fast.nn.recording import NotFinite
 from kan_fast.plots import plot_basis, plot_training
 from kan_fast.plots.diagram import INK, SYMBOLIC
 
-
-@pytest.fixture(autouse=True)
-def double():
-    torch.set_default_dtype(torch.float64)  # conftest puts it back
+pytestmark = pytest.mark.usefixtures("double")
 
 
 def samples(columns, n=200):

@@ -13,10 +13,7 @@ from kan_fast import KAN
 from kan_fast.optim import LBFGS, LevenbergMarquardt
 from kan_fast.training.optimizers import OPTIMIZERS
 
-
-@pytest.fixture(autouse=True)
-def double():
-    torch.set_default_dtype(torch.float64)  # conftest puts it back
+pytestmark = pytest.mark.usefixtures("double")
 
 
 @pytest.fixture
