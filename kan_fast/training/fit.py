@@ -227,13 +227,13 @@ def _warn_if_far(model: Network, x: Tensor) -> None:
     layer = model.layers[0]
     if layer.base_weight is None or not layer.kinds.spline.any():
         return
-    reach = x.abs().amax(0)
-    far = (reach > FAR).nonzero().flatten().tolist()
+    size = x.abs().median(0).values
+    far = (size > FAR).nonzero().flatten().tolist()
     if far:
         warn(
-            f"inputs reach {reach.max().item():.3g}, in {len(far)} of {len(reach)} columns more than {FAR}, first in "
-            f"column {far[0]}: a network learns such columns badly. Scale them, x = (x - x.mean(0)) / x.std(0), as "
-            'the estimators of kan_fast.sklearn do, or use base="zero"',
+            f"half of the inputs are beyond {size.max().item():.3g}; {len(far)} of {len(size)} columns, first column "
+            f"{far[0]}, are larger than {FAR}, which a network learns badly. Scale them, x = (x - x.mean(0)) / x.std(0), "
+            'as the estimators of kan_fast.sklearn do, or use base="zero"',
             UserWarning,
         )
 

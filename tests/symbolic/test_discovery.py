@@ -165,7 +165,6 @@ def test_it_is_reproducible_and_leaves_random_numbers_alone():
     [
         ((torch.rand(100, 2), torch.rand(100, 2)), "one formula"),
         ((torch.rand(20, 2), torch.rand(20, 1)), "at least 40 samples"),
-        ((torch.rand(100, 2), torch.rand(100)), "reshape"),
         ((torch.rand(100, 2), torch.rand(90, 1)), "row per sample"),
         ((torch.rand(100, 2) / 0, torch.rand(100, 1)), "NaN|infinite|infinity"),
         ({"train_input": torch.rand(100, 2)}, "train_label"),
@@ -175,6 +174,11 @@ def test_it_is_reproducible_and_leaves_random_numbers_alone():
 def test_bad_data_are_refused(dataset, message):
     with pytest.raises((TypeError, ValueError), match=message):
         KAN.discover(dataset, progress=False)
+
+
+def test_labels_may_be_a_vector():
+    y = torch.rand(100)
+    assert torch.equal(_samples((torch.rand(100, 2), y))[1], y[:, None].double())
 
 
 # Chains
