@@ -99,13 +99,13 @@ def threading() -> str:
 def forward(x: Tensor, v: Tensor | None, c: Coefficients, bias: Tensor | None, rows: Rows) -> Tensor:
     out = c.edge_shape[0]
     y = x.new_empty(*x.shape[:-1], out)
-    _run("forward", x, v, None, c.spline, c.base, bias, *rows, out, y)
+    _run("forward", x, v, None, c.spline, c.base, bias, rows.grid, rows.order, rows.spec, out, y)
     return y
 
 
 def grad_input(x: Tensor, g: Tensor, c: Coefficients, rows: Rows) -> Tensor:
     gx = x.new_empty(x.shape)
-    _run("backward", x, None, g, c.spline, c.base, None, *rows, g.shape[-1], gx=gx)
+    _run("backward", x, None, g, c.spline, c.base, None, rows.grid, rows.order, rows.spec, g.shape[-1], gx=gx)
     return gx
 
 
@@ -114,7 +114,7 @@ def grad_coef(
 ) -> tuple[Tensor, Tensor]:
     gs, gb = _empty_coefficients(x, g.shape[-1], rows, *needs)
     if needs[0] or needs[1]:
-        _run("backward", x, v, g, None, None, None, *rows, g.shape[-1], gs=gs, gb=gb)
+        _run("backward", x, v, g, None, None, None, rows.grid, rows.order, rows.spec, g.shape[-1], gs=gs, gb=gb)
     return gs, gb
 
 
@@ -128,28 +128,43 @@ def backward(
     gbias = x.new_empty(*groups, out if need_bias else 0)
     if not (need_spline or need_base):  # v belongs to them
         rows, v = rows.derivative(), None
-    _run("backward", x, v, g, c.spline, c.base, None, *rows, out, None, gx, gs, gb, gbias)
+    _run("backward", x, v, g, c.spline, c.base, None, rows.grid, rows.order, rows.spec, out, None, gx, gs, gb, gbias)
     return gx, gs, gb, gbias
 
 
 def edge_magnitude(x: Tensor, c: Coefficients, rows: Rows) -> Tensor:
     edges = c.edge_shape
     m = x.new_empty((*x.shape[:-2], *edges))
-    _run("edge_magnitude", x, None, None, c.spline, c.base, None, *rows, edges[0], y=m)
+    _run("edge_magnitude", x, None, None, c.spline, c.base, None, rows.grid, rows.order, rows.spec, edges[0], y=m)
     return m
 
 
 def edge_magnitude_backward(x: Tensor, gm: Tensor, c: Coefficients, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
     gx = x.new_empty(x.shape)
     gs, gb = (x.new_empty((*x.shape[:-2], 0) if w is None else w.shape) for w in c)
-    _run("edge_magnitude_backward", x, None, gm, c.spline, c.base, None, *rows, gm.shape[-2], gx=gx, gs=gs, gb=gb)
+    _run(
+        "edge_magnitude_backward",
+        x,
+        None,
+        gm,
+        c.spline,
+        c.base,
+        None,
+        rows.grid,
+        rows.order,
+        rows.spec,
+        gm.shape[-2],
+        gx=gx,
+        gs=gs,
+        gb=gb,
+    )
     return gx, gs, gb
 
 
 def _empty_coefficients(x: Tensor, out: int, rows: Rows, need_spline: bool, need_base: bool) -> tuple[Tensor, Tensor]:
-    *groups, features, _ = rows.grid.shape
-    gs = x.new_empty(*groups, out, features, rows.splines) if need_spline else x.new_empty(*groups, 0)
-    return gs, x.new_empty(*groups, out, features) if need_base else x.new_empty(*groups, 0)
+    groups, edges = x.shape[:-2], (out, x.shape[-1])
+    gs = x.new_empty(*groups, *edges, rows.splines) if need_spline else x.new_empty(*groups, 0)
+    return gs, x.new_empty(*groups, *edges) if need_base else x.new_empty(*groups, 0)
 
 
 def _run(
