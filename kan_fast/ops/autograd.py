@@ -30,12 +30,12 @@ def forward(x: Tensor, v: Tensor | None, c: Coefficients, bias: Tensor | None, r
     """Differentiable `forward` contraction, `(batch, out)`; arguments as in the backend contract."""
     if torch_internals.transforms_active() and _torch_gets_wrong():
         return reference.forward(x, v, c, bias, rows)
-    return _apply(_Forward, x, v, *c, bias, *rows, backend)
+    return _apply(_Forward, x, v, c.spline, c.base, bias, rows.grid, rows.order, rows.spec, backend)
 
 
 def grad_input(x: Tensor, g: Tensor, c: Coefficients, rows: Rows, backend: str) -> Tensor:
     """Differentiable `grad_input` contraction, `(batch, in)`."""
-    return _apply(_GradInput, x, g, *c, *rows, backend)
+    return _apply(_GradInput, x, g, c.spline, c.base, rows.grid, rows.order, rows.spec, backend)
 
 
 def grad_coef(x: Tensor, v: Tensor | None, g: Tensor, rows: Rows, needs: NeedsCoef, backend: str) -> Coefficients:
@@ -96,8 +96,8 @@ def _gradients(
         gx = _times(v, grad_input(x, g, c, rows.derivative(), backend)) if needs[0] else None
         gc = grad_coef(x, v, g, rows, (needs[1], needs[2]), backend)
         return gx, *gc, g.sum(-2) if needs[3] else None
-    grid, order, spec = rows
-    gx, gs, gb, gbias = operators.run(operators.backward, backend, x, v, g, *c, grid, order, needs, spec)
+    flat = (x, v, g, c.spline, c.base, rows.grid, rows.order, needs, rows.spec)
+    gx, gs, gb, gbias = operators.run(operators.backward, backend, *flat)
     return (
         _times(v, gx) if needs[0] else None,
         gs if needs[1] else None,

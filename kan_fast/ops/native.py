@@ -147,9 +147,9 @@ def edge_magnitude_backward(x: Tensor, gm: Tensor, c: Coefficients, rows: Rows) 
 
 
 def _empty_coefficients(x: Tensor, out: int, rows: Rows, need_spline: bool, need_base: bool) -> tuple[Tensor, Tensor]:
-    *groups, features, _ = rows.grid.shape
-    gs = x.new_empty(*groups, out, features, rows.splines) if need_spline else x.new_empty(*groups, 0)
-    return gs, x.new_empty(*groups, out, features) if need_base else x.new_empty(*groups, 0)
+    groups, edges = x.shape[:-2], (out, x.shape[-1])
+    gs = x.new_empty(*groups, *edges, rows.splines) if need_spline else x.new_empty(*groups, 0)
+    return gs, x.new_empty(*groups, *edges) if need_base else x.new_empty(*groups, 0)
 
 
 def _run(

@@ -95,9 +95,8 @@ def run(defined: Any, backend: str, *args: Any) -> Any:
 
 def _unobserved(tensors: tuple) -> bool:
     """Whether nothing watches the dispatcher, which takes as long as the kernel of a small layer."""
-    if torch.compiler.is_compiling() or torch_internals.dispatcher_observed():
-        return False
-    return all(t is None or torch_internals.has_numbers(t) for t in tensors)
+    observed = torch.compiler.is_compiling() or torch_internals.dispatcher_observed()
+    return not observed and torch_internals.have_numbers(tensors)
 
 
 def _run(backend: str, name: str, args: Sequence[Any]) -> Any:

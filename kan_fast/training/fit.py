@@ -232,7 +232,7 @@ def _warn_if_far(model: Network, x: Tensor) -> None:
     if far:
         warn(
             f"half of the inputs are beyond {size.max().item():.3g}; {len(far)} of {len(size)} columns, first column "
-            f"{far[0]}, are larger than {FAR}, which a network learns badly. Scale them, x = (x - x.mean(0)) / x.std(0), "
+            f"{far[0]}, exceed {FAR}, which a network learns badly. Scale them, x = (x - x.mean(0)) / x.std(0), "
             'as the estimators of kan_fast.sklearn do, or use base="zero"',
             UserWarning,
         )

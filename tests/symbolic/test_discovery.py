@@ -15,6 +15,7 @@ from kan_fast.optim import LevenbergMarquardt
 from kan_fast.symbolic.curves.chains import chains
 from kan_fast.symbolic.curves.descent import best_scale, descend
 from kan_fast.symbolic.curves.pairs import pairs
+from kan_fast.symbolic.discovery import _samples
 from kan_fast.symbolic.expressions.constants import recognised
 from kan_fast.symbolic.search import Data, rate, refit, simplify, thin
 

@@ -118,7 +118,7 @@ def test_labels_that_a_loss_would_broadcast_are_refused(label, own_loss):
 
 def test_inputs_that_are_far_too_large_are_announced():
     x = torch.rand(50, 3) * torch.tensor([1.0, 1e5, 1.0])
-    with pytest.warns(UserWarning, match=r"beyond \S+e\+04; 1 of 3 columns, first column 1, are larger than 100"):
+    with pytest.warns(UserWarning, match=r"beyond \S+e\+04; 1 of 3 columns, first column 1, exceed 100"):
         fit(KAN([3, 1]), (x, x[:, :1]), steps=1)
     fit(KAN([3, 1], base="zero"), (x, x[:, :1]), steps=1)  # where splines are all, grids follow
 
