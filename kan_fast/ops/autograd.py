@@ -96,8 +96,8 @@ def _gradients(
         gx = _times(v, grad_input(x, g, c, rows.derivative(), backend)) if needs[0] else None
         gc = grad_coef(x, v, g, rows, (needs[1], needs[2]), backend)
         return gx, *gc, g.sum(-2) if needs[3] else None
-    flat = (x, v, g, c.spline, c.base, rows.grid, rows.order, needs, rows.spec)
-    gx, gs, gb, gbias = operators.run(operators.backward, backend, *flat)
+    grid, order, spec = rows
+    gx, gs, gb, gbias = operators.run("backward", backend, x, v, g, c.spline, c.base, grid, order, needs, spec)
     return (
         _times(v, gx) if needs[0] else None,
         gs if needs[1] else None,
@@ -181,18 +181,19 @@ class _Forward(_Contraction):
     def forward(
         x: Tensor, v: Any, spline: Any, base: Any, bias: Any, grid: Tensor, order: int, spec: Spec, backend: str
     ) -> Tensor:
-        return operators.run(operators.forward, backend, x, v, spline, base, bias, grid, order, spec)
+        return operators.run("forward", backend, x, v, spline, base, bias, grid, order, spec)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        x, v, spline, base, _, grid, ctx.order, ctx.spec, ctx.backend = inputs
+        x, v, spline, base, _, grid, *ctx.rest = inputs
         _save(ctx, x, v, spline, base, grid)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Gradients:
         x, v, spline, base, grid = ctx.saved_tensors
-        c, rows, backend = Coefficients(spline, base), Rows(grid, ctx.order, ctx.spec), ctx.backend
-        needs = _needs(ctx, x, g, grid)
+        order, spec, backend = ctx.rest
+        c, rows = Coefficients(spline, base), Rows(grid, order, spec)
+        needs = _needs(ctx, x, g, grid, backend)
         gx, gs, gb, gbias = _gradients(x, v, g, c, rows, [needs[0], *needs[2:5]], backend)
         gv = grad_input(x, g, c, rows, backend) if needs[1] else None
         return gx, gv, gs, gb, gbias, None, None, None, None
@@ -200,7 +201,8 @@ class _Forward(_Contraction):
     @staticmethod
     def tangent(ctx: Any, dx: Any, dv: Any, ds: Any, db: Any, dbias: Any, *_: Any) -> Tensor:
         x, v, spline, base, grid = ctx.saved_tensors
-        c, rows, backend = Coefficients(spline, base), Rows(grid, ctx.order, ctx.spec), ctx.backend
+        order, spec, backend = ctx.rest
+        c, rows = Coefficients(spline, base), Rows(grid, order, spec)
         terms = []
         if dx is not None:
             terms.append(forward(x, _times(v, dx), c, None, rows.derivative(), backend))
@@ -222,18 +224,19 @@ class _GradInput(_Contraction):
     def forward(
         x: Tensor, g: Tensor, spline: Any, base: Any, grid: Tensor, order: int, spec: Spec, backend: str
     ) -> Tensor:
-        return operators.run(operators.grad_input, backend, x, g, spline, base, grid, order, spec)
+        return operators.run("grad_input", backend, x, g, spline, base, grid, order, spec)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        *tensors, ctx.order, ctx.spec, ctx.backend = inputs
-        _save(ctx, *tensors)
+        x, g, spline, base, grid, *ctx.rest = inputs
+        _save(ctx, x, g, spline, base, grid)
 
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> Gradients:
         x, g, spline, base, grid = ctx.saved_tensors
-        c, rows, backend = Coefficients(spline, base), Rows(grid, ctx.order, ctx.spec), ctx.backend
-        need_x, need_g, *needs = _needs(ctx, x, g, grid)[:4]
+        order, spec, backend = ctx.rest
+        c, rows = Coefficients(spline, base), Rows(grid, order, spec)
+        need_x, need_g, *needs = _needs(ctx, x, g, grid, backend)[:4]
         gx, gs, gb, _ = _gradients(x, v, g, c, rows, [need_x, *needs, False], backend)
         gg = forward(x, v, c, None, rows, backend) if need_g else None
         return gx, gg, gs, gb, None, None, None, None
@@ -241,7 +244,8 @@ class _GradInput(_Contraction):
     @staticmethod
     def tangent(ctx: Any, dx: Any, dg: Any, ds: Any, db: Any, *_: Any) -> Tensor:
         x, g, spline, base, grid = ctx.saved_tensors
-        c, rows, backend = Coefficients(spline, base), Rows(grid, ctx.order, ctx.spec), ctx.backend
+        order, spec, backend = ctx.rest
+        c, rows = Coefficients(spline, base), Rows(grid, order, spec)
         terms = []
         if dx is not None:
             terms.append(dx * grad_input(x, g, c, rows.derivative(), backend))
@@ -261,19 +265,20 @@ class _GradCoef(_Contraction):
     def forward(
         x: Tensor, v: Any, g: Tensor, grid: Tensor, order: int, spec: Spec, needs: NeedsCoef, backend: str
     ) -> tuple[Tensor, Tensor]:
-        return operators.run(operators.grad_coef, backend, x, v, g, grid, order, needs, spec)
+        return operators.run("grad_coef", backend, x, v, g, grid, order, needs, spec)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
-        *tensors, ctx.order, ctx.spec, ctx.needs, ctx.backend = inputs
-        _save(ctx, *tensors)
+        x, v, g, grid, *ctx.rest = inputs
+        _save(ctx, x, v, g, grid)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Gradients:
         x, v, g, grid = ctx.saved_tensors
-        rows, backend = Rows(grid, ctx.order, ctx.spec), ctx.backend
-        c = Coefficients(*(gc if need else None for gc, need in zip(gradients, ctx.needs, strict=True)))
-        need_x, need_v, need_g = _needs(ctx, x, g, grid)[:3]
+        order, spec, needs, backend = ctx.rest
+        rows = Rows(grid, order, spec)
+        c = Coefficients(*(gc if need else None for gc, need in zip(gradients, needs, strict=True)))
+        need_x, need_v, need_g = _needs(ctx, x, g, grid, backend)[:3]
         gx = _times(v, grad_input(x, g, c, rows.derivative(), backend)) if need_x else None
         gv = grad_input(x, g, c, rows, backend) if need_v else None
         gg = forward(x, v, c, None, rows, backend) if need_g else None
@@ -282,7 +287,8 @@ class _GradCoef(_Contraction):
     @staticmethod
     def tangent(ctx: Any, dx: Any, dv: Any, dg: Any, *_: Any) -> tuple[Tensor, Tensor]:
         x, v, g, grid = ctx.saved_tensors
-        rows, rest = Rows(grid, ctx.order, ctx.spec), (ctx.needs, ctx.backend)
+        order, spec, *rest = ctx.rest
+        rows = Rows(grid, order, spec)
         terms = []
         if dx is not None:
             terms.append(_apply(_GradCoef, x, _times(v, dx), g, *rows.derivative(), *rest))
@@ -293,7 +299,7 @@ class _GradCoef(_Contraction):
         return _sum([s for s, _ in terms]), _sum([b for _, b in terms])
 
 
-def _needs(ctx: Any, x: Tensor, g: Tensor, grid: Tensor) -> list[bool]:
+def _needs(ctx: Any, x: Tensor, g: Tensor, grid: Tensor, backend: str) -> list[bool]:
     """Which gradients this backward pass wants, one for each argument of the Function.
 
     `needs_input_grad` tells which arguments have a gradient at all. For `autograd.grad(y, x)` that includes the
@@ -306,7 +312,7 @@ def _needs(ctx: Any, x: Tensor, g: Tensor, grid: Tensor) -> list[bool]:
     if torch.compiler.is_compiling() or not hasattr(ctx, "eager") or torch_internals.backward_wants_all():
         return needs  # a Function under a transform, or `y.backward()`, which wants all
     small = g.shape[-1] * max(x.numel(), grid.numel()) <= tuning.SMALL
-    if ctx.backend == "cpu" and small and not torch.is_grad_enabled():
+    if backend == "cpu" and small and not torch.is_grad_enabled():
         return needs
     nodes = (node for node, _ in ctx.next_functions if node is not None)
     edges = dict(zip([i for i, need in enumerate(needs) if need], nodes, strict=True))
@@ -338,7 +344,7 @@ class _EdgeMagnitude(Function):
 
     @staticmethod
     def forward(x: Tensor, spline: Any, base: Any, grid: Tensor, spec: Spec, backend: str) -> Tensor:
-        return operators.run(operators.edge_magnitude, backend, x, spline, base, grid, spec)
+        return operators.run("edge_magnitude", backend, x, spline, base, grid, spec)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -360,7 +366,7 @@ class _EdgeMagnitudeGradient(Function):
 
     @staticmethod
     def forward(x: Tensor, gm: Tensor, spline: Any, base: Any, grid: Tensor, spec: Spec, backend: str) -> Any:
-        return operators.run(operators.edge_magnitude_backward, backend, x, gm, spline, base, grid, spec)
+        return operators.run("edge_magnitude_backward", backend, x, gm, spline, base, grid, spec)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:

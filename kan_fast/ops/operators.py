@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,8 +25,16 @@ from kan_fast.ops import arguments
 from kan_fast.ops.contract import Coefficients, Rows, Spec
 from kan_fast.ops.dispatch import module
 
-_DEFINED: dict[Any, tuple[str, int]] = {}  # the name, and how many arguments are tensors
-_CALLS: dict[str, Callable[..., Any]] = {}  # by name: calls the function of a backend with an operator's arguments
+
+class _Operator(NamedTuple):
+    """An operator, how many of its arguments are tensors, and what calls a backend's function with its arguments."""
+
+    defined: Any
+    tensors: int
+    call: Callable[..., Any]
+
+
+_OPERATORS: dict[str, _Operator] = {}
 _new: Any = tuple.__new__  # makes a NamedTuple in half the time of its constructor
 _LIBRARY = torch.library.Library("kan_fast", "DEF")
 _WEIGHTS = "Tensor? spline_weight, Tensor? base_weight"
@@ -40,12 +48,12 @@ def _define(name: str, inputs: str, results: int, fake: Callable[..., Any], call
     """
     names = [argument.split()[-1] for argument in f"{inputs}, {_SPEC}".split(",")]
 
-    def call(*args: Any) -> Any:
+    def compute(*args: Any) -> Any:
         arguments.check(name, dict(zip(names, args, strict=True)))
         if args[0].dim() == 3 and not args[0].shape[0]:
             return fake(*args)
         *flat, degree, base, extrapolation, backend = args
-        return _run(backend, name, (*flat, Spec(degree, base, extrapolation)))
+        return _run(backend, name, call_backend, (*flat, Spec(degree, base, extrapolation)))
 
     def checked_fake(*args: Any) -> Any:
         arguments.check(name, dict(zip(names, args, strict=True)))
@@ -54,12 +62,12 @@ def _define(name: str, inputs: str, results: int, fake: Callable[..., Any], call
     returned = ", ".join(["Tensor"] * results)
     _LIBRARY.define(f"{name}({inputs}, {_SPEC}) -> ({returned})")
     # Exported programs come this way with gradients enabled; from autograd.py they never are.
-    _LIBRARY.impl(name, torch.no_grad()(call), "CompositeExplicitAutograd")
+    _LIBRARY.impl(name, torch.no_grad()(compute), "CompositeExplicitAutograd")
     torch.library.register_fake(f"kan_fast::{name}", checked_fake, lib=_LIBRARY)
     packet = getattr(torch.ops.kan_fast, name)
     defined = packet.default
     register_flop_formula(packet)(functools.partial(_flops, name, names))
-    _DEFINED[defined], _CALLS[name] = (name, inputs.count("Tensor")), call_backend
+    _OPERATORS[name] = _Operator(defined, inputs.count("Tensor"), call_backend)
     return defined
 
 
@@ -81,15 +89,18 @@ def _flops(name: str, names: list[str], *values: Any, **_: Any) -> int:
     return 2 * total * math.prod(given["x"]) * out
 
 
-def run(defined: Any, backend: str, *args: Any) -> Any:
+def run(name: str, backend: str, *args: Any) -> Any:
     """Call an operator, without the dispatcher of torch where that would only call the backend.
 
     Arguments are those of the operator, in its order, with a `Spec` at the end.
     """
-    name, tensors = _DEFINED[defined]
-    x = args[0]
-    if _unobserved(args[:tensors]) and (x.dim() == 2 or x.shape[0]):
-        return _run(backend, name, args)
+    defined, tensors, call = _OPERATORS[name]
+    if _unobserved(args[:tensors]):
+        x = args[0]
+        if x.dim() == 2 and not torch_internals.some_autocast():  # what `_run` does for them, without its questions
+            return call(getattr(module(backend), name), *args)
+        if x.dim() == 2 or x.shape[0]:
+            return _run(backend, name, call, args)
     return defined(*args[:-1], *args[-1], backend)
 
 
@@ -99,7 +110,7 @@ def _unobserved(tensors: tuple) -> bool:
     return not observed and torch_internals.have_numbers(tensors)
 
 
-def _run(backend: str, name: str, args: Sequence[Any]) -> Any:
+def _run(backend: str, name: str, call: Callable[..., Any], args: Sequence[Any]) -> Any:
     """Call a backend's function, for each group if the tensors have a leading dimension of groups it doesn't take.
 
     Autocast is settled in functional.py: inside, plain torch must not round once more.
@@ -107,8 +118,8 @@ def _run(backend: str, name: str, args: Sequence[Any]) -> Any:
     x, implementation = args[0], module(backend)
     if torch_internals.some_autocast() and torch.is_autocast_enabled(x.device.type):
         with torch.autocast(x.device.type, enabled=False):
-            return _run(backend, name, args)
-    function, call = getattr(implementation, name), _CALLS[name]
+            return _run(backend, name, call, args)
+    function = getattr(implementation, name)
     if x.dim() == 2 or getattr(implementation, "TAKES_GROUPS", False):
         return call(function, *args)
     groups = ((t[i] if isinstance(t, Tensor) else t for t in args) for i in range(len(x)))
