@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kan_fast._support import torch_internals
 from kan_fast.ops import autograd, dispatch, reference
 from kan_fast.ops.arguments import BASES as BASES
 from kan_fast.ops.arguments import check_options, grid_dtype
@@ -86,7 +87,7 @@ def kan_linear(
         y = samples.new_zeros(count, out_features) if bias is None else spread(bias, count).T.expand(count, -1)
     else:
         c, rows = Coefficients(spline_weight, base_weight), Rows(grid, 0, spec)
-        if torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export():  # ONNX has no operators of ours
+        if _exported():  # to where there are no operators of ours
             y = reference.forward(samples, None, c, bias, rows)
         else:
             y = autograd.forward(samples, None, c, bias, rows, chosen)
@@ -177,14 +178,20 @@ def _check(
     return Spec(degree, base, extrapolation), dispatch.chosen(kind, dtype, backend), autocast
 
 
+def _exported() -> bool:
+    """Whether a graph is recorded that other programs run: TorchScript by tracing, or ONNX."""
+    return torch_internals.tracing() or (torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export())
+
+
 def _refuse_layouts(**tensors: Any) -> NoReturn:
     """Raise a TypeError that names the first argument that is not a dense tensor."""
     for name, given in tensors.items():
         if not isinstance(given, Tensor) or given.layout is not torch.strided:
             what = f"a tensor of layout {given.layout}" if isinstance(given, Tensor) else type(given).__name__
-            raise TypeError(
-                f"expected a dense tensor as {name}, got {what}; convert it, for example with torch.as_tensor"
-            )
+            remedy = "convert it, for example with torch.as_tensor"
+            if isinstance(given, torch.fx.Proxy):
+                remedy = "let is_leaf_module of your torch.fx.Tracer take KANLinear as a leaf, as nn.Linear is one"
+            raise TypeError(f"expected a dense tensor as {name}, got {what}; {remedy}")
     raise AssertionError("all are dense tensors")
 
 

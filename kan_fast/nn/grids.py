@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kan_fast._support import collectives, columns
+from kan_fast._support import collectives, samples
 from kan_fast._support.checks import real
 from kan_fast.ops.reference import basis
 
@@ -145,10 +145,10 @@ def grid_from_samples(
     size = grid.shape[1] - 2 * degree - 1
     share = torch.linspace(0, 1, size + 1, dtype=torch.float64, device=x.device)
     quantiles = _quantiles(x.detach(), trim + (1 - 2 * trim) * share, group).T  # (in, G + 1)
-    if trim and (constant := columns.are_constant(quantiles.T, x.dtype)[:, None]).any():
+    if trim and (constant := samples.are_constant(quantiles.T, x.dtype)[:, None]).any():
         quantiles = torch.where(constant, _quantiles(x.detach(), share, group).T, quantiles)
     start, end = quantiles[:, :1], quantiles[:, -1:]
-    varies = ~columns.are_constant(quantiles.T, x.dtype)[:, None]
+    varies = ~samples.are_constant(quantiles.T, x.dtype)[:, None]
     length = end - start
     uniform = start - margin * length + (1 + 2 * margin) * length * share
     inner = eps * uniform + (1 - eps) * (quantiles * (1 + 2 * margin) - 2 * margin * (start + end) / 2)

@@ -30,6 +30,7 @@ def spread(parameter: Tensor, samples: int) -> Tensor:
         or torch.compiler.is_compiling()
         or torch_internals.transforms_active()
         or torch_internals.forward_mode()
+        or torch_internals.tracing()
     )
     return parameter[..., None] if plain else _Spread.apply(parameter, samples)
 

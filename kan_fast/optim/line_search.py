@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+FAR = 1e10  # times the first step: no objective that has a minimum is minimised from there
+
 
 class Point(NamedTuple):
     """A step length, with the objective, its slope along the direction, and its gradient there."""
@@ -42,20 +44,21 @@ def strong_wolfe(
         budget: largest number of evaluations.
 
     Returns:
-        A point that meets the conditions, or else the best point that was found: `start` if none was better.
+        A point that meets the conditions; or one `FAR` times as far as the first step, where the objective falls for
+        ever; or else the best point that was found: `start` if none was better.
     """
-    low, high = start, None
+    low, high, first = start, None, step
     for _ in range(budget):
         point = evaluate(step)
         ceiling = min(start.value + decrease * step * start.slope, low.value) + noise
-        if not point.value <= ceiling:
+        if not (point.value <= ceiling and math.isfinite(point.slope)):
             high = point
         elif abs(point.slope) <= -curvature * start.slope:
             return point
         else:
             if point.slope * (math.inf if high is None else high.step - low.step) >= 0:
                 high = low
-            elif high is None and step >= 1e10 * (low.step or step):
+            elif high is None and step >= FAR * first:
                 return point
             previous, low = low, point
             if high is None:  # the minimum lies beyond
@@ -79,7 +82,7 @@ def _between(low: Point, high: Point) -> float:
 def _minimiser(a: Point, b: Point, beyond: bool = False) -> float:
     """Minimum of the cubic with the values and slopes of both points; infinite or NaN where there is none.
 
-    Slopes in units of the largest: the square of a float beyond 1e154 would be an OverflowError.
+    Slopes are divided by the largest of them, because the square of a float above 1e154 raises OverflowError.
     """
     length = b.step - a.step
     rise = (b.value - a.value) / length

@@ -1,9 +1,10 @@
-"""Figures that need no display: they leave matplotlib's backend, settings and open windows alone."""
+"""Figures that need no display; where pyplot is in use, the newest is its current figure."""
 
 from __future__ import annotations
 
 import io
 import os
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,8 +58,14 @@ class Picture(NamedTuple):
         return self.png()
 
 
+_current: Figure | None = None  # of pyplot, the last that was made here
+
+
 def new_figure(size: tuple[float, float], layout: str | None = "constrained") -> Figure:
     """A figure of this width and height in inches.
+
+    Where pyplot has been imported it becomes the current figure, so that `plt.savefig` and `plt.show` find it; the one
+    before is closed, unless pyplot is interactive, so that loops leave no figures open. pyplot is not imported for it.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
@@ -70,9 +77,16 @@ def new_figure(size: tuple[float, float], layout: str | None = "constrained") ->
         raise ModuleNotFoundError(
             f"pictures need {error.name}; install it with: pip install 'kan_fast[plot]'", name=error.name
         ) from error
-    figure = Figure(figsize=size, layout=layout)  # type: ignore[arg-type]  # a name is allowed
-    FigureCanvasAgg(figure)
-    return figure
+    global _current
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    if pyplot is None:
+        figure = Figure(figsize=size, layout=layout)  # type: ignore[arg-type]  # a name is allowed
+        FigureCanvasAgg(figure)
+        return figure
+    if _current is not None and not pyplot.isinteractive():
+        pyplot.close(_current)
+    _current = pyplot.figure(figsize=size, layout=layout)
+    return _current
 
 
 def row_of_axes(panels: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from kan_fast._support.samples import evenly
 from kan_fast.analysis.edges import edge_values
 from kan_fast.nn.linear import KANLinear
 
@@ -35,7 +36,7 @@ def sketch(layer: KANLinear, reached: Tensor, edges: Tensor) -> Sketch:
     low, high = torch.where(same, low - 0.5, low), torch.where(same, high + 0.5, high)
     share = torch.linspace(0, 1, POINTS, dtype=low.dtype, device=low.device)[:, None]
     line = low + (high - low) * share
-    some = reached[torch.linspace(0, len(reached) - 1, min(DOTS, len(reached)), device=low.device).round().long()]
+    some = reached[evenly(len(reached), DOTS, low.device)]
     functions = (
         {} if layer.symbolic is None else {place: function.name for place, function, _ in layer.symbolic.items()}
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
+from typing_extensions import Self
 
 from kan_fast import model
 from kan_fast.functional import Base
@@ -67,7 +68,6 @@ class KAN(model.KAN):
     attribute = tolerant(model.KAN.attribute)
     plot = tolerant(model.KAN.plot)
     prune_node = tolerant(model.KAN.prune_node)
-    prune_edge = tolerant(model.KAN.prune_edge)
     prune_input = tolerant(model.KAN.prune_input)
     remove_edge = tolerant(model.KAN.remove_edge)
     remove_node = tolerant(model.KAN.remove_node)
@@ -76,6 +76,16 @@ class KAN(model.KAN):
     unfix_symbolic = tolerant(model.KAN.unfix_symbolic)
     unfix_symbolic_all = tolerant(model.KAN.unfix_symbolic_all)
     auto_symbolic = tolerant(model.KAN.auto_symbolic)
+
+    @tolerant
+    def prune_edge(self, threshold: float = 3e-2, *, x: Tensor | None = None) -> Self:
+        """Remove edges whose score is not above a threshold, as `kan_fast.KAN.prune_edge` does, but in place.
+
+        Returns:
+            This network. Optimisers that were made before know other parameters; make them anew.
+        """
+        self.__dict__ = super().prune_edge(threshold, x=x).__dict__
+        return self
 
     def train(self, mode: bool | Dataset = True, *args: Any, **options: Any) -> Any:
         """`train(True)` and `train(False)` set the mode, as in nn.Module; `train(dataset, ...)` is `fit(dataset, ...)`.

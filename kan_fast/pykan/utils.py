@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from kan_fast._support import columns
+from kan_fast._support import samples
 from kan_fast._support.checks import integer, real
 from kan_fast.nn.functions import LIBRARY as SYMBOLIC_LIB
 from kan_fast.nn.functions import add_symbolic
@@ -114,7 +114,7 @@ def _normalized(parts: list[Tensor]) -> list[Tensor]:
     """The tensors, standardised by the mean and standard deviation of the first one."""
     if len(parts[0]) < 2:
         raise ValueError(f"normalising needs at least 2 training samples, got {len(parts[0])}")
-    constant = columns.are_constant(parts[0]).nonzero().flatten().tolist()
+    constant = samples.are_constant(parts[0]).nonzero().flatten().tolist()
     if constant:
         raise ValueError(f"can't normalise columns {constant}, which are constant in training; leave them as they are")
     mean, std = parts[0].mean(0), parts[0].std(0)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from kan_fast._support import columns
+from kan_fast._support import samples
 from kan_fast._support.checks import integer, tensor
 from kan_fast._support.warn import warn
 from kan_fast.analysis import pruning
@@ -276,9 +276,9 @@ class _Scales(NamedTuple):
         deviation = y.std(0, correction=0)
         return cls(
             (low + high) / 2,
-            torch.where(columns.are_constant(x), 1, (high - low) / 2),
+            torch.where(samples.are_constant(x), 1, (high - low) / 2),
             y.mean(0),
-            torch.where(columns.are_constant(y), 1, deviation),
+            torch.where(samples.are_constant(y), 1, deviation),
         )
 
     def data(self, x: Tensor, y: Tensor, rounding: float) -> Data:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kan_fast._support import columns
+from kan_fast._support import samples
 from kan_fast._support.checks import below, integer, real
 from kan_fast._support.text_table import table
 from kan_fast.analysis.edges import CHUNK, edge_values
@@ -266,7 +266,7 @@ def _suggest(
     for some in edges.split(max(1, CHUNK // len(inputs))) if places else ():
         y = edge_values(layer, inputs, some)
         rounding = torch.finfo(layer.spline_weight.dtype).eps
-        y = torch.where(columns.are_constant(y, roundings=16), y.mean(0), y)
+        y = torch.where(samples.are_constant(y, roundings=16), y.mean(0), y)
         fits = fit_functions(inputs[:, some[:, 1]], y, functions, test, rounding / 2)
         cost = costs(fits, functions, weight)
         order = cost.argsort(stable=True)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, SequentialSampler
 
 from kan_fast._support.checks import described, integer, tensor
+from kan_fast._support.samples import evenly
 
 Pair = tuple[Tensor, Tensor]
 Dataset = Mapping[str, Any] | tuple[Any, Any] | DataLoader
@@ -35,7 +36,8 @@ class Check:
 
     Args:
         in_features: columns that inputs must have.
-        out_features: columns of the output. Labels must have its shape, since a loss would broadcast others silently.
+        out_features: columns of the output. Labels must have its shape, unless `own_loss`: a loss would broadcast
+            others silently.
         like: tensor whose dtype and device the data get.
         own_loss: whether labels go to a loss of the user's, which may take other shapes than that of the output: class
             numbers `(n,)`, one column for several outputs, several columns for one output. Integers of such shapes
@@ -54,6 +56,8 @@ class Check:
         """
         input_name, label_name = f"{kind}_input", f"{kind}_label"
         x, y = tensor(input_name, x), tensor(label_name, y)
+        if y.is_complex():
+            raise TypeError(f"{label_name} must be real, got {y.dtype}; give real and imaginary part as two columns")
         if not x.is_floating_point():
             raise TypeError(f"{input_name} must be floating point, got {x.dtype}; convert it with .float()")
         if x.dim() != 2 or x.shape[1] != self.in_features:
@@ -77,10 +81,10 @@ class Check:
             return self.like.dtype
         integers = not y.is_floating_point()
         if y.dim() == 1:
-            by_sample = integers and self.out_features > 1  # class numbers
-        else:
-            by_sample = y.dim() == 2 or y.shape[-2] not in (1, len(y))
-        if self.own_loss and by_sample:
+            separate = integers and self.out_features > 1  # class numbers
+        else:  # (n, a, b) would be broadcast against (n, out) where a is 1 or n
+            separate = y.dim() == 2 or y.shape[-2] not in (1, len(y))
+        if self.own_loss and separate:
             return torch.long if integers else self.like.dtype
         hint = ""
         if y.dim() == self.out_features == 1:
@@ -129,13 +133,12 @@ class LoaderSource:
 
     def __init__(self, loader: DataLoader, check: Check, kind: str) -> None:
         self._loader, self._check, self._kind = loader, check, kind
-        self._passes = 0
-        self._endless = self._repeat()
-        self._ahead = deque([next(self._endless)])
+        self._pass = self._one_pass()
+        self._ahead = deque([self._next()])
         self._samples: Tensor | None = None
 
     def batch(self) -> Pair:
-        return self._ahead.popleft() if self._ahead else next(self._endless)
+        return self._ahead.popleft() if self._ahead else self._next()
 
     def samples(self) -> Tensor:
         """Up to `ENOUGH` inputs: of the first batches, or spread over the data where these come in their own order."""
@@ -146,27 +149,33 @@ class LoaderSource:
 
     def _spread(self) -> Tensor:
         data = self._loader.dataset
-        count = len(data)  # type: ignore[arg-type]  # what has an order has a length
-        rows = torch.linspace(0, count - 1, min(count, ENOUGH)).round().long().tolist()
+        rows = evenly(len(self._loader.sampler), ENOUGH).tolist()  # type: ignore[arg-type]  # a SequentialSampler
         return self._pair(self._loader.collate_fn([data[row] for row in rows]))[0]
 
     def _read_ahead(self) -> Tensor:
-        """Inputs of the next batches, until the loader begins anew; the batches stay for training."""
+        """Inputs of the next batches, at most those of one pass; the batches stay for training."""
         parts = [x for x, _ in self._ahead]
-        while sum(map(len, parts)) < ENOUGH and not self._passes:
-            self._ahead.append(next(self._endless))
-            parts.append(self._ahead[-1][0])
+        while sum(map(len, parts)) < ENOUGH:
+            pair = next(self._pass, None)
+            if pair is None:  # the next pass has the same samples
+                break
+            self._ahead.append(pair)
+            parts.append(pair[0])
         return torch.cat(parts)[:ENOUGH]
 
-    def _repeat(self) -> Iterator[Pair]:
-        while True:
-            empty = True
-            for item in self._loader:
-                yield self._pair(item)
-                empty = False
-            self._passes += 1
-            if empty:
-                raise ValueError(f"the {self._kind} DataLoader yields no batches; is its dataset empty?")
+    def _next(self) -> Pair:
+        """The next batch of this pass, or the first one of another."""
+        for _ in range(2):
+            pair = next(self._pass, None)
+            if pair is not None:
+                return pair
+            self._pass = self._one_pass()
+        raise ValueError(
+            f"the {self._kind} DataLoader yields no batches: its dataset is empty, or a stream that can't begin again"
+        )
+
+    def _one_pass(self) -> Iterator[Pair]:
+        return (self._pair(item) for item in self._loader)
 
     def _pair(self, item: Any) -> Pair:
         if not isinstance(item, (tuple, list)) or len(item) != 2:

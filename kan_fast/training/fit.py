@@ -162,7 +162,7 @@ def train(model: Network, dataset: Dataset, options: FitOptions) -> History:
             options=options,
             history=history,
         )
-        return _run(loop, shown_names(options.display_metrics, history))
+        return _run(loop, shown_names(options.display_metrics, history, test_data is not None))
 
 
 def _run(loop: Loop, shown: Sequence[str]) -> History:

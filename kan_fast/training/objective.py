@@ -131,12 +131,12 @@ class Objective:
         return loss, self.penalty(self.model, inputs)
 
     def _loss(self, output: Tensor, label: Tensor) -> Tensor:
-        """The loss, a scalar; what torch says of labels of another kind than a loss wants does not name them."""
+        """The loss, a scalar. Errors of torch about labels don't mention them, so they are raised again with both."""
         try:
             loss = self.loss_fn(output, label)
-        except torch.OutOfMemoryError:
-            raise
         except (RuntimeError, IndexError) as error:
+            if (output.shape, output.dtype) == (label.shape, label.dtype):
+                raise
             got = f"outputs {tuple(output.shape)} {output.dtype} and labels {tuple(label.shape)} {label.dtype}"
             raise ValueError(
                 f"loss_fn fails on {got}: {error}. Labels of the shape of the outputs are numbers, in their dtype; "

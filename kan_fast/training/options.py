@@ -151,6 +151,13 @@ def _metric(name: str, value: Any) -> str:
     return value
 
 
+def _trim(name: str, value: Any) -> float:
+    share = real(name, value)
+    if share >= 0.5:
+        raise ValueError(f"{name} must be below 0.5, a share of the samples at either end, got {value}")
+    return share
+
+
 def _sizes(name: str, value: Any) -> list[int]:
     sizes = [integer(f"a size in {name}", size, 1) for size in listed(name, value)]
     if not sizes:
@@ -168,6 +175,7 @@ _CHECKS: dict[str, Check] = {
     **dict.fromkeys(("start_grid_update_step", "stop_grid_update_step"), integer),
     "update_grid_every": _maybe(partial(integer, least=1)),
     "stop_update_at": _maybe(integer),
+    "grid_trim": _trim,
     "loss_fn": function,
     "lr": _maybe(partial(real, positive=True)),
     "metrics": functions,

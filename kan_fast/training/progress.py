@@ -29,9 +29,14 @@ def _text(entry: Entry, shown: Sequence[str]) -> str:
     return " | ".join(f"{name}: {entry[name]:.2e}" for name in shown)
 
 
-def shown_names(names: str | Sequence[str] | None, history: History) -> Sequence[str]:
+def shown_names(names: str | Sequence[str] | None, history: History, tested: bool) -> Sequence[str]:
+    """The names of the lists that the bar shows; by default losses and reg, that of the test if there is one.
+
+    Raises:
+        ValueError: the history has no list of a name.
+    """
     if names is None:
-        names = ("train_loss", "test_loss", "reg")
+        names = ("train_loss", "test_loss", "reg") if tested else ("train_loss", "reg")
     shown = [names] if isinstance(names, str) else listed("display_metrics", names)
     unknown = [name for name in shown if name not in history]
     if unknown:

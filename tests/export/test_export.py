@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import io
 import pickle
 import subprocess
 import sys
@@ -294,6 +295,45 @@ def test_onnx(tmp_path):
         (y,) = session.run(["y"], {"x": x.numpy()})
         with torch.no_grad():
             torch.testing.assert_close(torch.from_numpy(y), model(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")  # of torch itself
+@pytest.mark.parametrize("extrapolation", ["zero", "linear", "clamp"])
+def test_torchscript_by_tracing(extrapolation):
+    """The saved program needs none of our operators, and takes batches of any size."""
+    model = nn.Sequential(KAN([3, 4]), KANLinear(4, 2, spline_order=2, extrapolation=extrapolation)).eval()
+    model[1].fix(0, 1, "sin")
+    file = io.BytesIO()
+    torch.jit.save(torch.jit.trace(model, torch.randn(5, 3)), file)
+    file.seek(0)
+    program = torch.jit.load(file)
+    assert "kan_fast::" not in str(program.inlined_graph)
+    for batch in (1, 5, 40):
+        x = torch.randn(batch, 3)
+        torch.testing.assert_close(program(x), model(x))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_onnx_by_the_older_exporter():
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model, file = KAN([3, [2, 1], 2], seed=0).eval(), io.BytesIO()
+    torch.onnx.export(model, (torch.randn(4, 3),), file, dynamo=False, input_names=["x"], dynamic_axes={"x": {0: "n"}})
+    session, x = onnxruntime.InferenceSession(file.getvalue()), torch.randn(9, 3)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.from_numpy(session.run(None, {"x": x.numpy()})[0]), model(x))
+
+
+def test_fx_is_told_that_layers_are_leaves():
+    class Tracer(torch.fx.Tracer):
+        def is_leaf_module(self, module, name):
+            return isinstance(module, KANLinear) or super().is_leaf_module(module, name)
+
+    model = nn.Sequential(KANLinear(2, 3), nn.Linear(3, 1))
+    with pytest.raises(TypeError, match="is_leaf_module"):
+        torch.fx.symbolic_trace(model)
+    x = torch.randn(5, 2)
+    torch.testing.assert_close(torch.fx.GraphModule(model, Tracer().trace(model))(x), model(x))
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")

@@ -66,6 +66,24 @@ def test_searches_do_not_depend_on_the_scale_of_the_objective(f, slope, step, sc
     assert search(scale) == pytest.approx(search(1.0), rel=1e-6)
 
 
+def test_a_value_without_a_slope_counts_as_too_far():
+    """A finite objective of which the gradient is NaN, as beyond the domain of a square root."""
+    start = Point(0.0, 0.0, -1.0, None)
+    search = strong_wolfe(lambda t: Point(t, -t, math.nan if t > 0.7 else t - 0.75, None), start, 1.0, noise=0.0)
+    assert 0 < search.step <= 0.7 and math.isfinite(search.slope)
+
+
+def test_an_objective_that_falls_without_end_ends_the_search():
+    steps = []
+
+    def line(t):
+        steps.append(t)
+        return Point(t, -t, -1.0, None)
+
+    assert 1e10 <= strong_wolfe(line, Point(0.0, 0.0, -1.0, None), 1.0, noise=0.0).step < 1e12
+    assert len(steps) < 15
+
+
 def test_a_search_without_progress_returns_the_start():
     start = Point(0.0, 1.0, -1.0, None)
     assert strong_wolfe(lambda t: Point(t, 2.0 + t, 1.0, None), start, 1.0, noise=0.0) is start

@@ -293,3 +293,21 @@ assert os.listdir() == []
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}
     del environment["MPLBACKEND"]
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, env=environment)
+
+
+def test_pyplot_has_the_picture_as_its_current_figure(tmp_path):
+    plt = pytest.importorskip("matplotlib.pyplot")
+    plt.close("all")
+    own = plt.figure()
+    model, x = KAN([2, 3, 1], seed=0), torch.rand(50, 2)
+    for _ in range(3):
+        model.plot(x=x)
+        assert plt.gcf().axes
+        plt.savefig(tmp_path / "picture.png")
+    assert plt.fignum_exists(own.number), "figures of the user's stay"
+    assert len(plt.get_fignums()) == 2, "a loop leaves one picture open"
+    assert plt.imread(tmp_path / "picture.png")[..., :3].std() > 0.01, "the file isn't blank"
+    held, _ = model.plot(x=x)
+    model.plot(x=x)
+    held.savefig(tmp_path / "held.png")
+    plt.close("all")

@@ -6,6 +6,7 @@ import warnings
 import pytest
 import torch
 
+import kan_fast
 from kan_fast.pykan import KAN
 from kan_fast.pykan.options import OPTIONS
 
@@ -132,3 +133,17 @@ def test_train_sets_the_mode_or_trains():
     assert len(history["train_loss"]) == 2
     assert not torch.equal(model(x), before)
     assert len(torch.nn.Sequential(model).train()[0].train((x, x[:, :1]), steps=1, progress=False)["reg"]) == 1
+
+
+def test_prune_edge_works_in_place():
+    x = torch.rand(200, 3)
+    model, core = (kind([3, 4, 1], seed=0) for kind in (KAN, kan_fast.KAN))
+    with torch.no_grad():
+        for network in (model, core):
+            network.layers[0].spline_weight[:, 2] *= 1e-3
+            network.layers[0].base_weight[:, 2] *= 1e-3
+    expected = core.prune_edge(0.05, x=x)
+    assert model.prune_edge(0.05, x=x) is model
+    assert model.width == expected.width and isinstance(model, KAN)
+    assert torch.equal(model(x), expected(x))
+    assert not model.layers[0].mask[:, 2].any()

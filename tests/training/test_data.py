@@ -95,6 +95,20 @@ def test_a_loss_of_ones_own_takes_the_labels_that_it_wants(name):
     assert len(losses) == 2
 
 
+def test_labels_that_are_complex_are_refused():
+    for loss in (None, mse):
+        with pytest.raises(TypeError, match="train_label must be real"):
+            fit(KAN([2, 1]), (torch.rand(9, 2), torch.zeros(9, 1, dtype=torch.complex64)), loss_fn=loss)
+
+
+def test_errors_of_ones_own_in_a_loss_come_through():
+    def broken(output, label):
+        raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match=r"^mine$"):
+        fit(KAN([2, 1]), (torch.rand(9, 2), torch.rand(9, 1)), loss_fn=broken)
+
+
 def test_a_loss_that_can_not_take_the_labels_says_which_labels():
     classes = torch.arange(9)[:, None] % 2  # a column
     with pytest.raises(ValueError, match=r"loss_fn fails on outputs \(9, 2\).* labels \(9, 1\) torch.int64: .*target"):

@@ -135,6 +135,12 @@ def test_metrics_and_display(dataset, capsys):
     assert capsys.readouterr() == ("", "")
 
 
+def test_the_bar_shows_no_loss_of_a_test_that_is_not_there(dataset, capsys):
+    for data, shown in ((dataset, True), ((dataset["train_input"], dataset["train_label"]), False)):
+        small().fit(data, "Adam", 2)
+        assert ("test_loss" in capsys.readouterr().err) is shown
+
+
 def test_a_single_metric_and_a_single_name(dataset, capsys):
     def answer():
         return np.float32(42)

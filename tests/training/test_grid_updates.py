@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, SequentialSampler, TensorDataset
 
 from kan_fast import KAN
 from kan_fast.training.grid_schedule import forget_splines
@@ -102,6 +102,17 @@ def test_grids_are_those_of_all_samples_of_a_loader(name):
     fit(model, loader, opt="Adam", steps=3)
     assert model.coverage(x)[0].item() == 0
     assert model.last_inputs.x.std() > 2.5
+
+
+def test_no_sample_of_a_loader_stands_twice_for_all():
+    x = torch.linspace(0, 10, 60)[:, None]
+    for loader in (DataLoader(Stream(x), 20), DataLoader(TensorDataset(x, x), 60, shuffle=True)):
+        model = KAN([1, 1], seed=0)
+        fit(model, loader, opt="Adam", steps=1)
+        assert torch.equal(model.last_inputs.x.sort(0).values, x)
+    sampled = DataLoader(TensorDataset(x, x), 5, sampler=SequentialSampler(range(15)))
+    fit(model, sampled, opt="Adam", steps=1)
+    assert torch.equal(model.last_inputs.x, x[:15])
 
 
 def test_batches_that_were_read_ahead_for_grids_are_trained_on():

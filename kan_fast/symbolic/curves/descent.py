@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from kan_fast._support.samples import evenly
 from kan_fast.nn.functions import Function
 
 NEAR, INSIDE = 0.02, 1e-6  # shares of an interval of arguments
@@ -171,7 +172,7 @@ def tournament(start: Callable[[Tensor, Tensor], F], x: Tensor, y: Tensor, start
     def best(fits: F, error: Tensor, count: int) -> F:
         return fits.select((error.clamp_min(FLOOR).log2() + fits.price).argsort()[:count])
 
-    few, more = (torch.linspace(0, len(x) - 1, min(n, len(x))).round().long() for n in (SAMPLES, FINE_SAMPLES))
+    few, more = (evenly(len(x), n) for n in (SAMPLES, FINE_SAMPLES))
     fits, error = start(x[few], y[few]).descend(x[few], y[few], STEPS)
     error, winners = error.view(-1, starts).min(1)
     fits = best(fits.select(winners + starts * torch.arange(len(winners))), error, FINALISTS)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from kan_fast._support.samples import evenly
 from kan_fast.nn.functions import Function
 from kan_fast.symbolic.curves.descent import best_scale, descend, evaluate
 from kan_fast.symbolic.curves.starts import POINTS, grid
@@ -102,7 +103,7 @@ def _fit(x: Tensor, y: Tensor, functions: Sequence[Function], test: Tensor, roun
     fit_v = v[:, ~test].gather(1, order)
     pairs = _starts(functions, fit_u, fit_v)
     for samples, steps in ROUNDS:
-        few = torch.linspace(0, fit_u.shape[1] - 1, min(samples, fit_u.shape[1]), device=x.device).round().long()
+        few = evenly(fit_u.shape[1], samples, x.device)
         pairs, error = pairs.descend(fit_u[:, few], fit_v[:, few], steps)
         error, best = error.view(len(functions) * curves, -1).min(1)
         pairs = pairs.select(best + torch.arange(0, len(pairs.curve), len(pairs.curve) // len(best), device=x.device))
