@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -96,8 +97,8 @@ def plot_basis(layer: KANLinear, i: int = 0, *, ax: Axes | None = None) -> Pictu
     values = reference.basis(line, grid, k, 0, layer.extrapolation)[:, 0]
     picture = one_axes(ax, SIZE)
     axes = picture.axes
-    axes.plot(line, values, linewidth=1.4)
-    axes.plot(grid[0], torch.zeros_like(grid[0]), "|", color=COLORS[2], markersize=8)
+    axes.plot(line.numpy(), values.numpy(), linewidth=1.4)
+    axes.plot(grid[0].numpy(), np.zeros(grid.shape[1]), "|", color=COLORS[2], markersize=8)
     axes.axvspan(*(ends[i].item() for ends in layer.grid_ends), color=COLORS[2], alpha=0.1, linewidth=0)
     axes.set_title(f"{values.shape[1]} B-splines of degree {k}, input {i}", fontsize=10)
     axes.set(xlabel="input")
