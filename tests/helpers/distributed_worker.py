@@ -232,7 +232,8 @@ def curvature(model: KAN, distribute: Callable[[Tensor], Tensor]) -> dict[str, T
         if layer.base == "silu":
             results[f"edges of layer {i}"] = layer.edge_magnitude(flow[i])
     sum(t.square().sum() for t in results.values()).backward()
-    return results | {name: p.grad for name, p in model.named_parameters()} | {"x": x.grad}
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}  # not the last bias
+    return results | gradients | {"x": x.grad}
 
 
 def mesh_of_data_and_tensor_parallelism() -> dict[str, Any]:
