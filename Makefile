@@ -7,7 +7,7 @@ ARGS ?=
 FUZZ ?= 300
 BIN := .venv/bin
 READY := .venv/.ready
-CPP := $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+CPP := $(shell find bench csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 .PHONY: help demo test other matrix oldest newest gpu sanitize aarch64 wheel lint format bench build clean
 
@@ -23,12 +23,12 @@ demo: build  ## the main job on real data: text, pictures and figures (under 2 m
 test: build  ## the whole test suite (under 10 minutes)
 	$(BIN)/python -m pytest $(ARGS)
 
-# Results may depend neither on the BLAS nor on the instruction set. These variables belong to torch and MKL: torch's
-# own kernels without vector instructions, and products of matrices as on a processor that MKL does not know.
+# Results must not depend on the BLAS or the instruction set. These variables make torch use kernels without vector
+# instructions, and make MKL multiply as on a processor that it does not know.
 OTHER := ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE
 ISAS = $(shell $(BIN)/python -c "from kan_fast.ops import native; print(*native.isas())")
 
-other: build  ## the kernels and what rests on them, as on another processor (5 minutes)
+other: build  ## the quick part of the suite, as on another processor (7 minutes)
 	$(OTHER) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not exhaustive" --isa baseline $(ARGS)
 
 matrix: build  ## the suite with each instruction set, another BLAS, 1 and 2 threads (an hour)
@@ -47,15 +47,16 @@ oldest newest:
 gpu: build  ## the GPU kernels without a GPU: all combinations and architectures (under 15 minutes)
 	$(BIN)/python -m pytest -m exhaustive --durations=0 $(ARGS)
 
-# A copy of the tree, since the build folder of the package belongs to the usual flags. torch's own leaks don't count.
-# Checks of every load for null and alignment would double the time of the build; AddressSanitizer finds the former.
-# Multiply-adds need expensive optimizations, and the tests of accuracy need multiply-adds.
+# Builds a copy of the tree, because build/ holds objects with the usual flags. Leaks are not reported: torch itself
+# leaks. The checks for null and alignment are off, because they double the time of the build; AddressSanitizer finds
+# null. -fexpensive-optimizations is on, because g++ needs it to form multiply-adds, and the tests of accuracy need those.
 SANITIZED := build/sanitize
 SANITIZERS := -fsanitize=address,undefined
 SANITIZING = PYTHONPATH=. ASAN_OPTIONS=detect_leaks=0 \
     LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)"
 
 sanitize: $(READY)  ## tests and random calls of the CPU kernels under AddressSanitizer and UBSan (10 minutes)
+	rm -rf $(SANITIZED)/csrc $(SANITIZED)/tests $(SANITIZED)/kan_fast
 	mkdir -p $(SANITIZED)/kan_fast
 	cp -r setup.py pyproject.toml README.md csrc tests yardstick $(SANITIZED)
 	cp -r kan_fast/*.py kan_fast/*/ $(SANITIZED)/kan_fast
@@ -66,7 +67,7 @@ sanitize: $(READY)  ## tests and random calls of the CPU kernels under AddressSa
 	cd $(SANITIZED) && $(SANITIZING) $(CURDIR)/$(BIN)/python -m pytest -p no:cacheprovider \
 	    tests/ops/test_native.py tests/ops/test_parity.py tests/ops/test_operators.py $(ARGS)
 
-# The suffix names the folder of the build; the checks need no Python. Needs g++-aarch64-linux-gnu and qemu-user-static.
+# SETUPTOOLS_EXT_SUFFIX names the folder of the build. The checks run without Python. Needs g++-aarch64-linux-gnu and qemu-user-static.
 ARM := aarch64-linux-gnu
 ARM_KERNELS := build/ninja-cpython-$(ARM)/csrc/cpu
 
@@ -80,8 +81,8 @@ aarch64: $(READY)  ## the CPU kernels cross-compiled for 64-bit Arm, and checked
 	done
 	qemu-aarch64-static -L /usr/$(ARM) build/$(ARM)/check
 
-# The wheel is made from the sdist, in isolation and so without torch; TORCH is what both are then run with. On Linux
-# that is 3 GB to download, since torch from the registry is a CUDA build.
+# The wheel is built from the sdist in isolation, so without torch. Both are then run with TORCH, on Linux a download of
+# 3 GB, since torch from the registry is a CUDA build.
 TORCH ?= torch==2.6.0
 DIST := build/dist
 
@@ -110,7 +111,7 @@ build: $(READY)  ## compile what changed of the extension
 	@$(BIN)/python setup.py --quiet build_ext --inplace
 
 clean:  ## remove the environment and everything built
-	rm -rf .venv .venv-* build *.egg-info kan_fast/_C.* kan_fast/_cuda_kernels.*
+	rm -rf .venv .venv-* build dist *.egg-info kan_fast/_C.* kan_fast/_cuda_kernels.*
 
 .venv-%/.ready: pyproject.toml tests/packaging/promised_versions.py
 	$(PYTHON) -m venv --clear $(@D)

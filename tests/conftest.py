@@ -35,7 +35,7 @@ def double() -> None:
 @pytest.fixture
 def library() -> Iterator[dict[str, Any]]:
     """The library of functions, put back after the test."""
-    from kan_fast.nn.functions import LIBRARY  # tests/interpreted changes triton before the package is imported
+    from kan_fast.nn.functions import LIBRARY  # tests/ops/interpreted changes triton before the package is imported
 
     before = dict(LIBRARY)
     yield LIBRARY

@@ -255,7 +255,7 @@ def _samples(dataset: Mapping[str, Any] | tuple[Any, Any]) -> tuple[Tensor, Tens
         )
     columns = x.shape[1] if x.dim() == 2 else 1
     rounding = torch.finfo(y.dtype).eps if y.is_floating_point() else 0.0
-    x, y = Check(columns, 1, torch.empty(0, dtype=torch.float64), own_loss=False)(x, y, "train")
+    x, y = Check(columns, 1, torch.empty(0, dtype=torch.float64), own_loss=False)(x, y, ("x", "y"))
     if len(x) < LEAST or not columns:
         raise ValueError(f"discover needs at least {LEAST} samples of at least one input, got {tuple(x.shape)}")
     return x, y, rounding

@@ -47,14 +47,14 @@ class Check:
     def __init__(self, in_features: int, out_features: int, like: Tensor, *, own_loss: bool) -> None:
         self.in_features, self.out_features, self.like, self.own_loss = in_features, out_features, like, own_loss
 
-    def __call__(self, x: Any, y: Any, kind: str) -> Pair:
-        """Return `(x, y)` ready for the network; `kind`, "train" or "test", is for messages.
+    def __call__(self, x: Any, y: Any, names: tuple[str, str]) -> Pair:
+        """Return `(x, y)` ready for the network; `names` are theirs in messages.
 
         Raises:
             TypeError: not numeric, or inputs that are not floating point.
             ValueError: empty, wrong shape, different lengths, NaN or infinity, also after the cast.
         """
-        input_name, label_name = f"{kind}_input", f"{kind}_label"
+        input_name, label_name = names
         x, y = tensor(input_name, x), tensor(label_name, y)
         if y.is_complex():
             raise TypeError(f"{label_name} must be real, got {y.dtype}; give real and imaginary part as two columns")
@@ -181,7 +181,7 @@ class LoaderSource:
         if not isinstance(item, (tuple, list)) or len(item) != 2:
             raise TypeError(f"the {self._kind} DataLoader must yield (input, label) pairs, got {described(item)}")
         x, y = item
-        return self._check(x, y, self._kind)
+        return self._check(x, y, _names(self._kind))
 
 
 def sources(
@@ -223,13 +223,18 @@ def sources(
                 f"{', or a dict with train and test data' if kind == 'train' else ''}, got {described(data)}"
             )
         x, y = data
-        return TensorSource(check(x, y, kind), batch, generator)
+        return TensorSource(check(x, y, _names(kind)), batch, generator)
 
     if batch != -1 and isinstance(dataset, DataLoader):
         raise ValueError(f"batch={batch} has no effect on a DataLoader; set its batch_size")
     if generator is not None and isinstance(dataset, DataLoader):
         raise ValueError("seed has no effect on a DataLoader; give it a generator: torch.Generator().manual_seed(seed)")
     return source(dataset, "train"), None if val is None else source(val, "test")
+
+
+def _names(kind: str) -> tuple[str, str]:
+    """Of inputs and labels for "train" or "test", as in a dict."""
+    return f"{kind}_input", f"{kind}_label"
 
 
 def _cast(data: Tensor, device: torch.device, dtype: torch.dtype, name: str) -> Tensor:

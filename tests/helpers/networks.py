@@ -1,4 +1,4 @@
-"""Networks with large random splines, nodes that are constant, and their samples."""
+"""Networks with large random weights, and samples for them."""
 
 from __future__ import annotations
 
