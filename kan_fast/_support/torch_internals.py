@@ -95,7 +95,7 @@ def have_numbers(tensors: Iterable[Tensor | None]) -> bool:
 
 # Tensors
 
-copy_all: Callable[[list[Tensor], list[Tensor]], None] = torch._foreach_copy_  # the second to the first, one by one
+copy_all: Callable[[list[Tensor], list[Tensor]], None] = torch._foreach_copy_  # each of the second to that of the first
 
 
 def current_stream(device: int) -> int:

@@ -13,7 +13,7 @@ from kan_fast.ops import dispatch, problem
 BASES = tuple(problem.BASES)
 EXTRAPOLATIONS = tuple(problem.EXTRAPOLATIONS)
 MAX_DEGREE = 5
-MAX_ORDER = 100  # of a derivative: soon after it the numbers in those of silu are beyond float64
+MAX_ORDER = 100  # of a derivative; slightly above it the coefficients of silu's derivatives overflow float64
 
 _DIMENSIONS = {  # in this order, so that the first ones say what sizes the others must have
     "x": ("batch", "in"),

@@ -95,7 +95,7 @@ class Basis(dense.Basis):
         self._call("contract", x, spline_weight=splines, base_weight=base, gx=gx)
 
     def _call(self, operation: str, x: Tensor, inputs: range = range(0), **tensors: Tensor | None) -> None:
-        """The first operation makes the tables, for the others too."""
+        """Run an operation. The first one makes the table in its workspace, which later ones reuse."""
         grid, order, spec = self._of
         tensors["table"] = self._table
         workspace = _run(operation, x, grid, order, spec, inputs, **tensors)
@@ -202,7 +202,7 @@ def _device_and_stream(device: torch.device) -> tuple[int, int]:
 
 
 def _outputs(**tensors: Tensor) -> int:
-    """Of the operations that know outputs: they have weights, or g (batch, out)."""
+    """The number of outputs, from the weights or g (batch, out); 0 for operations that have neither."""
     for name, dimension in (("spline_weight", 0), ("base_weight", 0), ("g", 1)):
         if name in tensors:
             return tensors[name].shape[dimension]

@@ -52,9 +52,10 @@ class Basis(ABC):
         self.steep = _steep(rows)
 
     def evaluate(self, x: Tensor, v: Tensor | None, inputs: slice, needs: NeedsCoef, split: bool) -> list[Tensor]:
-        """What is needed of the rows times v, for some inputs of x `(batch, in)`.
+        """The rows that are needed, times v, for some inputs of x `(batch, in)`.
 
-        Base `(batch, inputs)`, then splines `(batch, inputs * count)`: if `split` two matrices, whose sum they are.
+        Base `(batch, inputs)`, then splines `(batch, inputs * count)`; with `split`, the splines are two matrices, whose
+        sum has the digits that 16 bits would lose.
         """
         batch, n_in = x.shape
         part = range(*inputs.indices(n_in))
@@ -68,7 +69,7 @@ class Basis(ABC):
     def write(
         self, x: Tensor, v: Tensor | None, inputs: range, high: Tensor | None, low: Tensor | None, base: Tensor | None
     ) -> None:
-        """Write splines (`high`) and base rows, times v, if not None; to `low` what rounding takes from `high`."""
+        """Write splines (`high`) and base rows, times v, if not None; `low` gets the rounding error of `high`."""
 
     @abstractmethod
     def contract(self, x: Tensor, splines: Tensor | None, base: Tensor | None, gx: Tensor) -> None:

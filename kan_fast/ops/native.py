@@ -126,7 +126,7 @@ def backward(
     gx = x.new_empty(*x.shape) if need_x else x.new_empty(*groups, 0)
     gs, gb = _empty_coefficients(x, out, rows, need_spline, need_base)
     gbias = x.new_empty(*groups, out if need_bias else 0)
-    if not (need_spline or need_base):  # v belongs to them
+    if not (need_spline or need_base):  # the kernel then takes the order of gx itself
         rows, v = rows.derivative(), None
     _run("backward", x, c, rows, out, v=v, g=g, gx=gx, gs=gs, gb=gb, gbias=gbias)
     return gx, gs, gb, gbias
@@ -168,7 +168,7 @@ def _run(
     gb: Tensor | None = None,
     gbias: Tensor | None = None,
 ) -> None:
-    """Call a kernel; results are wanted where they are given and not of shape (..., 0)."""
+    """Call a kernel. It computes the results that are given, but for those of shape (..., 0)."""
     grid, order, (degree, base, extrapolation) = rows
     if order > MAX_ORDER:
         raise ValueError(f"the cpu backend takes derivatives up to order {MAX_ORDER}, got {order}; use 'reference'")

@@ -27,7 +27,7 @@ from kan_fast.ops.dispatch import module
 
 
 class _Operator(NamedTuple):
-    """An operator, how many of its arguments are tensors, and what calls a backend's function with its arguments."""
+    """An operator, the number of its leading tensor arguments, and the function that passes its arguments to a backend."""
 
     defined: Any
     tensors: int
@@ -97,7 +97,7 @@ def run(name: str, backend: str, *args: Any) -> Any:
     defined, tensors, call = _OPERATORS[name]
     if _unobserved(args[:tensors]):
         x = args[0]
-        if x.dim() == 2 and not torch_internals.some_autocast():  # what `_run` does for them, without its questions
+        if x.dim() == 2 and not torch_internals.some_autocast():  # as `_run`, which would ask again
             return call(getattr(module(backend), name), *args)
         if x.dim() == 2 or x.shape[0]:
             return _run(backend, name, call, args)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-# Outputs times the samples, or the knots, of all inputs. Up to this size the cpu kernels compute all gradients in less
-# time than autograd's engine takes to say which ones are wanted. 2 cores with AVX-512; timed is
+# Outputs times the larger of two sizes: the numbers in x, or in grid. Up to this product the cpu kernels compute all
+# gradients in less time than autograd's engine takes to say which ones are wanted. 2 cores with AVX-512; timed is
 # `torch.autograd.grad(layer(x).sum(), x)` of single layers with SMALL at 0 and at 10**9: the times cross near 20,000.
 SMALL = 10_000
 

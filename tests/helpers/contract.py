@@ -78,7 +78,7 @@ def check_calls(
 
 
 def check_one_edge(backend: str, dtype: torch.dtype, name: str, adaptive: bool, seeds: int = 32) -> None:
-    """The error of a single number is a matter of luck, so that many problems are judged together."""
+    """Judges many problems together, because the error of a single number is a matter of luck."""
     problems = (make_problem(1, 1, 1, dtype=dtype, adaptive=adaptive, seed=seed) for seed in range(seeds))
     for numbers in zip(*(results(backend, p, name) for p in problems), strict=True):
         a, b, c = zip(*numbers, strict=True)

@@ -77,7 +77,7 @@ def edge_magnitude_kernel(
     spline_ptr,  # (out, in, G + k) or None
     base_ptr,  # (out, in) or None
     table_ptr,  # None without splines
-    gm_ptr,  # (out, in): the gradient in the coefficients; None: the magnitude
+    gm_ptr,  # (out, in): the kernel computes gradients in the coefficients; None: it computes magnitudes
     m_ptr,  # (splits, out, in)
     gs_ptr,  # (splits, out, in, G + k)
     gb_ptr,  # (splits, out, in)

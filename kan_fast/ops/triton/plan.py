@@ -30,7 +30,10 @@ def choose_tile(dtype: torch.dtype, device: Device) -> Tile:
 
 
 def choose_splits(programs: int, steps: int, processors: int, least: int = 4) -> int:
-    """Parts of the sum, so that `programs` of them fill the chip twice; each part has at least `least` steps."""
+    """Into how many parts the sum over the batch is cut, so that the programs fill the chip twice.
+
+    Each part has at least `least` steps.
+    """
     return max(1, min(2 * processors // max(1, programs), steps // least, 64))
 
 

@@ -61,7 +61,9 @@ def constants(rows: Rows) -> dict[str, Any]:
 
 @triton.jit
 def _tile(batch, n_in, first, count, BM: tl.constexpr, BI: tl.constexpr):
-    """Inputs (of those from `first` on) and samples of a program; for both together which exist, and places in x."""
+    """The inputs i, counted from `first`, and the samples m of a program; then, `(inputs, samples)`, a mask of the pairs
+    that exist, and their offsets in x.
+    """
     tiles = tl.cdiv(count, BI)
     i = tl.program_id(0) % tiles * BI + tl.arange(0, BI)
     m = (tl.program_id(0) // tiles).to(tl.int64) * BM + tl.arange(0, BM)
@@ -70,7 +72,7 @@ def _tile(batch, n_in, first, count, BM: tl.constexpr, BI: tl.constexpr):
 
 @triton.jit
 def _block(i, m, batch, count, block, COUNT: tl.constexpr):
-    """For (samples, inputs, rows of a block): their places in a tensor (batch, count, COUNT), and which exist."""
+    """Offsets `(samples, inputs, rows)` of a block in a tensor (batch, count, COUNT), and a mask of those that exist."""
     row = block * _ROWS + tl.arange(0, _ROWS)[None, None, :]
     exists = ((m < batch)[:, None] & (i < count)[None, :])[:, :, None] & (row < COUNT)
     return (m[:, None] * count + i[None, :])[:, :, None] * COUNT + row, exists
