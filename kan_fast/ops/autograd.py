@@ -145,7 +145,7 @@ class _Contraction(Function):
 
     @classmethod
     def grouped(cls, size: int, in_dims: tuple, *args: Any) -> Any:
-        """Apply the Function to groups: as a leading dimension of all tensors, or as part of the batch where that suffices.
+        """Apply the Function to groups: a leading dimension of all tensors, or part of the batch where that suffices.
 
         The batch suffices if only x and its neighbour are mapped, and the results don't sum over the batch (`folds`).
         """

@@ -54,8 +54,8 @@ class Basis(ABC):
     def evaluate(self, x: Tensor, v: Tensor | None, inputs: slice, needs: NeedsCoef, split: bool) -> list[Tensor]:
         """The rows that are needed, times v, for some inputs of x `(batch, in)`.
 
-        Base `(batch, inputs)`, then splines `(batch, inputs * count)`; with `split`, the splines are two matrices, whose
-        sum has the digits that 16 bits would lose.
+        Base `(batch, inputs)`, then splines `(batch, inputs * count)`; with `split`, the splines are two matrices,
+        whose sum has the digits that 16 bits would lose.
         """
         batch, n_in = x.shape
         part = range(*inputs.indices(n_in))

@@ -27,7 +27,7 @@ from kan_fast.ops.dispatch import module
 
 
 class _Operator(NamedTuple):
-    """An operator, the number of its leading tensor arguments, and the function that passes its arguments to a backend."""
+    """An operator, the number of its tensor arguments, which come first, and what passes its arguments to a backend."""
 
     defined: Any
     tensors: int

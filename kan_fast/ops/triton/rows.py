@@ -61,7 +61,7 @@ def constants(rows: Rows) -> dict[str, Any]:
 
 @triton.jit
 def _tile(batch, n_in, first, count, BM: tl.constexpr, BI: tl.constexpr):
-    """The inputs i, counted from `first`, and the samples m of a program; then, `(inputs, samples)`, a mask of the pairs
+    """The inputs i, counted from `first`, and the samples m of a program; then, `(inputs, samples)`, a mask of those
     that exist, and their offsets in x.
     """
     tiles = tl.cdiv(count, BI)
@@ -72,7 +72,7 @@ def _tile(batch, n_in, first, count, BM: tl.constexpr, BI: tl.constexpr):
 
 @triton.jit
 def _block(i, m, batch, count, block, COUNT: tl.constexpr):
-    """Offsets `(samples, inputs, rows)` of a block in a tensor (batch, count, COUNT), and a mask of those that exist."""
+    """Offsets `(samples, inputs, rows)` of a block in a tensor (batch, count, COUNT), and which of them exist."""
     row = block * _ROWS + tl.arange(0, _ROWS)[None, None, :]
     exists = ((m < batch)[:, None] & (i < count)[None, :])[:, :, None] & (row < COUNT)
     return (m[:, None] * count + i[None, :])[:, :, None] * COUNT + row, exists
