@@ -12,26 +12,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from kan_fast import KAN
 from kan_fast.optim import LBFGS, LevenbergMarquardt
 from kan_fast.training.optimizers import OPTIMIZERS
+from tests.helpers.fitting import fit, small, target
 
 pytestmark = pytest.mark.usefixtures("double")
-
-
-@pytest.fixture
-def dataset():
-    x, test = torch.rand(200, 2) * 2 - 1, torch.rand(100, 2) * 2 - 1
-    return {"train_input": x, "train_label": target(x), "test_input": test, "test_label": target(test)}
-
-
-def target(x):
-    return torch.exp(torch.sin(torch.pi * x[:, :1]) + x[:, 1:] ** 2)
-
-
-def fit(model, data, *args, **options):
-    return model.fit(data, *args, **{"progress": False, **options})
-
-
-def small(**options):
-    return KAN([2, 1, 1], grid=3, **{"seed": 0, **options})
 
 
 # Refinement in stages
