@@ -180,7 +180,7 @@ def _check(
 
 def _exported() -> bool:
     """Whether a graph is recorded that other programs run: TorchScript by tracing, or ONNX."""
-    return torch_internals.tracing() or (torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export())
+    return torch.onnx.is_in_onnx_export() if torch.compiler.is_compiling() else torch_internals.tracing()
 
 
 def _refuse_layouts(**tensors: Any) -> NoReturn:
