@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard, distribute_module, distribute_tensor
@@ -103,6 +104,11 @@ class _ParallelKAN(ParallelStyle):
         if module.symbolic is not None:
             raise ValueError(
                 f"{type(self).__name__} can't shard a layer with symbolic edges; leave the layer out of the plan"
+            )
+        if torch.torch_version.TorchVersion(torch.__version__) < "2.7":
+            raise RuntimeError(
+                f"tensor parallelism needs torch 2.7 or later, got {torch.__version__}, which computes wrong second "
+                "derivatives of sharded layers"
             )
         return distribute_module(module, device_mesh, self._shard, self._input, self._output)  # type: ignore[arg-type]
 

@@ -213,9 +213,7 @@ def tensor_parallel_any_order() -> dict[str, Any]:
     return results
 
 
-BASES = {"fused": "silu"}
-if torch.torch_version.TorchVersion(torch.__version__) >= (2, 7):  # 2.6 loses the gradients, see docs/distributed.md
-    BASES["callable"] = torch.tanh
+BASES = {"fused": "silu", "callable": torch.tanh}
 
 
 def odd_network(base: str) -> KAN:
@@ -234,8 +232,7 @@ def curvature(model: KAN, distribute: Callable[[Tensor], Tensor]) -> dict[str, T
         if layer.base == "silu":
             results[f"edges of layer {i}"] = layer.edge_magnitude(flow[i])
     sum(t.square().sum() for t in results.values()).backward()
-    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}  # not the last bias
-    return results | gradients | {"x": x.grad}
+    return results | {name: p.grad for name, p in model.named_parameters()} | {"x": x.grad}
 
 
 def mesh_of_data_and_tensor_parallelism() -> dict[str, Any]:
