@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -83,6 +83,14 @@ def _limits(dtype: torch.dtype) -> tuple[float, float]:
     return least, 0.5 / least
 
 
+def checked_trim(name: str, value: Any) -> float:
+    """`value` as the share of the samples at either end that a grid leaves out; ValueError unless 0 to below 0.5."""
+    share = real(name, value)
+    if share >= 0.5:
+        raise ValueError(f"{name} must be below 0.5, a share of the samples at either end, got {value}")
+    return share
+
+
 def uniform_grid(
     in_features: int, grid_size: int, degree: int, grid_range: Sequence[float] | Sequence[Sequence[float]]
 ) -> Tensor:
@@ -137,11 +145,9 @@ def grid_from_samples(
     Raises:
         ValueError: eps, margin or trim out of range, or samples too large for the dtype of the grid.
     """
-    eps, margin, trim = real("eps", eps), real("margin", margin), real("trim", trim)
+    eps, margin, trim = real("eps", eps), real("margin", margin), checked_trim("trim", trim)
     if eps > 1:
         raise ValueError(f"eps must be between 0 (quantiles) and 1 (uniform), got {eps}")
-    if trim >= 0.5:
-        raise ValueError(f"trim must be below 0.5, a share of the samples at either end, got {trim}")
     size = grid.shape[1] - 2 * degree - 1
     share = torch.linspace(0, 1, size + 1, dtype=torch.float64, device=x.device)
     quantiles = _quantiles(x.detach(), trim + (1 - 2 * trim) * share, group).T  # (in, G + 1)

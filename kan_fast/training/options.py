@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from kan_fast._support.checks import function, functions, integer, listed, real
 from kan_fast._support.files import PathLike
+from kan_fast.nn.grids import checked_trim
 from kan_fast.training.data import Dataset
 from kan_fast.training.objective import Loss
 from kan_fast.training.regularization import REG_METRICS
@@ -151,13 +152,6 @@ def _metric(name: str, value: Any) -> str:
     return value
 
 
-def _trim(name: str, value: Any) -> float:
-    share = real(name, value)
-    if share >= 0.5:
-        raise ValueError(f"{name} must be below 0.5, a share of the samples at either end, got {value}")
-    return share
-
-
 def _sizes(name: str, value: Any) -> list[int]:
     sizes = [integer(f"a size in {name}", size, 1) for size in listed(name, value)]
     if not sizes:
@@ -175,7 +169,7 @@ _CHECKS: dict[str, Check] = {
     **dict.fromkeys(("start_grid_update_step", "stop_grid_update_step"), integer),
     "update_grid_every": _maybe(partial(integer, least=1)),
     "stop_update_at": _maybe(integer),
-    "grid_trim": _trim,
+    "grid_trim": checked_trim,
     "loss_fn": function,
     "lr": _maybe(partial(real, positive=True)),
     "metrics": functions,
