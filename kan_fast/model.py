@@ -36,7 +36,7 @@ class KAN(Network):
     """
 
     fit = fitting.interruptible(fitting.fit)
-    multistart = multistart
+    multistart = fitting.interruptible(multistart)
     saveckpt = storage.save
 
     @classmethod

@@ -44,10 +44,9 @@ def run(options: argparse.Namespace) -> int:
     out = _folder(options)
     print(f"{'classification' if classes else 'regression'}: {len(y)} rows to train on, {len(y_test)} to test")
     say(notes)
-    try:
-        model.estimator.fit(x, y)
-    except (TypeError, ValueError) as error:
-        raise Refused(str(error)) from error
+    heard = _train(model, x, y)
+    say(heard)
+    notes += heard
     found = {"network": scores(model, x_test, y_test)}
     out.mkdir(parents=True, exist_ok=True)
     model.save(out / FILE)
@@ -168,6 +167,24 @@ def _folder(options: argparse.Namespace) -> Path:
     if not os.access(present, os.W_OK):
         raise Refused(f"can't write to {out}: no permission; give another by --out")
     return out
+
+
+def _train(model: TableModel, x: Array, y: Array) -> list[str]:
+    """Train the estimator; returns notes on how that ended, on Ctrl-C for example.
+
+    Raises:
+        Refused: the data or options can't be used, or training ended before its first step did.
+    """
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        try:
+            model.estimator.fit(x, y)
+        except (TypeError, ValueError) as error:
+            raise Refused(str(error)) from error
+    notes = [str(one.message) for one in heard if issubclass(one.category, UserWarning | RuntimeWarning)]
+    if np.isnan(model.estimator.history_["train_loss"][-1]):
+        raise Refused("; ".join(["nothing was learnt, and nothing is written", *notes]))
+    return notes
 
 
 def _look_for_formula(model: TableModel, x: Array, y: Array, x_test: Array, options: argparse.Namespace) -> list[str]:

@@ -244,10 +244,21 @@ class Network(nn.Module):
         return new
 
     def refine_(self, new_grid: int) -> None:
-        """`refine` in place, as `fit(grids=...)` does it. See `KANLinear.refine_`."""
-        for layer in self.layers:
-            layer.refine_(new_grid)
-        self.grid = new_grid
+        """`refine` in place, as `fit(grids=...)` does it. After an error all layers are as they were.
+
+        Optimisers need to be told, see `KANLinear.refine_`.
+        """
+        before = [(layer, layer.spline_weight, layer.spline_weight.data, layer.grid) for layer in self.layers]
+        sizes = [layer.grid_size for layer in self.layers]
+        try:
+            for layer in self.layers:
+                layer.refine_(new_grid)
+            self.grid = new_grid
+        except BaseException:
+            for (layer, parameter, weight, knots), size in zip(before, sizes, strict=True):
+                parameter.data = weight
+                layer.grid, layer.grid_size = knots, size
+            raise
 
     def coverage(self, x: Tensor) -> list[Tensor]:
         """For every layer the fraction of samples outside of its grid range, for each feature `(width[l],)`.

@@ -72,6 +72,8 @@ def save(path: PathLike, run: RunState, position: tuple[int, int]) -> None:
 def load(path: PathLike, run: RunState) -> tuple[int, int]:
     """Restore a run as `save` wrote it and return the position. After an error everything is as it was.
 
+    After Ctrl-C the network is as it was.
+
     Raises:
         ValueError: the file is damaged, or of another network, optimiser or run.
         OSError: it can't be opened.
@@ -94,10 +96,12 @@ def load(path: PathLike, run: RunState) -> tuple[int, int]:
         restore(run.optimizer, state.optimizer, run.scheduler, state.scheduler, shapes)
     except ValueError as error:
         raise ValueError(f"{os.fspath(path)} can't be continued: {error}") from error
-    for layer, size in zip(model.layers, state.grids, strict=True):
-        layer.refine_(size)
-    model.grid = state.grids[0]
-    model.load_state_dict(state.model)
+    before = [layer.grid_size for layer in model.layers], {n: t.clone() for n, t in model.state_dict().items()}
+    try:
+        _set(model, state.grids, state.model)
+    except BaseException:  # Ctrl-C
+        _set(model, *before)
+        raise
     device = model.layers[0].grid.device
     best, waited, kept = state.stopping
     run.stopping.best, run.stopping.waited = best, waited
@@ -105,6 +109,14 @@ def load(path: PathLike, run: RunState) -> tuple[int, int]:
     for name, values in run.history.items():
         values[:] = state.history[name]
     return state.position
+
+
+def _set(model: Network, grids: Sequence[int], state: dict[str, Tensor]) -> None:
+    """Give the network grids of these sizes, then the state."""
+    for layer, size in zip(model.layers, grids, strict=True):
+        layer.refine_(size)
+    model.grid = grids[0]
+    model.load_state_dict(state)
 
 
 def _checked(saved: Saved, model: Network, present: str) -> _Checkpoint:

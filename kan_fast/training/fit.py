@@ -21,7 +21,7 @@ from kan_fast.nn import recording
 from kan_fast.nn.network import Network
 from kan_fast.training.data import Check, Dataset, Source, sources
 from kan_fast.training.grid_schedule import GridSchedule
-from kan_fast.training.loop import History, Loop
+from kan_fast.training.loop import History, Loop, never_empty, steps_of
 from kan_fast.training.objective import Diverged, Loss, Objective
 from kan_fast.training.optimizers import LINE_SEARCHES, make_optimizer, splines_alone, trainable
 from kan_fast.training.options import Callback, FitOptions, Metric
@@ -34,21 +34,28 @@ FAR = 100  # inputs beyond are learnt about ten times as badly as inputs of abou
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C during a training: the network is as its last good step left it, `history` ends with that step."""
+    """Ctrl-C during a training, whatever it was at: the network is usable, and `history` ends with the last step.
 
-    def __init__(self, history: History) -> None:
-        super().__init__()
+    Args:
+        history: of the steps that have ended.
+        kept: what the network has now, for the message.
+    """
+
+    def __init__(self, history: History, kept: str = "the parameters of the last good step") -> None:
+        super().__init__(f"training was interrupted: the network has {kept}, and the history ends there")
+        never_empty(history)
         self.history = history
 
 
 def interruptible(train: Callable[P, History]) -> Callable[P, History]:
-    """The function, except that Ctrl-C makes it return the history so far."""
+    """The function, except that Ctrl-C makes it return the history so far, with a RuntimeWarning."""
 
     @wraps(train)
     def call(*args: P.args, **options: P.kwargs) -> History:
         try:
             return train(*args, **options)
         except Interrupted as interrupted:
+            warn(str(interrupted), RuntimeWarning)
             return interrupted.history
 
     return call
@@ -104,9 +111,9 @@ def fit(
     (`requires_grad` False) keeps its knots. Under torch.distributed an update waits for all processes: call `fit` in
     all of them, or with `update_grid=False`.
 
-    Training stops early on Ctrl-C, and with a RuntimeWarning when the objective, its gradient or the samples of a grid
-    update are NaN or infinite. In both cases the network has the parameters of the last good step, and `fit` returns
-    the history so far.
+    Training stops early, with a RuntimeWarning, on Ctrl-C and when the objective, its gradient or the samples of a grid
+    update are NaN or infinite. In both cases the network has the parameters of the last good step, those that it had
+    before if there is none, and `fit` returns the history so far.
 
     Args:
         model: the network; `model.fit(dataset, ...)` gives it.
@@ -119,13 +126,15 @@ def fit(
     Returns:
         Lists with a number per step: "train_loss" and "test_loss", square roots of the loss as in pykan (NaN for a
         negative loss, or without test data); "reg", the regularisation before `lamb` (0 if that is 0); the metrics.
-        The training loss is that of the step's own batch, after the step for LBFGS and before it for Adam.
+        The training loss is that of the step's own batch, after the step for LBFGS and before it for Adam. The lists
+        are never empty: with `steps=0` they have the values of the network as it is, and NaN if training ended before
+        its first step did.
 
     Raises:
         TypeError, ValueError: an option is unknown or data can't be trained on; the message says what to do.
 
     Warns:
-        RuntimeWarning: training diverged.
+        RuntimeWarning: training diverged or was interrupted.
         UserWarning: training data lie outside of the grid and `update_grid` is off; or some are so large that base
             function and optimiser don't suit them.
     """
@@ -138,45 +147,59 @@ if fit.__doc__ and FitOptions.__doc__:
 
 
 def train(model: Network, dataset: Dataset, options: FitOptions) -> History:
-    """`fit` with checked options."""
-    with splines_alone(model) if options.continual else nullcontext():
-        optimizer = _optimizer(model, options)
-        train_data, test_data = _data(model, dataset, options)
-        model.last_inputs = recording.Samples(train_data.samples())
-        _warn_if_far(model, train_data.samples())
-        if not options.moves_grids:
-            _warn_if_outside(model, train_data.samples())
-        metrics = _named(cast(Sequence[Metric], options.metrics))
-        history: History = {name: [] for name in ("train_loss", "test_loss", "reg", *metrics)}
-        scheduler = options.scheduler
-        penalty = partial(regularization, **options.penalty)
-        loop = Loop(
-            model=model,
-            objective=Objective(model, optimizer, options.loss_fn, options.lamb, penalty, options.clip),
-            schedule=GridSchedule(options),
-            stopping=EarlyStopping(options.patience),
-            scheduler=scheduler if scheduler is None or isinstance(scheduler, LRScheduler) else scheduler(optimizer),
-            train=train_data,
-            test=test_data,
-            metrics=metrics,
-            options=options,
-            history=history,
-        )
-        return _run(loop, shown_names(options.display_metrics, history, test_data is not None))
+    """`fit` with checked options.
+
+    Raises:
+        Interrupted: on Ctrl-C at any time.
+    """
+    metrics = _named(cast(Sequence[Metric], options.metrics))
+    history: History = {name: [] for name in ("train_loss", "test_loss", "reg", *metrics)}
+    try:
+        with splines_alone(model) if options.continual else nullcontext():
+            _run(_loop(model, dataset, options, metrics, history))
+        never_empty(history)
+    except KeyboardInterrupt:
+        raise Interrupted(history) from None
+    return history
 
 
-def _run(loop: Loop, shown: Sequence[str]) -> History:
+def _loop(model: Network, dataset: Dataset, options: FitOptions, metrics: dict[str, Metric], history: History) -> Loop:
+    """The loop of a training, with data and optimiser that go with the network and the options."""
+    optimizer = _optimizer(model, options)
+    train_data, test_data = _data(model, dataset, options)
+    model.last_inputs = recording.Samples(train_data.samples())
+    _warn_if_far(model, train_data.samples())
+    if not options.moves_grids:
+        _warn_if_outside(model, train_data.samples())
+    scheduler = options.scheduler
+    penalty = partial(regularization, **options.penalty)
+    return Loop(
+        model=model,
+        objective=Objective(model, optimizer, options.loss_fn, options.lamb, penalty, options.clip),
+        schedule=GridSchedule(options),
+        stopping=EarlyStopping(options.patience),
+        scheduler=scheduler if scheduler is None or isinstance(scheduler, LRScheduler) else scheduler(optimizer),
+        train=train_data,
+        test=test_data,
+        metrics=metrics,
+        options=options,
+        history=history,
+    )
+
+
+def _run(loop: Loop) -> None:
     """Train to the end, or to the last good step if training diverges or is interrupted."""
     options, history = loop.options, loop.history
+    shown = shown_names(options.display_metrics, history, loop.test is not None)
     position = loop.resume() if options.checkpoint is not None and os.path.exists(options.checkpoint) else (0, 0)
-    total, done = options.steps * len(loop.schedule.sizes), len(history["train_loss"])
-    with tqdm(total=total, initial=done, disable=not options.progress) as bar:
+    total = options.steps * len(loop.schedule.sizes)
+    with tqdm(total=total, initial=steps_of(history), disable=not options.progress) as bar:
         try:
             show(bar, loop.run(position), shown, options.log)
         except (Diverged, recording.NotFinite):
             loop.objective.restore()
             warn(
-                f"training stopped in step {len(history['train_loss'])}: the objective, its gradient or an "
+                f"training stopped in step {steps_of(history)}: the objective, its gradient or an "
                 "activation is NaN or infinite. The parameters of the last good step are restored; a smaller lr, "
                 "other data scaling or a smooth loss_fn may help",
                 RuntimeWarning,
@@ -184,10 +207,9 @@ def _run(loop: Loop, shown: Sequence[str]) -> History:
         except KeyboardInterrupt:
             loop.objective.restore()
             bar.set_description("interrupted")
-            raise Interrupted(history) from None
+            raise
         finally:
             loop.objective.optimizer.zero_grad()
-    return history
 
 
 def _optimizer(model: Network, options: FitOptions) -> Optimizer:

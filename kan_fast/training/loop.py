@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -19,6 +20,18 @@ from kan_fast.training.stopping import EarlyStopping
 
 Entry = dict[str, float]
 History = dict[str, list[float]]
+
+
+def steps_of(history: History) -> int:
+    """The number of steps that have ended, while a training is at work on the history."""
+    return len(history["train_loss"])
+
+
+def never_empty(history: History) -> None:
+    """Enter NaN where no step has ended, so that the last entry is there whatever happened."""
+    for values in history.values():
+        if not values:
+            values.append(math.nan)
 
 
 @dataclass
@@ -40,7 +53,7 @@ class Loop:
         """Continue from the checkpoint; returns the stage and the number of its steps that are done."""
         assert self.options.checkpoint is not None
         position = checkpoint.load(self.options.checkpoint, self._state())
-        for _ in self.history["train_loss"]:  # draws the batches that were seen already
+        for _ in range(steps_of(self.history)):  # draws the batches that were seen already
             self.train.batch()
             if self.test is not None:
                 self.test.batch()
@@ -58,9 +71,9 @@ class Loop:
                 self.objective.keep()
             for step in range(begin, self.options.steps):
                 self.schedule.update(self.model, optimizer, step, self.train.samples)
-                entry = self._step()
+                entry = self._enter(*self.objective.step(self.train.batch()))
                 yield entry
-                done = len(self.history["train_loss"])
+                done = steps_of(self.history)
                 watched = entry["train_loss"] if self.test is None else entry["test_loss"]
                 self._adjust_rate(watched)
                 answers = [callback(done - 1, entry) for callback in callbacks]
@@ -79,12 +92,14 @@ class Loop:
                 if over:
                     break
             begin = 0
+        if not self.options.steps and not steps_of(self.history):
+            self._enter(*self.objective.evaluate(self.train.batch()))
 
     def _state(self) -> checkpoint.RunState:
         return checkpoint.RunState(self.model, self.objective.optimizer, self.scheduler, self.stopping, self.history)
 
-    def _step(self) -> Entry:
-        loss, reg = self.objective.step(self.train.batch())
+    def _enter(self, loss: float, reg: float) -> Entry:
+        """Enter a training loss, its regularisation, and all that is measured beside them."""
         test = float("nan") if self.test is None else self.objective.test(self.test.batch())
         entry = {"train_loss": loss, "test_loss": test, "reg": reg}
         for name, metric in self.metrics.items():

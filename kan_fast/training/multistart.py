@@ -13,7 +13,7 @@ from tqdm import tqdm
 from kan_fast._support.checks import integer
 from kan_fast.nn.network import Network
 from kan_fast.training.data import Dataset
-from kan_fast.training.fit import train
+from kan_fast.training.fit import Interrupted, train
 from kan_fast.training.loop import History
 from kan_fast.training.options import FitOptions
 
@@ -34,7 +34,7 @@ def multistart(
     Small networks have local minima from which no optimiser recovers, and a high loss shows them early: train some
     starts on a coarse grid, then go on with `fit(grids=[...])`. The first start is the network as it is. The others
     draw new parameters (`KANLinear.reset_parameters`), except for layers with frozen parameters; masked edges stay
-    masked.
+    masked. On Ctrl-C the best start so far is kept, also one that has not ended.
 
     Args:
         model: the network; `model.multistart(dataset, ...)` gives it.
@@ -62,23 +62,42 @@ def multistart(
         raise ValueError(f"multistart takes no {name}: give it to the fit that follows")
     batches = None if isinstance(dataset, DataLoader) else seed
     chosen = FitOptions(opt, steps, seed=batches, progress=False, **options)
-    best, winner = math.inf, None
+    best: tuple[Network, History] | None = None
+    stopped: Interrupted | None = None
     with tqdm(total=count, disable=not progress) as bar:
         for start in range(count):
             trial = copy.deepcopy(model)
             if start:
-                with torch.random.fork_rng(devices=[]):
-                    torch.default_generator.manual_seed(seed + start)
-                    for layer in trial.layers:
-                        if all(p.requires_grad for p in layer.parameters()):
-                            layer.reset_parameters()
-            history = train(trial, dataset, chosen)
-            loss = history["train_loss"][-1] if history["train_loss"] else math.inf
-            if winner is None or loss < best:
-                best, winner = loss, (trial, history)
+                _draw(trial, seed + start)
+            try:
+                history = train(trial, dataset, chosen)
+            except Interrupted as interrupted:
+                history, stopped = interrupted.history, interrupted
+            if best is None or _loss(history) < _loss(best[1]):
+                best = trial, history
+            if stopped:
+                bar.set_description("interrupted")
+                break
             bar.update()
-            bar.set_description(f"best train_loss: {best:.2e}", refresh=False)
-    assert winner is not None
-    model.load_state_dict(winner[0].state_dict())
-    model.last_inputs = winner[0].last_inputs
-    return winner[1]
+            bar.set_description(f"best train_loss: {_loss(best[1]):.2e}", refresh=False)
+    assert best is not None
+    model.load_state_dict(best[0].state_dict())
+    model.last_inputs = best[0].last_inputs
+    if stopped:
+        raise Interrupted(best[1], "the best parameters so far") from None
+    return best[1]
+
+
+def _draw(model: Network, seed: int) -> None:
+    """New parameters for all layers without frozen ones."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        for layer in model.layers:
+            if all(p.requires_grad for p in layer.parameters()):
+                layer.reset_parameters()
+
+
+def _loss(history: History) -> float:
+    """The training loss at the end; infinite where there is none."""
+    loss = history["train_loss"][-1]
+    return math.inf if math.isnan(loss) else loss

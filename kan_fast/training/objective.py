@@ -60,7 +60,7 @@ class Objective:
             x, label = pair
             if not self.optimizer.step(lambda: self.model(x) - label).isfinite():
                 raise Diverged
-            return self._evaluate(pair)
+            return self.evaluate(pair)
         found: list[float] | None = None
         evaluations = 0
 
@@ -78,7 +78,7 @@ class Objective:
 
         self.optimizer.step(closure)  # type: ignore[arg-type]  # torch calls it a function to float
         if evaluations > 1:  # the last evaluation need not be at the parameters that the optimiser chose
-            return self._evaluate(pair)
+            return self.evaluate(pair)
         assert found is not None, "an optimiser's step calls its closure"
         return found[0], found[1]
 
@@ -91,13 +91,14 @@ class Objective:
     def keep(self) -> None:
         """Remember the present parameters and grids as good. Call it again after their shapes have changed."""
         self._params = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self._state = [collectives.local(t.detach()) for t in (*self.model.parameters(), *self.model.buffers())]
-        self._good = [t.clone() for t in self._state]
+        state = [collectives.local(t.detach()) for t in (*self.model.parameters(), *self.model.buffers())]
+        self._good = [t.clone() for t in state], state  # at once: Ctrl-C comes between
 
     @torch.no_grad()
     def restore(self) -> None:
         """Put back the parameters and grids that were remembered last."""
-        torch_internals.copy_all(self._state, self._good)
+        good, state = self._good
+        torch_internals.copy_all(state, good)
 
     def _checked(self, total: Tensor, loss: Tensor, reg: Tensor | None) -> list[float]:
         """Root of the loss and regularisation as numbers; clips the gradient and remembers the parameters."""
@@ -108,18 +109,23 @@ class Objective:
             finite, *found = values.tolist()
             if not finite - finite == 0:
                 raise Diverged
-            torch_internals.copy_all(self._good, self._state)
+            torch_internals.copy_all(*self._good)
             if self.clip is not None:
                 torch.nn.utils.clip_grads_with_norm_(self._params, self.clip, norm)
         return found
 
     @torch.no_grad()
-    def _evaluate(self, pair: Pair) -> tuple[float, float]:
+    def evaluate(self, pair: Pair) -> tuple[float, float]:
+        """Root of the loss and regularisation on a batch, without a step; remembers the parameters as good.
+
+        Raises:
+            Diverged: the loss is not finite.
+        """
         loss, reg = self._losses(pair)
         value = loss.item()
         if not value - value == 0:
             raise Diverged
-        torch_internals.copy_all(self._good, self._state)
+        torch_internals.copy_all(*self._good)
         return loss.sqrt().item(), 0.0 if reg is None else reg.item()
 
     def _losses(self, pair: Pair) -> tuple[Tensor, Tensor | None]:

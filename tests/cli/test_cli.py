@@ -158,6 +158,31 @@ def test_names_in_tables_are_text_in_reports(tmp_path):
     assert "<b>Cedar</b>" in page.words
 
 
+@pytest.mark.parametrize("at", [0, 5])
+def test_an_interrupted_fit_says_so_and_leaves_what_was_there_if_nothing_was_learnt(at, tmp_path, capsys, monkeypatch):
+    from kan_fast.training.objective import Objective
+
+    step, calls = Objective.step, []
+
+    def interrupt(self, pair):
+        if len(calls) == at:
+            raise KeyboardInterrupt
+        calls.append(pair)
+        return step(self, pair)
+
+    houses(60).to_csv(tmp_path / "t.csv", index=False)
+    (tmp_path / "t_kan").mkdir()
+    (tmp_path / "t_kan" / "model.kan").write_text("before")
+    monkeypatch.setattr(Objective, "step", interrupt)
+    status, printed = run("fit", tmp_path / "t.csv", "--target", "price", "--quiet"), capsys.readouterr()
+    if at:
+        assert status == 0 and "note: training was interrupted: the network has" in printed.out
+        assert "training was interrupted" in (tmp_path / "t_kan" / "report.html").read_text()
+    else:
+        assert status == 1 and "nothing was learnt, and nothing is written; training was interrupted" in printed.err
+        assert (tmp_path / "t_kan" / "model.kan").read_text() == "before"
+
+
 def test_plots_need_no_table(fitted, monkeypatch):
     folder, _ = fitted
     monkeypatch.chdir(folder)

@@ -267,22 +267,6 @@ def test_a_learning_rate_that_is_too_large_leaves_a_usable_model():
     assert all(p.isfinite().all() for p in model.parameters())
 
 
-@pytest.mark.parametrize("opt", ["LBFGS", "Adam"])
-def test_interrupt_returns_the_history_and_a_usable_model(dataset, opt):
-    model, evaluations = small(), []
-
-    def loss(output, label):
-        evaluations.append(1)
-        if len(evaluations) == 40:
-            raise KeyboardInterrupt
-        return mse(output, label)
-
-    history = fit(model, dataset, opt, 100, loss_fn=loss)
-    assert 0 < len(history["train_loss"]) == len(history["test_loss"]) == len(history["reg"]) < 40
-    fit(model, dataset, opt, 2)
-    assert model(dataset["test_input"]).isfinite().all()
-
-
 def test_errors_of_the_user_come_through(dataset):
     def broken():
         raise ZeroDivisionError

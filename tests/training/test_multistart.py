@@ -1,5 +1,7 @@
 """KAN.multistart: the best of several initialisations."""
 
+import math
+
 import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
@@ -82,18 +84,27 @@ def test_errors(options, message):
         network().multistart(data(20), **options, progress=False)
 
 
-def test_an_interrupt_ends_all_starts_and_leaves_the_network():
-    model, losses = network(), []
-    before = {name: t.clone() for name, t in model.state_dict().items()}
+@pytest.mark.parametrize(("at", "steps"), [(0, 0), (4, 4), (25, 10)])
+def test_an_interrupt_ends_all_starts_and_keeps_the_best(at, steps):
+    """In the first step, later in the first start, and in the third one."""
+    model, losses, trained = network(), [], []
+    before = model(data()[0])
 
     def loss(output, label):
-        losses.append(1)
-        if len(losses) == 5:
+        if len(losses) == at:
             raise KeyboardInterrupt
-        return (output - label).square().mean()
+        losses.append((output - label).square().mean())
+        return losses[-1]
 
-    with pytest.raises(KeyboardInterrupt):
-        model.multistart(data(), 4, "Adam", 10, loss_fn=loss, progress=False)
-    assert len(losses) == 5
-    for name, t in model.state_dict().items():
-        assert torch.equal(t, before[name])
+    for start in range(3):
+        trained.append(network())
+        trained[start].multistart(data(), start + 1, "Adam", 10, progress=False)
+    with pytest.warns(RuntimeWarning, match="training was interrupted: the network has the best parameters so far"):
+        history = model.multistart(data(), 4, "Adam", 10, loss_fn=loss, progress=False)
+    assert len(losses) == at
+    assert math.isnan(history["train_loss"][-1]) == (not steps)
+    assert len(history["train_loss"]) == max(steps, 1)
+    if at == 25:
+        assert torch.equal(model(data()[0]), trained[1](data()[0]))
+    elif not at:
+        torch.testing.assert_close(model(data()[0]), before, rtol=0, atol=1e-2)  # grids have moved

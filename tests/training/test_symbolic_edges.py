@@ -51,7 +51,8 @@ def test_an_interrupted_fit_keeps_symbolic_edges():
         if step == 2:
             raise KeyboardInterrupt
 
-    model.fit((x, model(x).detach() + 0.1), "Adam", 10, callbacks=interrupt, progress=False)
+    with pytest.warns(RuntimeWarning, match="training was interrupted"):
+        model.fit((x, model(x).detach() + 0.1), "Adam", 10, callbacks=interrupt, progress=False)
     assert len(model.layers[0].symbolic.names) == 5 and not model.layers[0].has_splines()
 
 
