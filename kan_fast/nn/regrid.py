@@ -120,8 +120,10 @@ class GridLayer(nn.Module):
 
     @torch.no_grad()
     def refine_(self, grid_size: int) -> None:
-        """`refine` in place. Optimisers keep the parameter, but their state for it no longer fits.
+        """`refine` in place. Optimisers keep the parameter, but what they remember of it no longer fits.
 
+        Call `kan_fast.training.forget_splines(optimizer, model)` after it, or make the optimiser anew: in the next step
+        most raise an error about sizes, and torch's fused ones read outside of their memory. (`fit` does it.)
         Other threads must not use the layer meanwhile (see `update_grid`); `refine` makes a new layer instead.
         """
         size = integer("grid_size", grid_size, 1)

@@ -92,6 +92,9 @@ class LBFGS(Optimizer):
             The objective before the step. After the step the parameters are those of the smallest value found, which
             need not be the last one evaluated. A value that is NaN or infinite counts as too large; if the first value
             is, nothing changes.
+
+        Raises:
+            ValueError: there are more or fewer parameters than in the step before, as after `refine_`.
         """
         closure = torch.enable_grad()(closure)
         options, params = self.param_groups[0], self._params
@@ -146,7 +149,14 @@ class LBFGS(Optimizer):
         return first
 
     def _memory(self, x: Tensor) -> _Memory:
-        return _Memory(x, self.param_groups[0]["history_size"], self.state[self._params[0]])
+        state = self.state[self._params[0]]
+        if state and state["rows"].shape[1] != len(x):
+            raise ValueError(
+                f"LBFGS remembers changes of {state['rows'].shape[1]} parameters, and these are {len(x)}. Grids that "
+                "get another size, by refine_ for example, change shapes: call "
+                "kan_fast.training.forget_splines(optimizer, model), or make the optimiser anew"
+            )
+        return _Memory(x, self.param_groups[0]["history_size"], state)
 
 
 class _Memory:

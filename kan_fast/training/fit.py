@@ -20,9 +20,10 @@ from kan_fast._support.warn import warn
 from kan_fast.nn import recording
 from kan_fast.nn.network import Network
 from kan_fast.training.data import Check, Dataset, Source, sources
-from kan_fast.training.grid_schedule import GridSchedule
+from kan_fast.training.grid_schedule import GridSchedule, forget_splines
 from kan_fast.training.loop import History, Loop, never_empty, steps_of
 from kan_fast.training.objective import Diverged, Loss, Objective
+from kan_fast.training.optimizer_state import fits
 from kan_fast.training.optimizers import LINE_SEARCHES, make_optimizer, splines_alone, trainable
 from kan_fast.training.options import Callback, FitOptions, Metric
 from kan_fast.training.progress import show, shown_names
@@ -107,7 +108,8 @@ def fit(
     Data are cast to the dtype and device of the network. Grids are updated at the beginning of training, from all
     inputs in memory or from 4096 of a DataLoader (spread over its data if these come in order), and reach a quarter of
     a span beyond the inputs. An update changes the meaning of `spline_weight`, so Adam forgets its averages for these
-    parameters; "LBFGS" keeps its history until the grid gets another size. A layer whose `spline_weight` is frozen
+    parameters; "LBFGS" keeps its history until the grid gets another size, and an optimiser that was used before
+    `refine_` forgets what no longer fits. A layer whose `spline_weight` is frozen
     (`requires_grad` False) keeps its knots. Under torch.distributed an update waits for all processes: call `fit` in
     all of them, or with `update_grid=False`.
 
@@ -221,6 +223,8 @@ def _optimizer(model: Network, options: FitOptions) -> Optimizer:
         raise ValueError("clip would mislead the line search of LBFGS and the steps of LM; use it with others")
     if options.scheduler is not None and "lr" not in optimizer.defaults:
         raise ValueError(f"{options.opt} has no learning rate that a scheduler could change; leave out scheduler")
+    if not fits(optimizer):
+        forget_splines(optimizer, model)
     return optimizer
 
 

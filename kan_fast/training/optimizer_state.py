@@ -20,6 +20,27 @@ _ELEMENTWISE = (
     *("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf", "momentum_buffer", "square_avg", "grad_avg"),
     *("acc_delta", "sum", "prev", "step_size", "ax"),
 )
+_FLAT = ("prev_flat_grad", "rows")  # states of LBFGS, torch's and ours: all parameters as one vector, `(..., n)`
+
+
+def fits(optimizer: Optimizer) -> bool:
+    """Whether what an optimiser remembers has the shapes of its parameters; it has not after `refine_`.
+
+    States of optimisers that are neither torch's nor ours may have shapes of their own, so they are not checked.
+    """
+    if not type(optimizer).__module__.startswith(("torch.optim", "kan_fast.optim")):
+        return True
+    count = sum(p.numel() for group in optimizer.param_groups for p in group["params"])
+    tensors = [
+        (name, state, parameter)
+        for parameter, memory in optimizer.state.items()
+        for name, state in memory.items()
+        if isinstance(state, Tensor)
+    ]
+    return all(
+        state.shape == parameter.shape if name in _ELEMENTWISE else name not in _FLAT or state.shape[-1] == count
+        for name, state, parameter in tensors
+    )
 
 
 def restore(

@@ -57,7 +57,10 @@ def make_optimizer(
         if lr is not None:
             raise ValueError("lr has no effect on an optimiser that exists already; set it there")
         if {id(p) for group in opt.param_groups for p in group["params"]} - {id(p) for p in model.parameters()}:
-            raise ValueError("the optimiser has parameters of another network; make it with model.parameters()")
+            raise ValueError(
+                "the optimiser has parameters of another network, or of this one before it was pruned or edges were "
+                "fixed; make it anew with model.parameters()"
+            )
         return opt
     if isinstance(opt, type) and issubclass(opt, Optimizer):
         return opt(parameters) if lr is None else opt(parameters, lr=lr)  # type: ignore[call-arg]

@@ -1,5 +1,6 @@
 """Grids in fit: when they move, from which samples, and what optimisers forget then."""
 
+import math
 import warnings
 
 import numpy as np
@@ -8,9 +9,10 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, SequentialSampler, TensorDataset
 
 from kan_fast import KAN
+from kan_fast.optim import LBFGS
 from kan_fast.training.grid_schedule import forget_splines
 from kan_fast.training.optimizers import OPTIMIZERS
-from tests.helpers.fitting import fit, mse, small
+from tests.helpers.fitting import fit, mse, small, target
 
 # Grids
 
@@ -68,6 +70,63 @@ def test_optimisers_forget_what_a_grid_update_refits(dataset):
         assert not kept & {id(layer.spline_weight) for layer in model.layers}
         assert (name == "Adam") == (id(model.layers[0].base_weight) in kept)
         optimizer.step(closure)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        torch.optim.Adam,
+        lambda parameters: torch.optim.AdamW(parameters, fused=True),
+        lambda parameters: torch.optim.SGD(parameters, 1e-3, momentum=0.9),
+        torch.optim.Rprop,
+        torch.optim.LBFGS,
+        LBFGS,
+    ],
+    ids=["Adam", "fused AdamW", "SGD", "Rprop", "torch's LBFGS", "LBFGS"],
+)
+def test_an_optimiser_that_was_used_before_a_refinement_goes_on(make):
+    """torch's fused ones read outside of their memory if nobody tells them."""
+    model, x = small(), torch.rand(50, 2)
+    optimizer = make(model.parameters())
+    fit(model, (x, target(x)), optimizer, 3, update_grid=False)
+    model.refine_(12)
+    losses = fit(model, (x, target(x)), optimizer, 3, update_grid=False)["train_loss"]
+    assert len(losses) == 3 and all(map(math.isfinite, losses))
+
+
+def test_an_optimiser_that_nothing_has_changed_keeps_its_memory():
+    model, x = small(), torch.rand(50, 2)
+    optimizer = torch.optim.Adam(model.parameters())
+    for steps in (3, 6):
+        fit(model, (x, target(x)), optimizer, 3, update_grid=False)
+        assert {int(memory["step"]) for memory in optimizer.state.values()} == {steps}
+
+
+def test_lbfgs_names_the_way_out_in_loops_of_the_user():
+    model, x = small(), torch.rand(50, 2)
+    optimizer = LBFGS(model.parameters())
+
+    def closure():
+        optimizer.zero_grad()
+        loss = mse(model(x), target(x))
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    model.refine_(12)
+    with pytest.raises(ValueError, match=r"remembers changes of \d+ parameters, .*forget_splines\(optimizer, model\)"):
+        optimizer.step(closure)
+    forget_splines(optimizer, model)
+    optimizer.step(closure)
+
+
+def test_an_optimiser_of_parameters_that_are_gone_is_refused():
+    model, x = KAN([2, 2, 1], seed=0), torch.rand(50, 2)
+    model.layers[0].fix(0, 0, "sin")
+    optimizer = torch.optim.Adam(model.parameters())
+    model.layers[0].fix(1, 0, "sin")
+    with pytest.raises(ValueError, match="before it was pruned or edges were fixed; make it anew"):
+        fit(model, (x, target(x)), optimizer, 1)
 
 
 # Samples that stand for all
