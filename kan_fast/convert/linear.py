@@ -66,8 +66,8 @@ def replace_linear(model: nn.Module, filter: Filter | None = None, **kan_options
     """Replace the nn.Linear layers of a model by KANLinear layers that compute the same (see `from_linear`).
 
     Layers whose type is exactly nn.Linear are replaced; subclasses stay, among them the output projection of
-    nn.MultiheadAttention, whose weight torch reads itself. For the same reason nn.TransformerEncoderLayer loses its
-    inference fast path when its linear1 or linear2 is replaced.
+    nn.MultiheadAttention, whose weight torch reads itself. nn.TransformerEncoderLayer loses its inference fast path,
+    which computes with the weights of linear1 and linear2, and calls the layers instead.
 
     Args:
         model: changed in place, all or nothing; if it is an nn.Linear itself, its replacement is only returned.
@@ -104,7 +104,6 @@ def replace_linear(model: nn.Module, filter: Filter | None = None, **kan_options
     for name, layer in layers.items():
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, layer)
-    _leave_fast_path(model)
     return model
 
 
@@ -126,16 +125,3 @@ def _check_plain(name: str, linear: nn.Linear) -> None:
         raise ValueError(
             f"{name!r} has hooks, which a replacement would lose; remove them first and add them again after"
         )
-
-
-def _leave_fast_path(model: nn.Module) -> None:
-    """Keep torch's fused encoder layers from reading linear1.weight and linear2.weight."""
-    for module in model.modules():
-        if isinstance(module, nn.TransformerEncoderLayer) and _has_kan(module):
-            module.activation_relu_or_gelu = 0  # "any other activation": the forward pass goes through the submodules
-        elif isinstance(module, nn.TransformerEncoder) and any(map(_has_kan, module.layers)):
-            module.use_nested_tensor = False
-
-
-def _has_kan(layer: nn.Module) -> bool:
-    return any(isinstance(getattr(layer, name, None), KANLinear) for name in ("linear1", "linear2"))

@@ -17,6 +17,7 @@ from kan_fast.functional import Base
 from kan_fast.nn import grids, initial
 from kan_fast.nn.edge_layer import EdgeLayer
 from kan_fast.nn.functions import Function
+from kan_fast.nn.no_weight import NoWeight
 from kan_fast.nn.regrid import GridLayer
 from kan_fast.nn.symbolic_edges import SymbolicEdges
 from kan_fast.ops import dispatch
@@ -52,7 +53,10 @@ class KANLinear(GridLayer, EdgeLayer):
         grid: buffer of knots `(in, G + 2k + 1)`.
         mask: None, or a buffer `(out, in)` of bools: a spline where it is False counts as 0 and is not trained.
         symbolic: None, or the edges that `fix` gave a function of the library in place of their splines.
+        weight: no matrix, but what makes nn.TransformerEncoderLayer call the layer.
     """
+
+    weight = NoWeight()
 
     def __init__(
         self,
