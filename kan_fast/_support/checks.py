@@ -51,6 +51,11 @@ def real(name: str, value: Any, *, positive: bool = False) -> float:
     return number
 
 
+def is_number(value: Any) -> bool:
+    """Whether a value is one number rather than several: of Python or numpy, or an array or tensor without axes."""
+    return not hasattr(value, "__len__") or getattr(value, "ndim", None) == 0
+
+
 def listed(name: str, value: Any) -> list[Any]:
     """`value` as a list; TypeError if it is text or not iterable."""
     if isinstance(value, str) or not isinstance(value, Iterable):
@@ -80,10 +85,17 @@ def numbers(name: str, given: Any) -> Tensor:
     """A float64 tensor of real numbers; TypeError if they are something else."""
     try:
         if not (isinstance(given, Tensor) and given.is_complex()):
-            return torch.as_tensor(given, dtype=torch.float64).detach()
+            return torch.as_tensor(_items(given), dtype=torch.float64).detach()
     except (TypeError, ValueError, RuntimeError):
         pass
     raise TypeError(f"{name} must have real numbers, got {given!r}")
+
+
+def _items(given: Any) -> Any:
+    """Lists with numbers in place of arrays and tensors without axes, which torch takes for arrays among numbers."""
+    if isinstance(given, list | tuple):
+        return [_items(one) for one in given]
+    return given.item() if isinstance(given, np.ndarray | Tensor) and given.ndim == 0 else given
 
 
 def tensor(name: str, data: Any) -> Tensor:

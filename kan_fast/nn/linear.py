@@ -85,7 +85,7 @@ class KANLinear(GridLayer, EdgeLayer):
         _check_options(grid_eps, backend)
         self.grid_range = grids.checked_range(grid_range, self.in_features)
         self.base, self.extrapolation = base, extrapolation
-        self.grid_eps, self.backend = grid_eps, backend
+        self.grid_eps, self.backend = float(grid_eps), backend
 
         empty = partial(torch.empty, device=device, dtype=dtype)
         edges = (self.out_features, self.in_features)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kan_fast._support import collectives
-from kan_fast._support.checks import integer, listed, real, tensor
+from kan_fast._support.checks import integer, is_number, listed, real, tensor
 from kan_fast.functional import Base
 from kan_fast.nn import recording
 from kan_fast.nn.linear import KANLinear
@@ -85,7 +85,7 @@ class Network(nn.Module):
         self.grid, self.k = integer("grid", grid, 1), integer("k", k, 0)
         seed = None if seed is None else integer("seed", seed)
         ranges: list[Any] = [tuple(listed("grid_range", grid_range))] * (len(self.nodes) + 1)
-        if ranges[0] and not isinstance(ranges[0][0], (int, float)):
+        if ranges[0] and not is_number(ranges[0][0]):
             ranges[1:] = [(-1, 1)] * len(ranges[1:])
         final = torch.get_default_device() if device is None else torch.device(device)
         start = "cpu" if seed is not None and final.type != "meta" else final

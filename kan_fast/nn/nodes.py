@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kan_fast._support.checks import integer
+from kan_fast._support.checks import integer, is_number
 from kan_fast.nn.state import StatedOptions
 
 Level = tuple[int, tuple[int, ...]]  # number of sums; number of factors of each product
@@ -96,7 +96,7 @@ def levels(width: Sequence[Any], mult_arity: int | Sequence[Any] = 2) -> list[Le
         raise ValueError(f"{expected}, each of them at least 1; got {width!r}")
     if counts[0][1]:
         raise ValueError(f"the inputs can't be products, got width {width!r}; the first entry is their number")
-    if not isinstance(mult_arity, int) and hasattr(mult_arity, "__len__"):
+    if not isinstance(mult_arity, int) and not is_number(mult_arity):
         entries = list(mult_arity)
         if len(entries) != len(counts):
             raise ValueError(
@@ -112,7 +112,7 @@ def levels(width: Sequence[Any], mult_arity: int | Sequence[Any] = 2) -> list[Le
 
 
 def _pair(entry: Any) -> tuple[int, int]:
-    if hasattr(entry, "__len__") and not isinstance(entry, str):
+    if not is_number(entry) and not isinstance(entry, str):
         if len(entry) != 2:
             raise TypeError
         return integer("sums", entry[0]), integer("products", entry[1])
@@ -120,7 +120,7 @@ def _pair(entry: Any) -> tuple[int, int]:
 
 
 def _arities(entry: Any, products: int, level: int) -> tuple[int, ...]:
-    if not hasattr(entry, "__len__"):
+    if is_number(entry):
         arity = integer("mult_arity", entry, 2)
         return (arity,) * products
     if len(entry) != products:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kan_fast._support import files
+from kan_fast._support.checks import real
 from kan_fast._support.files import PathLike
 from kan_fast._support.saved import Saved, check_held
 from kan_fast.nn import grids
@@ -172,10 +173,10 @@ def _options(layer: KANLinear) -> dict[str, Any]:
         "bias": layer.bias is not None,
         "grid_size": layer.grid_size,
         "spline_order": layer.spline_order,
-        "grid_range": layer.grid_range,
+        "grid_range": grids.checked_range(layer.grid_range, layer.in_features),
         "base": layer.base,
         "extrapolation": layer.extrapolation,
-        "grid_eps": layer.grid_eps,
+        "grid_eps": real("grid_eps", layer.grid_eps),
         "dtype": str(layer.spline_weight.dtype).removeprefix("torch."),
     }
 
