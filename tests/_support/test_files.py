@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import threading
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,40 @@ def test_an_error_or_ctrl_c_in_any_step_leaves_the_old_file(old, step, error, mo
             files.write(old, NEW)
     assert old.read_bytes() == OLD
     assert os.listdir(old.parent) == ["file"]
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # a file that was being opened is closed by the collector
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(5, "Input/output error"), MemoryError])
+def test_an_error_before_or_after_any_call_leaves_a_whole_file(old, error):
+    """Whatever the writer calls fails in turn, or is interrupted as soon as it has ended."""
+
+    def attempt(at):
+        calls = count()
+
+        def fail(frame, event, _):
+            inside = frame.f_code.co_filename == files.__file__ or frame.f_back.f_code.co_filename == files.__file__
+            if event != "line" and inside and next(calls) == at:
+                sys.setprofile(None)
+                raise error
+
+        sys.setprofile(fail)
+        try:
+            files.write(old, NEW)
+        except (KeyboardInterrupt, OSError, MemoryError):
+            return None
+        finally:
+            sys.setprofile(None)
+        return next(calls)
+
+    total, found = attempt(-1), set()
+    assert total is not None and total > 20
+    for at in range(total - 1):
+        old.write_bytes(OLD)
+        attempt(at)
+        found.add(old.read_bytes())
+        assert os.listdir(old.parent) == ["file"], at
+    assert found == {OLD, NEW}
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such limit")
