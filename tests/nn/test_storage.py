@@ -93,6 +93,20 @@ def test_numbers_of_numpy_become_those_of_python(tmp_path):
     assert type(KAN.loadckpt(tmp_path / "m").layers[0].grid_eps) is float
 
 
+def test_numbers_without_axes_are_numbers(tmp_path):
+    one, half = torch.tensor(1), torch.tensor(0.5)
+    model = KAN([np.array(2), [one, np.array(1)], one], mult_arity=np.array(3), grid_range=np.float32([-2, 2]), seed=0)
+    model.layers[0].fix(0, 1, "sin", [half, np.array(1.5), 2, np.float16(0.25)])
+    model.layers[0].grid_range, model.layers[1].grid_eps = (-half, half), half
+    model.saveckpt(tmp_path / "m")
+    again = KAN.loadckpt(tmp_path / "m")
+    assert torch.equal(again(x := torch.randn(20, 2)), model(x))
+    assert (again.width, again.mult_arity) == ([2, [1, 1], 1], [[], [3], []])
+    assert again.layers[0].symbolic.affine.tolist() == [[0.5, 1.5, 2, 0.25]]
+    assert (again.layers[0].grid_range, again.layers[1].grid_range) == ((-0.5, 0.5), (-2, 2))
+    assert type(again.layers[1].grid_eps) is float
+
+
 def test_what_a_file_cannot_keep_is_refused_when_it_is_written(tmp_path):
     class Mine(KANLinear):
         pass
