@@ -21,6 +21,7 @@ from kan_fast.symbolic.curves.single import Fits, fit_functions, held_out
 SAMPLES = 1000  # largest number of samples on which curves are compared
 MUCH = 1e3  # added to the cost of functions that explain much less than others
 FLOOR = 1e-13  # unexplained variance that counts as none
+LIMIT = 1e-6  # a function from which a polynomial differs by this share of its variance imitates it
 
 Library = Iterable[str | Function] | None
 
@@ -233,13 +234,20 @@ def costs(fits: Fits, functions: Sequence[Function], weight_simple: float) -> Te
     The cost is `log2(1 - R2) + weight_simple / (1 - weight_simple) * complexity` with the R2 on held-out samples, which
     is pykan's weighting. A function costs one unit more if both scale and origin of its argument matter, since it has
     one parameter more to fit with: a cosine fits every parabola with its top. A function whose R2 is below the best one
-    by more than `weight_simple / 5` comes after all others, however simple it is. The function 0 is allowed for
-    constants alone.
+    by more than `weight_simple / 5` comes after all others, however simple it is. A function that imitates x or x^2, as
+    a sine of tiny frequency does, counts as no better than these: a curve of a network is not known well enough to tell
+    them apart, and its large constants cancel. The function 0 is allowed for constants alone.
     """
     complexity = torch.tensor([f.price for f in functions], dtype=torch.float64, device=fits.r2.device)
     constant = torch.tensor([f.name == "0" for f in functions], device=fits.r2.device)
     # Equal functions such as sine and cosine, whose errors differ by rounding alone, cost the same.
     unexplained = ((1 - fits.r2_held_out) / FLOOR).round().clamp_min(1) * FLOOR
+    names = [function.name for function in functions]
+    for degree, name in enumerate(("x", "x^2")):
+        if name in names:
+            limit = fits.bend[..., degree] < LIMIT
+            least = torch.maximum(unexplained, unexplained[:, [names.index(name)]])
+            unexplained = torch.where(limit, least, unexplained)
     cost = unexplained.log2().round(decimals=6) + weight_simple / (1 - weight_simple) * complexity
     r2 = fits.r2_held_out.clamp_min(0)
     cost = cost + MUCH * (r2 < r2.amax(1, keepdim=True) - weight_simple / 5)
@@ -270,7 +278,7 @@ def _suggest(
         fits = fit_functions(inputs[:, some[:, 1]], y, functions, test, rounding / 2)
         cost = costs(fits, functions, weight)
         order = cost.argsort(stable=True)
-        found_here = zip(some.tolist(), *(t.tolist() for t in (*fits, cost, order)), strict=True)
+        found_here = zip(some.tolist(), *(t.tolist() for t in (*fits[:3], cost, order)), strict=True)
         found += [
             [
                 Suggestion(

@@ -67,10 +67,7 @@ def make_problem(
         widths = torch.rand(in_features, grid_size, generator=make, dtype=torch.float64).mul(4).exp()
         inner = torch.cat([torch.zeros(in_features, 1, dtype=torch.float64), widths.cumsum(1)], 1)
         inner = 2 * inner / inner[:, -1:].clamp(min=1e-300) - 1
-        beyond = (
-            2 / grid_size * torch.arange(1, degree + 1, dtype=torch.float64)
-        )  # as far apart as spans are on average
-        grid = torch.cat([inner[:, :1] - beyond.flip(0), inner, inner[:, -1:] + beyond], 1)
+        grid = grids.extend(inner, degree)
     else:
         grid = grids.uniform_grid(in_features, grid_size, degree, (-1, 1))
     grid = grid.to(torch.float32 if dtype.itemsize < 4 else dtype)

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from kan_fast import KAN
-from kan_fast.nn.functions import add_symbolic
-from kan_fast.symbolic.suggest import Suggestion, Suggestions
+from kan_fast.nn.functions import add_symbolic, select
+from kan_fast.symbolic.curves.single import fit_functions, held_out
+from kan_fast.symbolic.suggest import Suggestion, Suggestions, costs
 
 
 def data(columns=2, n=300):
@@ -66,6 +67,25 @@ def test_simplicity_is_no_substitute_for_a_fit():
         found = {s.name: 1 - s.r2_held_out for s in model.suggest_symbolic(0, 0, 0, lib=["x", "sin"])}
         assert 1.5 < found["x"] / found["sin"] < 4
         assert next(iter(found)) == best
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1, 1), (-0.3, 0.1), (100, 101)])
+@pytest.mark.parametrize(
+    ("name", "curve"),
+    [("x", lambda t: t), ("x^2", lambda t: (t + 0.3) ** 2), (None, lambda t: (t + 0.2).tanh()), (None, torch.cos)],
+)
+def test_no_function_imitates_a_line_or_a_parabola(name, curve, low, high):
+    """The curves of a network are smooth, and a little wrong: sin(1e-4 x) can be nearer to them than x is."""
+    x = torch.rand(400, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * (high - low) + low
+    t = (2 * x - low - high) / (high - low)
+    waves = torch.sin(torch.arange(1, 7) * t + torch.arange(6))
+    random = torch.randn(6, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    errors = torch.cat([size * waves @ random for size in (1e-7, 1e-6, 1e-5, 1e-4)], 1)
+    y = curve(t) / curve(t).std() + errors
+    functions = select(None)
+    fits = fit_functions(x.expand(y.shape), y, functions, held_out(x, 0.2))
+    best = [functions[n].name for n in costs(fits, functions, 0.5).argmin(1).tolist()]
+    assert set(best) == {name} if name else not {"x", "x^2"} & set(best)
 
 
 def test_the_table_can_be_read():

@@ -15,6 +15,9 @@ namespace {
 
 // Long sums are sums of sums of this many terms, which keeps their rounding errors small.
 constexpr int64_t kSumBlock = 16;
+// The sums of coefficient gradients are added to memory after this many terms, for the same reason. Shorter sums
+// would cost time, because each reads and writes all rows of the cell.
+constexpr int64_t kLongSum = 64;
 
 // One feature, as slopes that are weights of differences (see Slopes) need it: their order m, the last coefficients
 // c_j, and Pieces::order_of. An order of 0 says that the slopes are weights of the rows themselves.
@@ -112,12 +115,16 @@ struct Tile {
     }
   };
 
+  struct NoPause {};
+
   // Visits the cells one after another. Each visit calls enter(P), then sample(P, q, offset) for every sample of the
   // cell, where q is its place in the plan and `offset` its Plan::row, then leave(P), after which the cell's first row
   // is done. With rows > cells, leave is called for the other rows of the last cell too. P is that of Rows, a constant.
+  // Between two samples of a cell, pause(P) is called after every kLongSum of them.
   // The loop copies the plan's pointers to locals, since the compiler assumes that every store could change the plan.
-  template <class Enter, class Sample, class Leave>
-  static void for_cells(const Plan<C>& plan, int cells, int rows, Enter enter, Sample sample, Leave leave) {
+  template <class Enter, class Sample, class Leave, class Pause = NoPause>
+  static void for_cells(const Plan<C>& plan, int cells, int rows, Enter enter, Sample sample, Leave leave,
+                        Pause pause = {}) {
     const int32_t *end = plan.start + 1, *row = plan.row;
     const int32_t *const last_cell = end + cells, *const last_row = end + rows;
     int64_t q = 0;
@@ -125,7 +132,14 @@ struct Tile {
       if (end >= last_row) return;
       if (end < last_cell) {
         enter(place);
-        for (const int64_t next = *end; q < next; q++) sample(place, q, int64_t(row[q]));
+        const int64_t next = *end;
+        if constexpr (!std::is_same_v<Pause, NoPause>) {
+          while (next - q > kLongSum) {
+            for (const int64_t stop = q + kLongSum; q < stop; q++) sample(place, q, int64_t(row[q]));
+            pause(place);
+          }
+        }
+        for (; q < next; q++) sample(place, q, int64_t(row[q]));
       }
       leave(place);
       end++;
@@ -284,10 +298,15 @@ struct Tile {
     };
     const auto leave = [&](auto place) {
       if constexpr (S > 0) Rows::add(c.spline[place], panel);
+      if (B) Rows::add(c.base, base);
       panel += outs;
     };
-    for_cells(plan, cells, cells + rows_after, [&](auto) { next.step(); }, sample, leave);
-    if (B) Rows::add(c.base, base);
+    const auto pause = [&](auto place) {
+#pragma GCC unroll 8
+      for (int j = 0; j < S; j++) Rows::add(c.spline[(place + j) % places], panel + j * outs);
+      if (B) Rows::add(c.base, base);
+    };
+    for_cells(plan, cells, cells + rows_after, [&](auto) { next.step(); }, sample, leave, pause);
   }
 
   // sums += |phi|

@@ -28,6 +28,7 @@ class Fits(NamedTuple):
     affine: Tensor  # (curves, functions, 4): a, b, c, d of c f(a x + b) + d
     r2: Tensor  # (curves, functions), on the samples that were fitted, at most 1
     r2_held_out: Tensor  # (curves, functions), on the others; r2 if there are none
+    bend: Tensor  # (curves, functions, 2), share of the function's variance that a line, and a parabola, leave
 
 
 def held_out(x: Tensor, share: float) -> Tensor:
@@ -60,6 +61,7 @@ def fit_functions(x: Tensor, y: Tensor, functions: Sequence[Function], test: Ten
 
     Returns:
         Affine parameters and R2 = 1 - (mean squared error) / (variance of y), float64. R2 is 1 where y is constant.
+        Where f itself is constant on the samples, its bend is NaN.
 
     Raises:
         ValueError: shapes don't match; there are NaN or infinity, or fewer than 8 samples.
@@ -132,7 +134,20 @@ def _fit(x: Tensor, y: Tensor, functions: Sequence[Function], test: Tensor, roun
     c, d = c * deviation[pairs.curve, 0], mean[pairs.curve, 0] + deviation[pairs.curve, 0] * d
     affine = torch.stack([a, b, c, d], 1).view(len(functions), curves, 4)
     affine = torch.stack([plain(*each) for each in zip(functions, affine, strict=True)], 1)
-    return Fits(affine, r2[0], r2[-1])
+    bend = _bend(fit_u, f.view(len(functions), curves, -1)).transpose(0, 1)
+    return Fits(affine, r2[0], r2[-1], bend)
+
+
+def _bend(u: Tensor, f: Tensor) -> Tensor:
+    """The share of the variance of f `(functions, curves, n)` that polynomials in u `(curves, n)` leave.
+
+    Returns:
+        `(functions, curves, 2)`, for degree 1 and 2.
+    """
+    powers = torch.linalg.qr(torch.stack([torch.ones_like(u), u, u * u], 2)).Q  # (curves, n, 3)
+    f = f - f.mean(2, keepdim=True)
+    parts = (f.transpose(0, 1) @ powers[..., 1:]).square().cumsum(2)  # (curves, functions, 2)
+    return 1 - parts.transpose(0, 1) / f.square().sum(2)[..., None]
 
 
 def plain(function: Function, affine: Tensor) -> Tensor:
