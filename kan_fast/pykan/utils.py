@@ -91,10 +91,18 @@ def create_dataset_from_data(
 
 
 def ex_round(expression: sympy.Expr, n_digit: int) -> sympy.Expr:
-    """A formula with its numbers rounded to `n_digit` decimal places."""
-    from kan_fast.symbolic.expressions.constants import rounded
+    """A formula with its numbers rounded to `n_digit` decimal places, but at least to as many significant digits.
 
-    return rounded(expression, integer("n_digit", n_digit, 0))
+    So no number becomes 0 and no term is lost, in whatever units the inputs are: 1.23456e-7 is 1.235e-7 with n_digit=4.
+    (pykan's is 0.) `model.symbolic_formula(digits=...)` knows the samples, and leaves out terms that don't count there.
+
+    Args:
+        expression: a formula of sympy.
+        n_digit: decimal places, at least 0; numbers keep at least one significant digit.
+    """
+    from kan_fast.symbolic.expressions.rounding import rounded
+
+    return rounded(expression, integer("n_digit", n_digit, 0), places=True)
 
 
 def _dataset(

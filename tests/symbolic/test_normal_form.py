@@ -11,7 +11,7 @@ import torch
 
 from kan_fast import KAN
 from kan_fast.nn.functions import LIBRARY, find
-from kan_fast.symbolic.expressions.constants import recognised, rounded
+from kan_fast.symbolic.expressions.constants import recognised
 from kan_fast.symbolic.expressions.normal import Combination, applied, product
 from kan_fast.symbolic.expressions.simplify import expanded_terms
 from kan_fast.symbolic.expressions.source import numpy_function
@@ -145,15 +145,6 @@ def test_constants_in_formulas():
     model = fixed("sin", (3.1416, 0.7854, 0.50001, 0.6931))
     assert str(model.symbolic_formula(constants=True)[0][0]) == "sin(pi*x_1 + pi/4)/2 + 0.6931"
     assert "3.1416" in str(model.symbolic_formula(constants=1e-7)[0][0])
-
-
-def test_digits():
-    formula = 1.0004 * sympy.sin(2.99951 * x + 0.0002) + 0.00021 * y + 0.5
-    assert rounded(formula, 3) == sympy.sin(3 * x) + 0.5
-    assert rounded(formula, 4) == 1.0004 * sympy.sin(2.9995 * x + 0.0002) + 0.0002 * y + 0.5
-    model = fixed("x", (1.0, 0, 1e-9, 0.123456))
-    assert model.symbolic_formula(digits=3)[0][0] == sympy.Float(0.123)
-    assert model.symbolic_formula()[0][0].free_symbols
 
 
 def test_simplify_finds_a_product_in_squares():
