@@ -8,11 +8,11 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from sklearn.model_selection import train_test_split
 
+from kan_fast._support import samples
 from kan_fast.cli import columns, report, tables
 from kan_fast.cli.columns import Array
 from kan_fast.cli.formulas import text
@@ -126,7 +126,7 @@ def _columns(inputs: pd.DataFrame, train: pd.Index) -> tuple[list[columns.Column
     constant = [
         column.name
         for column in found
-        if all(np.ptp(one) == 0 for one in column.features(inputs.loc[train, column.name]))
+        if all(_is_constant(one) for one in column.features(inputs.loc[train, column.name]))
     ]
     used = [column for column in found if column.name not in constant]
     if not used:
@@ -135,6 +135,10 @@ def _columns(inputs: pd.DataFrame, train: pd.Index) -> tuple[list[columns.Column
         )
     notes = columns.notes(used, inputs)
     return used, [f"columns of one value are left out: {', '.join(constant)}", *notes] if constant else notes
+
+
+def _is_constant(feature: Array) -> bool:
+    return bool(samples.are_constant(torch.tensor(feature)[:, None]))
 
 
 def _estimator(options: argparse.Namespace, classes: bool) -> KANClassifier | KANRegressor:

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numpy as np
 import numpy.typing as npt
 import sympy
 from sympy.printing.mathml import MathMLPresentationPrinter
 
-from kan_fast.symbolic.expressions.simplify import without_rounding
-from kan_fast.symbolic.expressions.source import c_source, escaped, latex, numpy_function, numpy_source
+from kan_fast.symbolic.expressions import source
+from kan_fast.symbolic.expressions.rounding import rounded
+from kan_fast.symbolic.expressions.source import c_source, escaped, latex, numpy_source
 
 DIGITS = 5  # digits of numbers in formulas that are to be read
-SAME = 1e-9  # change of values, in units of their deviation, that counts as none
 
 
 class Formulas(NamedTuple):
@@ -27,27 +26,13 @@ class Formulas(NamedTuple):
 
     @property
     def brief(self) -> list[sympy.Expr]:
-        """The formulas for readers: without terms that are rounding errors, if that keeps the values; few digits."""
-        return [_short(self._tidy(expression)) for expression in self.exact]
-
-    def _tidy(self, expression: sympy.Expr) -> sympy.Expr:
-        tidy = expression.replace(lambda part: part.is_Add, without_rounding)
-        before, after = (numpy_function([form], self.symbols)(self.points) for form in (expression, tidy))
-        return tidy if np.allclose(after, before, 0, SAME * np.nanstd(before), equal_nan=True) else expression
-
-
-def _short(expression: sympy.Expr) -> sympy.Expr:
-    return expression.xreplace({number: _few_digits(number) for number in expression.atoms(sympy.Float)})
-
-
-def _few_digits(number: sympy.Float) -> sympy.Expr:
-    short = float(f"{float(number):.{DIGITS - 1}e}")
-    return sympy.Integer(short) if short == round(short) and abs(short) < 10**DIGITS else sympy.Float(number, DIGITS)
+        """The formulas for readers: few digits, and no terms that are too small to be seen in these."""
+        return [rounded(expression, DIGITS, self.symbols, self.points) for expression in self.exact]
 
 
 def text(found: Formulas) -> str:
     """A line for each formula."""
-    return "\n".join(f"{name} = {brief}" for name, brief in zip(found.names, found.brief, strict=True))
+    return "\n".join(f"{name} = {source.text(brief)}" for name, brief in zip(found.names, found.brief, strict=True))
 
 
 def mathml(expression: sympy.Expr) -> str:

@@ -91,10 +91,19 @@ def create_dataset_from_data(
 
 
 def ex_round(expression: sympy.Expr, n_digit: int) -> sympy.Expr:
-    """A formula with its numbers rounded to `n_digit` decimal places."""
-    from kan_fast.symbolic.expressions.constants import rounded
+    """A formula with its numbers rounded to `n_digit` decimal places, but at least to as many significant digits.
 
-    return rounded(expression, integer("n_digit", n_digit, 0))
+    No term with an input is lost, in whatever units: 1.23456e-7 is 1.235e-7 with n_digit=4, not 0 as pykan's. Numbers
+    go if they count at no inputs from 1e-12 to 1e12, as 1e-17 in sin(3*x_1 + 1e-17). For a formula that leaves out what
+    does not count on the samples, take `model.symbolic_formula(digits=...)`.
+
+    Args:
+        expression: a formula of sympy.
+        n_digit: decimal places, at least 0; numbers keep at least one significant digit.
+    """
+    from kan_fast.symbolic.expressions.rounding import rounded
+
+    return rounded(expression, integer("n_digit", n_digit, 0), places=True)
 
 
 def _dataset(

@@ -7,19 +7,21 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
-from kan_fast._support.checks import integer, listed, real
+from kan_fast._support.checks import integer, listed, real, tensor
 from kan_fast.nn.edges import Edge
 from kan_fast.nn.linear import KANLinear
 from kan_fast.nn.network import Network
 from kan_fast.nn.nodes import Nodes
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import sympy
 
     from kan_fast.symbolic.expressions.normal import Combination
 
-    Scales = Sequence[Sequence[float] | torch.Tensor]
+    Scales = Sequence[Sequence[float] | Tensor]
 
 _RECOGNISED = 1e-3  # default tolerance for constants that are replaced
 _SHOWN = 8  # largest number of edges that an error names
@@ -34,6 +36,7 @@ def symbolic_formula(
     simplify: bool = False,
     normalizer: Scales | None = None,
     output_normalizer: Scales | None = None,
+    x: Tensor | None = None,
 ) -> tuple[list[sympy.Expr], list[sympy.Expr]]:
     """The formulas of a network all of whose edges are symbolic, in a normal form (see docs/symbolic.md).
 
@@ -43,13 +46,18 @@ def symbolic_formula(
         model: the network; `model.symbolic_formula(...)` gives it.
         var: a name, symbol or expression for every input; None for x_1, x_2, ..., numbered as the columns that the
             network was trained with: an input that `prune_input` removed keeps its number.
-        digits: decimal places to round numbers to, at least 0; terms that become 0 are dropped. None for all digits.
+        digits: significant digits of numbers, at least 1; None for all. Measured on the samples, the formulas change by
+            at most `10^(1 - digits)` of their standard deviation there: terms too small to be seen in so many digits
+            are left out, and numbers that would change the values by more keep more digits. Without samples each number
+            has `digits` digits, whatever that does to the values, and no term with an input is left out.
         constants: True replaces numbers by fractions, roots, and multiples of pi and e that are within 1e-3 of them, a
             number within that distance; simple candidates may be farther off than complicated ones.
         simplify: whether to expand products and collect factors where that makes formulas shorter.
         normalizer: `(mean, std)` of the inputs, if the network was trained with `(x - mean) / std`; the formulas then
             take x itself.
         output_normalizer: likewise of the outputs; the formulas then give `y * std + mean`.
+        x: samples `(n, width_in[0])` for `digits`, in the units of the formulas; None for the inputs that `fit` trained
+            on last. There are none if `fit` was not called, or if `var` has expressions.
 
     Returns:
         The formulas, one for each output, and the symbols of the inputs.
@@ -58,12 +66,13 @@ def symbolic_formula(
         TypeError, ValueError: some edges are splines, sizes don't fit, or an option is out of range.
     """
 
-    from kan_fast.symbolic.expressions.constants import recognised, rounded
+    from kan_fast.symbolic.expressions.constants import recognised
     from kan_fast.symbolic.expressions.normal import Combination
+    from kan_fast.symbolic.expressions.rounding import rounded
     from kan_fast.symbolic.expressions.simplify import shortest
 
     tolerance = _RECOGNISED if constants is True else real("constants", constants or 0)
-    places = None if digits is None else integer("digits", digits)
+    count = None if digits is None else integer("digits", digits, 1)
     splines = spline_edges(model)
     if splines:
         more = "" if len(splines) <= _SHOWN else f" and {len(splines) - _SHOWN} more"
@@ -86,8 +95,9 @@ def symbolic_formula(
         formulas = [shortest(formula) for formula in formulas]
     if tolerance:
         formulas = [recognised(formula, tolerance) for formula in formulas]
-    if places is not None:
-        formulas = [rounded(formula, places) for formula in formulas]
+    if count is not None:
+        points = _points(model, x, normalizer) if all(symbol.is_Symbol for symbol in symbols) else None
+        formulas = [rounded(formula, count, symbols, points) for formula in formulas]
     return formulas, symbols
 
 
@@ -104,6 +114,20 @@ def _symbols(names: Sequence[str | sympy.Expr], count: int) -> list[sympy.Expr]:
         if symbol.is_Symbol and symbols.count(symbol) > 1:
             raise ValueError(f"var must have another symbol for every input, got {symbol} twice: {names}")
     return symbols
+
+
+def _points(model: Network, x: Any, normalizer: Scales | None) -> npt.NDArray[Any] | None:
+    """Samples of the formulas' inputs, float64; those of the last `fit` if x is None, and None if there are none."""
+    given = model.last_inputs.x if x is None else tensor("x", x)
+    if given is None:
+        return None
+    if given.dim() < 2 or given.shape[-1] != model.width_in[0]:
+        raise ValueError(f"x must be samples (n, {model.width_in[0]}), got shape {tuple(given.shape)}")
+    given = given.detach().to("cpu", torch.float64).reshape(-1, given.shape[-1])
+    if x is None and normalizer is not None:
+        mean, std = (given.new_tensor(part) for part in scales("normalizer", normalizer, given.shape[1]))
+        given = given * std + mean
+    return given.numpy()
 
 
 def spline_edges(model: Network) -> list[Edge]:

@@ -98,7 +98,7 @@ class FormulaReport:
             [str(k), *_cells(o.formula), *_cells(o.model), "-" if o.complexity is None else str(o.complexity)]
             for k, o in enumerate(self.outputs)
         ]
-        formulas = [f"  y_{k} = {o.expression}" for k, o in enumerate(self.outputs) if o.expression is not None]
+        formulas = [f"  y_{k} = {_text(o.expression)}" for k, o in enumerate(self.outputs) if o.expression is not None]
         return [f"{self.samples} samples", *_indented([head, *rows]), *formulas]
 
     def _edges(self) -> list[str]:
@@ -129,6 +129,8 @@ def formula_report(model: Network, test_input: Tensor, test_label: Tensor, **opt
 
     Without options that change numbers (`digits`, `constants`) the formulas are as accurate as the network. Predictions
     that are NaN or infinite, at a pole or outside of a domain, are counted, with the edges that they come from.
+    `digits` are measured on the inputs of the last `fit`, as in `symbolic_formula`, or on `test_input` if there was
+    none.
 
     Args:
         model: the network; `model.formula_report(...)` gives it. If some edges are splines, there is no formula.
@@ -155,7 +157,8 @@ def formula_report(model: Network, test_input: Tensor, test_label: Tensor, **opt
     if not splines:
         from kan_fast.symbolic.expressions.source import numpy_function
 
-        formulas, symbols = symbolic_formula(model, **options)
+        unseen = {"x": x} if model.last_inputs.x is None else {}  # no fit has left samples to measure digits on
+        formulas, symbols = symbolic_formula(model, **(unseen | options))
         values = torch.from_numpy(numpy_function(formulas, symbols)(x.cpu().numpy())).to(x.device)
     start = _scaled("normalizer", options, x, back=False).to(like.dtype)
     output, inputs = recording.record(model, model.layers, start)
@@ -216,6 +219,12 @@ def _accuracy(prediction: Tensor, label: Tensor) -> Accuracy:
     squares = (prediction - label).square().mean()
     r2 = 1 - squares / (label - label.mean()).square().mean()
     return Accuracy(squares.sqrt().item(), r2.item() if r2.isfinite() else float("nan"), int((~finite).sum()))
+
+
+def _text(expression: sympy.Expr) -> str:
+    from kan_fast.symbolic.expressions.source import text  # imports sympy, which takes half a second
+
+    return text(expression)
 
 
 def _cells(accuracy: Accuracy | None) -> list[str]:

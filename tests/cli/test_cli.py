@@ -240,6 +240,11 @@ def test_parquet(tmp_path):
             ("--target", "price"),
             "no column is left to learn from; of one",
         ),
+        (
+            lambda t: t[["price"]].assign(one=np.resize([0.3, 0.1 + 0.2], len(t))),  # but for rounding
+            ("--target", "price"),
+            "no column is left to learn from; of one",
+        ),
         (lambda t: t.insert(0, "far", 1e200), ("--target", "price"), "column 'far' reaches 1.0e+200; change its unit"),
         (lambda t: t.insert(0, "who", [f"n{n}" for n in range(40)]), ("--target", "who"), "too many to be classes"),
         (lambda t: None, ("--target", "price", "--seed", "-1"), "--seed must be 0 to 4294967295"),

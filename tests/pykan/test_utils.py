@@ -40,6 +40,21 @@ def test_data_that_exist():
 def test_rounding():
     x = sympy.Symbol("x_1")
     assert ex_round(1.23456 * sympy.sin(2.00001 * x), 2) == 1.23 * sympy.sin(2 * x)
+    formula = 1.0000001 * sympy.exp(0.9999999 * x**2 + 1.0000002 * sympy.sin(3.14159265 * x - 1.7e-17)) + 2.3e-16
+    assert str(ex_round(formula, 2)) == "exp(x_1**2 + sin(3.14*x_1))"
+    assert str(ex_round(12345.6789 * x + sympy.Float(0.5), 2)) == "12345.68*x_1 + 0.5"
+
+
+@pytest.mark.parametrize("digits", [0, 2, 4])
+def test_rounding_loses_no_term(digits):
+    """In small units, to which pykan's gives 0."""
+    a, b = sympy.symbols("x_1 x_2")
+    formula = 1.23456e-12 * b**2 + sympy.sin(3.21e-6 * a) + 4.56e-7 * sympy.tanh(2e-9 * a + 5.43) - 4.55e-7
+    short = ex_round(formula, digits)
+    assert short.count_ops() == formula.count_ops() and short.free_symbols == {a, b}
+    assert float(short.subs({a: 3e5, b: 4e5})) == pytest.approx(
+        float(formula.subs({a: 3e5, b: 4e5})), rel=0.5 * 10.0 ** (1 - max(1, digits))
+    )
 
 
 def test_library():

@@ -152,6 +152,16 @@ def test_a_constant_is_fitted_by_anything():
     assert (fits.affine[..., 2] == 0).all()
 
 
+@pytest.mark.parametrize("value", [3.25, -1e-30, 1e30, 1e-170])
+def test_a_constant_is_one_also_with_rounding_errors(value):
+    """Those of a single sample among many are no curve either."""
+    x = torch.rand(SAMPLES, 1, dtype=torch.float64)
+    y = torch.full_like(x, value)
+    y[0] *= 1 + 4e-16
+    fits = fit_functions(x, y, select(["x", "sin"]), TEST)
+    assert (fits.r2 == 1).all() and (fits.affine[..., 2] == 0).all()
+
+
 def test_constant_x_explains_nothing():
     y = torch.randn(SAMPLES, 1, dtype=torch.float64)
     fits = fit_functions(torch.full_like(y, 0.5), y, select(None), TEST)

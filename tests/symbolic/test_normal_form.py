@@ -11,9 +11,9 @@ import torch
 
 from kan_fast import KAN
 from kan_fast.nn.functions import LIBRARY, find
-from kan_fast.symbolic.expressions.constants import recognised, rounded
+from kan_fast.symbolic.expressions.constants import recognised
 from kan_fast.symbolic.expressions.normal import Combination, applied, product
-from kan_fast.symbolic.expressions.simplify import expanded_terms
+from kan_fast.symbolic.expressions.simplify import expanded_terms, shortest
 from kan_fast.symbolic.expressions.source import numpy_function
 from tests.helpers.formulas import assert_same, fixed, samples, x, y
 
@@ -147,13 +147,11 @@ def test_constants_in_formulas():
     assert "3.1416" in str(model.symbolic_formula(constants=1e-7)[0][0])
 
 
-def test_digits():
-    formula = 1.0004 * sympy.sin(2.99951 * x + 0.0002) + 0.00021 * y + 0.5
-    assert rounded(formula, 3) == sympy.sin(3 * x) + 0.5
-    assert rounded(formula, 4) == 1.0004 * sympy.sin(2.9995 * x + 0.0002) + 0.0002 * y + 0.5
-    model = fixed("x", (1.0, 0, 1e-9, 0.123456))
-    assert model.symbolic_formula(digits=3)[0][0] == sympy.Float(0.123)
-    assert model.symbolic_formula()[0][0].free_symbols
+def test_simplify_keeps_terms_of_small_units():
+    """1e-14*y**2 is no rounding error of x**2: it is what counts where y is 1e9. What cancels is one."""
+    assert shortest((x + 1.0) * (x - 1.0) + 1.0 + 1e-14 * y**2) == x**2 + 1e-14 * y**2
+    assert shortest(0.1 * (x + 0.3) ** 2 - 0.1 * x**2 - 0.06 * x - 0.009 + sympy.sin(x)) == sympy.sin(x)
+    assert shortest(1e-20 * (x + y) ** 2 - 1e-20 * (x - y) ** 2) == 4e-20 * x * y
 
 
 def test_simplify_finds_a_product_in_squares():

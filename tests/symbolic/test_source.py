@@ -126,3 +126,9 @@ def test_functions_of_ones_own(library):
 def test_refusals(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_numbers_that_float64_lacks_are_infinite():
+    for number in (sympy.Float("1e400"), sympy.Float("-1e400")):
+        found = numpy_function([number * sympy.Symbol("x")], [sympy.Symbol("x")])([[1.0], [-2.0]])
+        assert (found[:, 0] == [float(number), -float(number)]).all()

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kan_fast._support.samples import evenly
+from kan_fast._support.samples import are_constant, evenly
 from kan_fast.nn.functions import Function
 from kan_fast.symbolic.curves.descent import best_scale, descend, evaluate
 from kan_fast.symbolic.curves.starts import POINTS, grid
@@ -96,7 +96,7 @@ def _fit(x: Tensor, y: Tensor, functions: Sequence[Function], test: Tensor, roun
     u = ((x - (low + high) / 2) / half).clamp(-1, 1)
     mean = y.mean(1, keepdim=True)
     deviation = (y - mean).square().mean(1, keepdim=True).sqrt()
-    constant = deviation[:, 0] <= 8 * torch.finfo(y.dtype).eps * mean[:, 0].abs()
+    constant = are_constant(y.T, roundings=16) | (deviation[:, 0] == 0)  # squares of tiny numbers are 0
     deviation[constant] = 1
     v = torch.where(constant[:, None], 0, (y - mean) / deviation)
 

@@ -1,8 +1,7 @@
-"""Numbers in formulas: rounding, and recognising those that are a fraction, a root, or a multiple of pi or e."""
+"""Recognising numbers in formulas that are a fraction, a root, or a multiple of pi or e."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from functools import cache
 
@@ -35,26 +34,8 @@ def recognised(expression: sympy.Expr, tolerance: float) -> sympy.Expr:
     return replace_numbers(expression, lambda number: _recognise(number, tolerance))
 
 
-def rounded(expression: sympy.Expr, digits: int) -> sympy.Expr:
-    """The expression with numbers rounded to `digits` decimal places; terms that become 0 are dropped.
-
-    The factor of an exponential function, as 8e-7 in 8e-7 exp(14 x), keeps at least `digits` significant digits: it may
-    be small only because sympy moves numbers out of the exponent.
-    """
-
-    def significant(value: float) -> sympy.Expr:
-        return _round(value, max(digits, digits - 1 - math.floor(math.log10(abs(value)))))
-
-    return replace_numbers(expression, lambda number: _round(number, digits), significant)
-
-
-def _round(value: float, digits: int) -> sympy.Expr:
-    near = round(value, digits)
-    return sympy.Integer(round(near)) if near == round(near) else sympy.Float(near)
-
-
 def _recognise(value: float, tolerance: float) -> sympy.Expr:
-    if value == 0 or value - value != 0:
+    if value == 0:
         return sympy.Float(value)
     bound = tolerance * min(1.0, abs(value))
     matches = [(cost, candidate) for cost, candidate, error in _candidates(value) if error <= bound / cost]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import islice
 
@@ -20,29 +21,36 @@ def call(function: Callable[[sympy.Expr], sympy.Expr], argument: sympy.Expr) -> 
         return form.xreplace({_Z: argument})
 
 
-Numbers = Callable[[float], sympy.Expr]
+def replace_numbers(expression: sympy.Expr, new: Callable[[float], sympy.Expr]) -> sympy.Expr:
+    """The expression with `new(number)` for every Float that float64 holds."""
+    return replace(expression, lambda part: new(float(part)) if is_float64(part) else None)
 
 
-def replace_numbers(expression: sympy.Expr, new: Numbers, exponential: Numbers | None = None) -> sympy.Expr:
-    """The expression with `new(number)` for every Float, or `exponential(number)` if it is a factor of an exp(...)."""
+def replace(expression: sympy.Expr, new: Callable[[sympy.Expr], sympy.Expr | None]) -> sympy.Expr:
+    """The expression with `new(part)` for every part for which that is not None; what holds such parts is evaluated."""
     done: dict[sympy.Expr, sympy.Expr] = {}
 
     def build(part: sympy.Expr) -> sympy.Expr:
         if part not in done:
-            done[part] = new(float(part)) if isinstance(part, sympy.Float) else compose(part)
+            found = new(part)
+            done[part] = compose(part) if found is None else found
         return done[part]
 
     def compose(part: sympy.Expr) -> sympy.Expr:
         parts = [build(child) for child in part.args]
-        if exponential and part.is_Mul and part.args[0].is_Float and any(isinstance(p, sympy.exp) for p in part.args):
-            parts[0] = exponential(float(part.args[0]))
         if parts == list(part.args):
             return part
         if isinstance(part, sympy.Function) and not all(map(is_small, parts)):
             return part.func(*parts, evaluate=False)
-        return part.func(*parts)
+        whole = part.func(*parts)
+        return whole.replace(sympy.re, lambda z: z) if isinstance(part, sympy.Abs) else whole  # |exp(x)| is exp(re(x))
 
     return build(expression)
+
+
+def is_float64(part: sympy.Expr) -> bool:
+    """Whether the expression is a Float that is neither too large nor too small for a number of Python."""
+    return isinstance(part, sympy.Float) and math.isfinite(float(part)) and bool(float(part)) == bool(part)
 
 
 def is_small(expression: sympy.Expr) -> bool:

@@ -125,7 +125,8 @@ def applied(function: Function, argument: Combination, c: float = 1.0, d: float 
         if max(abs(power), abs(argument.constant)) < _LARGE:
             argument, c = argument.plus(-argument.constant), math.copysign(math.exp(power), c)
         else:  # sympy would move the number out itself if it were a Float
-            exact, argument = sympy.Rational(argument.constant), argument.plus(-argument.constant)
+            exact, argument = sympy.Integer(round(power)), argument.plus(-argument.constant)
+            c = math.copysign(math.exp(power - round(power)), c)
     elif function.period is not None:
         period = function.period
         argument = argument.plus(-period * math.ceil(argument.constant / period - 0.5))

@@ -10,7 +10,7 @@ import sympy
 
 from kan_fast.symbolic.expressions.source import numpy_function
 
-_CANCELLED = 1e-13  # coefficients below this share of the largest are rounding errors of 0
+_CANCELLED = 1e-13  # coefficients below this share of what they are the sum of are rounding errors of 0
 _SAME = 1e-9  # relative difference of values
 _TERMS = 500  # of a sum, up to which products are expanded
 
@@ -24,17 +24,19 @@ def shortest(expression: sympy.Expr) -> sympy.Expr:
     """
     if expanded_terms(expression) > _TERMS:
         return expression
-    expanded = without_rounding(sympy.expand(expression))
+    expanded = _without_rounding(expression)
     forms = [
         form.xreplace({sympy.Float(1.0): sympy.Integer(1), sympy.Float(-1.0): sympy.Integer(-1)})
         for form in (expanded, sympy.factor_terms(expanded))
     ]
     symbols = sorted(expression.free_symbols, key=str)
     expected = values(expression, symbols)
+    finite = expected[np.isfinite(expected)]
+    tolerance = _SAME * abs(finite).max(initial=0)
     for form in sorted(forms, key=lambda form: form.count_ops()):
         if form.count_ops() >= expression.count_ops():
             break
-        if np.isfinite(expected).any() and np.allclose(values(form, symbols), expected, _SAME, _SAME, equal_nan=True):
+        if finite.any() and np.allclose(values(form, symbols), expected, _SAME, tolerance, equal_nan=True):
             return form
     return expression
 
@@ -63,11 +65,29 @@ def expanded_terms(expression: sympy.Expr) -> int:
     return most
 
 
-def without_rounding(expression: sympy.Expr) -> sympy.Expr:
-    """A sum without the terms whose coefficients are rounding errors."""
-    parts = [part.as_coeff_Mul() for part in sympy.Add.make_args(expression)]
-    largest = max(abs(number) for number, _ in parts)
-    return sympy.Add(*(number * rest for number, rest in parts if abs(number) > _CANCELLED * largest))
+def _without_rounding(expression: sympy.Expr) -> sympy.Expr:
+    """The expanded expression without the terms whose coefficients are rounding errors, as after x + y - x.
+
+    Such a coefficient is far smaller than the sum of the sizes of what was added up. The coefficients of other terms
+    don't tell: 1e-14*x**2 + y is no rounding error where x is in small units.
+    """
+    sizes = {rest: size for size, rest in _coefficients(_positive(expression))}
+    parts = [(c, rest) for c, rest in _coefficients(expression) if abs(c) > _CANCELLED * sizes.get(rest, 0)]
+    return sympy.Add(*(c * rest for c, rest in parts))
+
+
+def _coefficients(expression: sympy.Expr) -> list[tuple[sympy.Expr, sympy.Expr]]:
+    return [part.as_coeff_Mul() for part in sympy.Add.make_args(sympy.expand(expression))]
+
+
+def _positive(expression: sympy.Expr) -> sympy.Expr:
+    """The expression with the absolute values of the numbers that `sympy.expand` adds up."""
+    if expression.is_Number:
+        return abs(expression)
+    power = expression.is_Pow and expression.exp.is_Integer and expression.exp > 0
+    if expression.is_Add or expression.is_Mul:
+        return expression.func(*map(_positive, expression.args))
+    return _positive(expression.base) ** expression.exp if power else expression
 
 
 def values(expression: sympy.Expr, symbols: list[sympy.Symbol]) -> npt.NDArray:

@@ -67,7 +67,7 @@ class _C(C99CodePrinter):
 
 class _NumPy(NumPyPrinter):
     def _print_Float(self, number: Any) -> str:
-        return repr(float(number))
+        return repr(float(number)).replace("inf", "np.inf")  # beyond 1e308
 
     def _print_erf(self, expression: Any) -> str:
         return f"erf({self._print(expression.args[0])})"
@@ -186,6 +186,11 @@ def latex(formulas: Sequence[sympy.Expr], names: Sequence[str] | None = None) ->
     lines = [f"{name} {'&' if several else ''}= {text}" for name, text in zip(names, texts, strict=True)]
     body = " \\\\\n".join(lines)
     return f"\\begin{{align*}}\n{body}\n\\end{{align*}}" if several else body
+
+
+def text(formula: sympy.Expr) -> str:
+    """A formula as sympy prints it, but a number alone without zeros at its end."""
+    return str(sympy.sstr(formula, full_prec=False))
 
 
 def escaped(name: str) -> str:
