@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import warnings
 from pathlib import Path
@@ -186,7 +187,7 @@ def _train(model: TableModel, x: Array, y: Array) -> list[str]:
         except (TypeError, ValueError) as error:
             raise Refused(str(error)) from error
     notes = [str(one.message) for one in heard if issubclass(one.category, UserWarning | RuntimeWarning)]
-    if np.isnan(model.estimator.history_["train_loss"][-1]):
+    if math.isnan(model.estimator.history_["train_loss"][-1]):
         raise Refused("; ".join(["nothing was learnt, and nothing is written", *notes]))
     return notes
 

@@ -8,13 +8,15 @@ distribution on the grid range. The splines start as small noise, a hundredth of
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from kan_fast.nn.grids import Range
+
+SMALL = 1000  # parameters of a network that `fit` may start anew
 
 
 def scales(
@@ -64,3 +66,19 @@ def _values(base: str | Callable[[Tensor], Tensor], x: np.ndarray, grid: Tensor)
     if callable(base):
         return base(torch.as_tensor(x, dtype=grid.dtype, device=grid.device)).double().cpu().numpy()
     return {"silu": x * (1 + np.tanh(x / 2)) / 2, "identity": x, "zero": 0 * x}[base]
+
+
+def remembered(parameters: Iterable[Tensor]) -> list[Tensor] | None:
+    """Copies of the parameters of a small layer, for `unchanged`; None for larger ones."""
+    found = [p.detach().clone() for p in parameters]
+    return found if sum(p.numel() for p in found) <= SMALL else None
+
+
+def unchanged(parameters: Iterable[Tensor], drawn: list[Tensor] | None) -> bool:
+    """Whether the parameters are those that were remembered, on whatever device and in whatever dtype."""
+    present = list(parameters)
+    return (
+        drawn is not None
+        and [p.shape for p in present] == [d.shape for d in drawn]
+        and all(torch.equal(p, d.to(p)) for p, d in zip(present, drawn, strict=True))
+    )

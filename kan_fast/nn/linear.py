@@ -113,6 +113,11 @@ class KANLinear(GridLayer, EdgeLayer):
             nn.init.normal_(self.spline_weight, std=deviation)
             if self.bias is not None:
                 nn.init.zeros_(self.bias)
+        self._drawn = initial.remembered(self.parameters())
+
+    def as_drawn(self) -> bool:
+        """Whether this is a layer of few parameters, and they are those that `reset_parameters` drew."""
+        return initial.unchanged(self.parameters(), self._drawn)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(..., in_features)` to `(..., out_features)`."""

@@ -28,6 +28,7 @@ from kan_fast.training.optimizers import LINE_SEARCHES, make_optimizer, splines_
 from kan_fast.training.options import Callback, FitOptions, Metric
 from kan_fast.training.progress import show, shown_names
 from kan_fast.training.regularization import regularization
+from kan_fast.training.starts import Starts
 from kan_fast.training.stopping import EarlyStopping
 
 P = ParamSpec("P")
@@ -97,6 +98,7 @@ def fit(
     callbacks: Callback | Sequence[Callback] | None = None,
     checkpoint: PathLike | None = None,
     save_every: int = 100,
+    starts: int | None = None,
     seed: int | None = None,
     progress: bool = True,
 ) -> History:
@@ -186,6 +188,7 @@ def _loop(model: Network, dataset: Dataset, options: FitOptions, metrics: dict[s
         metrics=metrics,
         options=options,
         history=history,
+        starts=Starts(model, options),
     )
 
 
@@ -242,7 +245,7 @@ def _named(metrics: Iterable[Metric]) -> dict[str, Metric]:
         name = getattr(metric, "__name__", None)
         if name is None:
             raise TypeError(f"metrics must be functions without arguments that have a __name__, got {metric!r}")
-        if name in named or name in ("train_loss", "test_loss", "reg"):
+        if name in named or name in ("train_loss", "test_loss", "reg", "start"):
             raise ValueError(f"two lists of the history would have the name {name!r}; rename a metric")
         named[name] = metric
     return named

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -34,6 +34,16 @@ def never_empty(history: History) -> None:
             values.append(math.nan)
 
 
+class Chooser(Protocol):
+    """Compares the network with other initialisations, once; see `training.starts.Starts`."""
+
+    def due(self, stage: int, step: int) -> bool:
+        """Whether to compare before this step of this stage."""
+
+    def choose(self, loop: Loop) -> None:
+        """Put the best one into the network."""
+
+
 @dataclass
 class Loop:
     """Training of a network, one step at a time."""
@@ -48,6 +58,8 @@ class Loop:
     metrics: dict[str, Metric]
     options: FitOptions
     history: History
+    starts: Chooser | None = None
+    start: int = 0  # number of the initialisation, where the history has a list of them
 
     def resume(self) -> tuple[int, int]:
         """Continue from the checkpoint; returns the stage and the number of its steps that are done."""
@@ -70,6 +82,8 @@ class Loop:
             if self.schedule.refine(self.model, optimizer, stage):
                 self.objective.keep()
             for step in range(begin, self.options.steps):
+                if self.starts is not None and self.starts.due(stage, step):
+                    self.starts.choose(self)
                 self.schedule.update(self.model, optimizer, step, self.train.samples)
                 entry = self._enter(*self.objective.step(self.train.batch()))
                 yield entry
@@ -104,6 +118,8 @@ class Loop:
         entry = {"train_loss": loss, "test_loss": test, "reg": reg}
         for name, metric in self.metrics.items():
             entry[name] = _number(name, metric())
+        if "start" in self.history:
+            entry["start"] = float(self.start)
         for name, value in entry.items():
             self.history[name].append(value)
         return entry

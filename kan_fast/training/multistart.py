@@ -16,6 +16,7 @@ from kan_fast.training.data import Dataset
 from kan_fast.training.fit import Interrupted, train
 from kan_fast.training.loop import History
 from kan_fast.training.options import FitOptions
+from kan_fast.training.starts import draw
 
 
 def multistart(
@@ -61,14 +62,14 @@ def multistart(
     for name in {"checkpoint", "grids"} & options.keys():
         raise ValueError(f"multistart takes no {name}: give it to the fit that follows")
     batches = None if isinstance(dataset, DataLoader) else seed
-    chosen = FitOptions(opt, steps, seed=batches, progress=False, **options)
+    chosen = FitOptions(opt, steps, seed=batches, starts=1, progress=False, **options)
     best: tuple[Network, History] | None = None
     stopped: Interrupted | None = None
     with tqdm(total=count, disable=not progress) as bar:
         for start in range(count):
             trial = copy.deepcopy(model)
             if start:
-                _draw(trial, seed + start)
+                draw(trial, seed + start)
             try:
                 history = train(trial, dataset, chosen)
             except Interrupted as interrupted:
@@ -86,15 +87,6 @@ def multistart(
     if stopped:
         raise Interrupted(best[1], "the best parameters so far") from None
     return best[1]
-
-
-def _draw(model: Network, seed: int) -> None:
-    """New parameters for all layers without frozen ones."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        for layer in model.layers:
-            if all(p.requires_grad for p in layer.parameters()):
-                layer.reset_parameters()
 
 
 def _loss(history: History) -> float:
