@@ -54,6 +54,7 @@ def layer(
     *,
     degree: int,
     base: Base,
+    extrapolation: str = "zero",
     **options: Any,
 ) -> KANLinear:
     """A KANLinear with copies of these tensors; shapes as in `kan_fast.functional.kan_linear`.
@@ -72,6 +73,7 @@ def layer(
         spline_order=degree,
         grid_range=(float(grid[:, degree].min()), float(grid[:, -1 - degree].max())),
         base=base,
+        extrapolation=extrapolation,
         device="meta",
         dtype=spline_weight.dtype,
         **options,

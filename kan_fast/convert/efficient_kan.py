@@ -96,7 +96,10 @@ def _state(layer: KANLinear, standalone_scale: bool) -> dict[str, Tensor]:
     if layer.bias is not None and layer.bias.any():
         raise ValueError("efficient-kan has no bias, this layer has one that is not 0; train a layer with bias=False")
     if layer.extrapolation != "zero":
-        raise ValueError(f'efficient-kan has extrapolation "zero" only, this layer has "{layer.extrapolation}"')
+        raise ValueError(
+            f'efficient-kan has extrapolation "zero" only, this layer has "{layer.extrapolation}"; build it with '
+            'extrapolation="zero", or set layer.extrapolation, which changes its values outside of the grid'
+        )
     if layer.symbolic is not None:
         raise ValueError(f"efficient-kan has splines alone, this layer has symbolic edges: {layer.symbolic.places}")
     spline_weight, base_weight = layer.edge_weights()

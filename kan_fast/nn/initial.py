@@ -69,9 +69,11 @@ def _values(base: str | Callable[[Tensor], Tensor], x: np.ndarray, grid: Tensor)
 
 
 def remembered(parameters: Iterable[Tensor]) -> list[Tensor] | None:
-    """Copies of the parameters of a small layer, for `unchanged`; None for larger ones."""
-    found = [p.detach().clone() for p in parameters]
-    return found if sum(p.numel() for p in found) <= SMALL else None
+    """Copies of the parameters of a small layer, for `unchanged`; None for larger ones and on the meta device."""
+    found = list(parameters)
+    if sum(p.numel() for p in found) > SMALL or any(p.is_meta for p in found):
+        return None
+    return [p.detach().clone() for p in found]
 
 
 def unchanged(parameters: Iterable[Tensor], drawn: list[Tensor] | None) -> bool:

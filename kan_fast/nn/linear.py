@@ -68,7 +68,7 @@ class KANLinear(GridLayer, EdgeLayer):
         spline_order: int = 3,
         grid_range: grids.Range = (-1, 1),
         base: Base = "silu",
-        extrapolation: str = "zero",
+        extrapolation: str = "linear",
         grid_eps: float = 0.02,
         backend: str | None = None,
         device: torch.device | str | None = None,
@@ -270,13 +270,19 @@ class KANLinear(GridLayer, EdgeLayer):
         """The constructor's arguments, as nn.Linear prints them."""
         text = (
             f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}, "
-            f"grid_size={self.grid_size}, spline_order={self.spline_order}, base={self._base_name}"
+            f"grid_size={self.grid_size}, spline_order={self.spline_order}, grid_range={self._range_text()}, "
+            f"base={self._base_name}, extrapolation={self.extrapolation}"
         )
-        if self.extrapolation != "zero":
-            text += f", extrapolation={self.extrapolation}"
         if self.mask is not None:
             text += ", masked"
         return text if self.backend is None else f"{text}, backend={self.backend}"
+
+    def _range_text(self) -> str:
+        """The interval that the grids cover now, of all features together."""
+        if self.grid.is_meta or not self.grid.numel():
+            return str(self.grid_range)
+        start, end = (collectives.whole(t) for t in self.grid_ends)
+        return f"({start.min().item():.4g}, {end.max().item():.4g})"
 
     @property
     def _options(self) -> dict[str, Any]:

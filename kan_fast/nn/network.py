@@ -69,7 +69,7 @@ class Network(nn.Module):
         seed: int | None = None,
         bias: bool = True,
         base: Base = "silu",
-        extrapolation: str = "zero",
+        extrapolation: str = "linear",
         grid_range: Sequence[float] | Sequence[Sequence[float]] = (-1, 1),
         grid_eps: float = 0.02,
         noise_scale: float | None = None,

@@ -24,7 +24,7 @@ class KAN(model.KAN):
         sp_trainable: False freezes the biases, so that training moves curves only where there are data. (In pykan it
             freezes scales of the splines, which layers do not have here.)
         sb_trainable: False freezes the base weights.
-        options: further options of `kan_fast.KAN`.
+        options: further options of `kan_fast.KAN`. `extrapolation` is "zero" unless given, as in pykan.
 
     Raises:
         TypeError, ValueError: as `kan_fast.KAN`; or an option of pykan asks for something that is not supported here;
@@ -43,7 +43,8 @@ class KAN(model.KAN):
         sb_trainable: bool = True,
         **options: Any,
     ) -> None:
-        super().__init__(width, grid, k, **options | ({} if base_fun is None else {"base": base_fun}))
+        chosen = {"extrapolation": "zero", **options} | ({} if base_fun is None else {"base": base_fun})
+        super().__init__(width, grid, k, **chosen)
         for layer in self.layers:
             for p, trainable in ((layer.bias, sp_trainable), (layer.base_weight, sb_trainable)):
                 if p is not None:

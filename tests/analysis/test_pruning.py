@@ -85,7 +85,7 @@ def test_masked_edges_do_not_come_back():
 @pytest.mark.parametrize("bias", [True, False])
 def test_products(bias):
     """A dead product goes; one with a constant factor stays, with that factor."""
-    model, x = large([2, [2, 3], 1], mult_arity=[2, [2, 3, 2], 2], bias=bias), samples()
+    model, x = large([2, [2, 3], 1], mult_arity=[2, [2, 3, 2], 2], bias=bias, extrapolation="zero"), samples()
     kill(model, 1, 3)  # the product of three
     layer = model.layers[0]
     with torch.no_grad():  # the first factor of the first product is a constant

@@ -98,7 +98,7 @@ def test_state_of_another_size_is_refused_with_its_sizes() -> None:
 def test_state_of_another_function_is_refused() -> None:
     state = KANLinear(3, 4, base="identity", extrapolation="clamp").state_dict()
     with pytest.raises(
-        RuntimeError, match=r"base=identity, extrapolation=clamp, this one has base=silu, extrapolation=zero"
+        RuntimeError, match=r"base=identity, extrapolation=clamp, this one has base=silu, extrapolation=linear"
     ):
         KANLinear(3, 4).load_state_dict(state)
     plain = dict(state)  # without metadata, as from another library
@@ -131,7 +131,8 @@ def test_meta_device() -> None:
 
 def test_repr() -> None:
     assert repr(KANLinear(3, 4)) == (
-        "KANLinear(in_features=3, out_features=4, bias=True, grid_size=5, spline_order=3, base=silu)"
+        "KANLinear(in_features=3, out_features=4, bias=True, grid_size=5, spline_order=3, grid_range=(-1, 1), "
+        "base=silu, extrapolation=linear)"
     )
     assert "base=sin, extrapolation=clamp, backend=reference" in repr(
         KANLinear(3, 4, base=torch.sin, extrapolation="clamp", backend="reference")

@@ -11,7 +11,7 @@ from kan_fast import KAN
 
 def data(samples: int = 400):
     x = torch.rand(samples, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64) * 2 - 1
-    return x, torch.exp(torch.sin(torch.pi * x[:, :1]) + x[:, 1:] ** 2)
+    return x, torch.cos(3 * x[:, :1] + x[:, 1:] ** 3)
 
 
 def network(seed: int = 0) -> KAN:
