@@ -128,7 +128,7 @@ def _run(trial: Loop) -> float:
 
 def _objective(loop: Loop) -> float:
     loss, reg = loop.history["train_loss"][-1], loop.history["reg"][-1]
-    return loss * loss + loop.options.lamb * reg
+    return loss * abs(loss) + loop.options.lamb * reg
 
 
 def _is_good(loop: Loop, objective: float) -> bool:

@@ -229,6 +229,12 @@ def test_a_history():
         plot_training({"train_loss": []})
 
 
+@pytest.mark.parametrize(("losses", "scale"), [([1.0, 0.1], "log"), ([1.0, -2.0], "linear"), ([0.0, 0.0], "linear")])
+def test_the_scale_of_a_history_has_room_for_negative_losses(losses, scale):
+    axes = plot_training({"train_loss": losses, "reg": [0.0, 0.0], "start": [0.0, 0.0]}).axes  # one Axes: no metrics
+    assert axes.get_yscale() == scale
+
+
 def test_fit_leaves_its_samples_for_plots_and_axes_can_be_given(tmp_path):
     x = samples(2)
     model = KAN([2, 1], seed=0)
