@@ -52,7 +52,7 @@ def test_dates_are_no_numbers():
     pandas = pytest.importorskip("pandas")
     dates = pandas.date_range("2026-01-01", periods=3)
     for data in (dates, pandas.DataFrame({"when": dates}), pandas.DataFrame({"when": dates, "x": [1.0, 2.0, 3.0]})):
-        with pytest.raises(TypeError, match="x must be a tensor or an array of numbers, got .* of length 3"):
+        with pytest.raises(TypeError, match=r"x must be a tensor or an array of numbers, got .* of length 3"):
             tensor("x", data)
 
 

@@ -196,48 +196,6 @@ def test_patience_ends_a_stage_and_puts_the_best_parameters_back(dataset):
     assert error == pytest.approx(min(history["test_loss"][-20:]), rel=1e-9)
 
 
-def likelihood(output, label):
-    """Negative logarithm of a normal density: mean and logarithm of the deviation are outputs, and it can be < 0."""
-    mean, deviation = output[:, :1], output[:, 1:]
-    return (0.5 * ((label - mean) / deviation.exp()) ** 2 + deviation).mean()
-
-
-def test_a_loss_can_be_negative(dataset):
-    x, y = dataset["train_input"], dataset["train_label"] / 1000
-
-    def trained(*args, **options):
-        model = KAN([2, 2, 2], seed=0)
-        return model, fit(model, (x, y), *args, loss_fn=likelihood, val=(x, y), **options)
-
-    model, history = trained("LBFGS", 20, patience=3)
-    value = likelihood(model(x), y).item()
-    assert value < -1
-    assert len(history["train_loss"]) == 20  # the loss falls in every step
-    for name in ("train_loss", "test_loss"):
-        assert history[name][-1] == pytest.approx(-math.sqrt(-value))
-    plateaus = []
-
-    def plateau(optimizer):
-        plateaus.append(ReduceLROnPlateau(optimizer, patience=20))
-        return plateaus[0]
-
-    trained("Adam", 60, lr=0.01, scheduler=plateau)
-    assert plateaus[0].get_last_lr() == [0.01]
-
-
-def test_starts_and_multistart_compare_losses_that_are_negative(dataset):
-    data = dataset["train_input"], dataset["train_label"] / 1000
-    options = {"loss_fn": likelihood, "progress": False}
-
-    def ends(seed, steps=15, **more):
-        return KAN([2, 1, 2], seed=seed).fit(data, "Adam", steps, lr=0.05, **options, **more)["train_loss"]
-
-    assert KAN([2, 1, 2], seed=3).fit(data, "Adam", 15, lr=0.05, starts=6, **options)["start"][-1] > 0
-    assert ends(3, starts=6)[-1] < ends(3)[-1] < 0
-    best = KAN([2, 1, 2], seed=3).multistart(data, starts=4, opt="Adam", steps=15, lr=0.05, **options)
-    assert best["train_loss"][-1] < ends(3)[-1]
-
-
 def test_callbacks_see_every_step_and_can_end_training(dataset):
     seen = []
     history = fit(
