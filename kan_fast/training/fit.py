@@ -159,7 +159,7 @@ def train(model: Network, dataset: Dataset, options: FitOptions) -> History:
     metrics = _named(cast(Sequence[Metric], options.metrics))
     history: History = {name: [] for name in ("train_loss", "test_loss", "reg", *metrics)}
     try:
-        with splines_alone(model) if options.continual else nullcontext():
+        with torch.inference_mode(False), splines_alone(model) if options.continual else nullcontext():
             _run(_loop(model, dataset, options, metrics, history))
         never_empty(history)
     except KeyboardInterrupt:
