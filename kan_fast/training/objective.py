@@ -157,4 +157,9 @@ class Objective:
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             got = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
             raise ValueError(f"loss_fn must return a scalar tensor, got {got}; take the mean, for example")
+        if output.requires_grad and not loss.requires_grad:
+            raise ValueError(
+                f"loss_fn must compute its loss, here {loss.item():.4g} of dtype {loss.dtype}, from the output by "
+                "functions of torch that have derivatives: no .item(), .detach() or numpy, no comparison or argmax"
+            )
         return loss.reshape(())
