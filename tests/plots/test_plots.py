@@ -268,6 +268,21 @@ def test_bad_options(options, message):
         KAN([2, 1], seed=0).plot(**({"x": samples(2)} | options))
 
 
+def test_a_network_without_scores_is_drawn_as_nodes():
+    _, axes = KAN([2, 2, 1], seed=0).plot(x=torch.ones(9, 2))
+    edges, nodes = axes.collections
+    assert (len(edges.get_paths()), len(nodes.get_paths())) == (0, 5)
+
+
+def test_axes_must_be_one():
+    model = KAN([2, 1], seed=0)
+    several = Figure().subplots(1, 2)
+    for draw in (model.plot, lambda ax: model.plot_edge(0, 0, 0, x=samples(2), ax=ax)):
+        with pytest.raises(TypeError, match=r"ax must be one Axes of matplotlib, got ndarray of length 2;.*axes\[0\]"):
+            draw(ax=several)
+        assert draw(ax=several[0]).axes is several[0]
+
+
 def test_bad_edges_and_samples():
     model, x = KAN([2, 1], seed=0), samples(2)
     for edge, message in (((1, 0, 0), "l must be a layer, 0 to 0"), ((0, 2, 0), "i must be 0 to 1"), ((0, 0, 1), "j")):
