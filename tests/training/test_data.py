@@ -133,9 +133,7 @@ def test_classes_need_an_output_each():
 )
 @pytest.mark.parametrize("opt", ["LBFGS", "Adam"])
 def test_a_loss_without_derivatives_is_refused(loss, opt):
-    with pytest.raises(
-        ValueError, match=r"loss_fn must compute its loss, here .* from the output by"
-    ):
+    with pytest.raises(ValueError, match=r"loss_fn must compute its loss, here .* from the output by"):
         fit(KAN([2, 1]), (torch.rand(9, 2), torch.zeros(9, 1)), opt, loss_fn=loss, steps=1)
 
 
