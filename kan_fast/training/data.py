@@ -30,6 +30,10 @@ class Source(Protocol):
         """Inputs `(n, in)` that represent all the data: for grids, attribution and pruning."""
         ...
 
+    def labels(self) -> Tensor:
+        """The labels of `samples()`."""
+        ...
+
 
 class Check:
     """Casts a batch to the dtype and device of a parameter and refuses data that can't be trained on.
@@ -129,6 +133,9 @@ class TensorSource:
     def samples(self) -> Tensor:
         return self._pair[0]
 
+    def labels(self) -> Tensor:
+        return self._pair[1]
+
 
 class LoaderSource:
     """Batches of a DataLoader, which is started again after its last batch; each batch is checked."""
@@ -137,33 +144,40 @@ class LoaderSource:
         self._loader, self._check, self._kind = loader, check, kind
         self._pass = self._one_pass()
         self._ahead = deque([self._next()])
-        self._samples: Tensor | None = None
+        self._some: Pair | None = None
 
     def batch(self) -> Pair:
         return self._ahead.popleft() if self._ahead else self._next()
 
     def samples(self) -> Tensor:
         """Up to `ENOUGH` inputs: of the first batches, or spread over the data where these come in their own order."""
-        if self._samples is None:
-            ordered = self._loader.batch_size is not None and isinstance(self._loader.sampler, SequentialSampler)
-            self._samples = self._spread() if ordered else self._read_ahead()
-        return self._samples
+        return self._represent()[0]
 
-    def _spread(self) -> Tensor:
+    def labels(self) -> Tensor:
+        return self._represent()[1]
+
+    def _represent(self) -> Pair:
+        if self._some is None:
+            ordered = self._loader.batch_size is not None and isinstance(self._loader.sampler, SequentialSampler)
+            self._some = self._spread() if ordered else self._read_ahead()
+        return self._some
+
+    def _spread(self) -> Pair:
         data = self._loader.dataset
         rows = evenly(len(self._loader.sampler), ENOUGH).tolist()  # type: ignore[arg-type]  # a SequentialSampler
-        return self._pair(self._loader.collate_fn([data[row] for row in rows]))[0]
+        return self._pair(self._loader.collate_fn([data[row] for row in rows]))
 
-    def _read_ahead(self) -> Tensor:
-        """Inputs of the next batches, at most those of one pass; the batches stay for training."""
-        parts = [x for x, _ in self._ahead]
-        while sum(map(len, parts)) < ENOUGH:
+    def _read_ahead(self) -> Pair:
+        """Samples of the next batches, at most those of one pass; the batches stay for training."""
+        parts = list(self._ahead)
+        while sum(len(x) for x, _ in parts) < ENOUGH:
             pair = next(self._pass, None)
             if pair is None:  # the next pass has the same samples
                 break
             self._ahead.append(pair)
-            parts.append(pair[0])
-        return torch.cat(parts)[:ENOUGH]
+            parts.append(pair)
+        x, y = (torch.cat(several)[:ENOUGH] for several in zip(*parts, strict=True))
+        return x, y
 
     def _next(self) -> Pair:
         """The next batch of this pass, or the first one of another."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
@@ -16,6 +17,7 @@ from tqdm import tqdm
 
 from kan_fast import optim
 from kan_fast._support.files import PathLike
+from kan_fast._support.samples import are_constant
 from kan_fast._support.warn import warn
 from kan_fast.nn import recording
 from kan_fast.nn.network import Network
@@ -33,6 +35,7 @@ from kan_fast.training.stopping import EarlyStopping
 
 P = ParamSpec("P")
 FAR = 100  # inputs beyond are learnt about ten times as badly as inputs of about 1 are, beyond 1e4 hardly at all
+FLAT = 1e-3  # labels that deviate less are learnt 30 times as badly as labels that deviate by 1, or worse
 
 
 class Interrupted(KeyboardInterrupt):
@@ -139,8 +142,8 @@ def fit(
 
     Warns:
         RuntimeWarning: training diverged or was interrupted.
-        UserWarning: training data lie outside of the grid and `update_grid` is off; or some are so large that base
-            function and optimiser don't suit them.
+        UserWarning: training data lie outside of the grid and `update_grid` is off; or inputs are so large, or
+            labels so large or small, that base function and optimiser don't suit them.
     """
     given = {name: value for name, value in locals().items() if name not in ("model", "dataset")}
     return train(model, dataset, FitOptions(**given))
@@ -173,6 +176,8 @@ def _loop(model: Network, dataset: Dataset, options: FitOptions, metrics: dict[s
     train_data, test_data = _data(model, dataset, options)
     model.last_inputs = recording.Samples(train_data.samples())
     _warn_if_far(model, train_data.samples())
+    if options.loss_fn is None:
+        _warn_of_labels(model, train_data.labels(), optimizer)
     if not options.moves_grids:
         _warn_if_outside(model, train_data.samples())
     scheduler = options.scheduler
@@ -265,6 +270,30 @@ def _warn_if_far(model: Network, x: Tensor) -> None:
             'as the estimators of kan_fast.sklearn do, or use base="zero"',
             UserWarning,
         )
+
+
+def _warn_of_labels(model: Network, y: Tensor, optimizer: Optimizer) -> None:
+    """Outputs begin at about 1: far from large labels for steps of a fixed length, and far from labels that are tiny.
+
+    Line searches reach large labels. LM reaches small ones too, until rounding hides them.
+    """
+    if not model.layers[-1].kinds.spline.any():
+        return
+    deviation, size = y.std(0, correction=0), y.abs().median(0).values
+    least = torch.finfo(y.dtype).eps ** 0.5 if isinstance(optimizer, optim.LevenbergMarquardt) else FLAT
+    most = math.inf if isinstance(optimizer, LINE_SEARCHES) else FAR
+    flat = (deviation < least) & ~are_constant(y)
+    if flat.any():
+        found = f"labels deviate by {deviation[flat].min().item():.3g} from their mean"
+    elif (size > most).any():
+        found = f"half of the labels are beyond {size.max().item():.3g}"
+    else:
+        return
+    warn(
+        f"{found}, which a network learns badly with {type(optimizer).__name__}. Scale them, y = (y - y.mean(0)) / "
+        "y.std(0), as the estimators of kan_fast.sklearn do; formulas come back to their units by output_normalizer",
+        UserWarning,
+    )
 
 
 def _warn_if_outside(model: Network, x: Tensor) -> None:
