@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from kan_fast._support import samples
-from kan_fast._support.checks import integer, real
+from kan_fast._support.checks import integer, real, tensor
 from kan_fast.nn.functions import LIBRARY as SYMBOLIC_LIB
 from kan_fast.nn.functions import add_symbolic
 
@@ -67,22 +67,24 @@ def create_dataset(
 
 
 def create_dataset_from_data(
-    inputs: Tensor, labels: Tensor, train_ratio: float = 0.8, device: torch.device | str = "cpu", *, seed: int = 0
+    inputs: Any, labels: Any, train_ratio: float = 0.8, device: torch.device | str = "cpu", *, seed: int = 0
 ) -> dict[str, Tensor]:
     """Samples that exist, `(n, in)` and `(n,)` or `(n, out)`, split at random into training and test data.
 
     Args:
-        inputs: `(n, in)`.
-        labels: `(n,)` or `(n, out)`.
+        inputs: `(n, in)`; a tensor, an array or a table of pandas.
+        labels: `(n,)` or `(n, out)`, likewise.
         train_ratio: share for training, 0 to 1.
         device: of the result.
         seed: of the split. (pykan's draws from numpy's global generator.)
 
     Raises:
+        TypeError: inputs or labels are not numbers.
         ValueError: the numbers of samples differ, or the ratio is out of range.
     """
     if real("train_ratio", train_ratio) > 1:
         raise ValueError(f"train_ratio must be 0 to 1, got {train_ratio}")
+    inputs, labels = tensor("inputs", inputs), tensor("labels", labels)
     if len(inputs) != len(labels):
         raise ValueError(f"{len(inputs)} inputs have {len(labels)} labels; each needs one")
     order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(integer("seed", seed)))

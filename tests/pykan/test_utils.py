@@ -37,6 +37,16 @@ def test_data_that_exist():
     assert torch.equal(data["test_label"], 2 * data["test_input"])
 
 
+def test_samples_can_be_arrays_and_tables():
+    pandas = pytest.importorskip("pandas")
+    x = torch.rand(10, 2)
+    expected = create_dataset_from_data(x, x[:, 0])
+    table = pandas.DataFrame(x.numpy(), index=range(10)[::-1])  # rows count, not their names
+    for inputs, labels in ((x.numpy(), x.numpy()[:, 0]), (table, table[0])):
+        data = create_dataset_from_data(inputs, labels)
+        assert all(torch.equal(data[name], expected[name]) for name in expected)
+
+
 def test_rounding():
     x = sympy.Symbol("x_1")
     assert ex_round(1.23456 * sympy.sin(2.00001 * x), 2) == 1.23 * sympy.sin(2 * x)
