@@ -49,7 +49,8 @@ def test_drop_in(capsys):
     assert "used" in capsys.readouterr().out
 
 
-def test_a_network(capsys):
+def test_a_network(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     names = run("A network")
     assert float(capsys.readouterr().out) < 0.05 * names["y"].std()
 
