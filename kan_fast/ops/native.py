@@ -18,7 +18,7 @@ from torch import Tensor, get_num_threads
 
 from kan_fast.ops import built, empty
 from kan_fast.ops.contract import ALL, Coefficients, Needs, NeedsCoef, Rows
-from kan_fast.ops.problem import BASES, DTYPES, EXTRAPOLATIONS, Problem, check_size
+from kan_fast.ops.problem import BASES, DTYPES, EXTRAPOLATIONS, check_size, pack
 
 
 def _thread_pool() -> int:
@@ -159,36 +159,14 @@ def _run(
     grid, order, (degree, base, extrapolation) = rows
     if order > MAX_ORDER:
         raise ValueError(f"the cpu backend takes derivatives up to order {MAX_ORDER}, got {order}; use 'reference'")
-    # These names keep the contiguous copies alive until the call returns.
-    x, grid = x.contiguous(), grid.contiguous()
-    v, g, spline_weight, base_weight, bias = [
-        t if t is None or t.is_contiguous() else t.contiguous() for t in (v, g, *c, bias)
-    ]
     assert isinstance(base, str), "callables run unfused"
+    given = (x, v, g, *c, bias, grid)
+    inputs = [t if t is None or t.is_contiguous() else t.contiguous() for t in given]  # keeps copies until the end
     *groups, batch, features = x.shape
-    problem = Problem(
-        x=x.data_ptr(),
-        v=None if v is None else v.data_ptr(),
-        g=None if g is None else g.data_ptr(),
-        spline_weight=None if spline_weight is None else spline_weight.data_ptr(),
-        base_weight=None if base_weight is None else base_weight.data_ptr(),
-        bias=None if bias is None else bias.data_ptr(),
-        grid=grid.data_ptr(),
-        y=None if y is None else y.data_ptr(),
-        gx=None if gx is None else gx.data_ptr(),
-        gs=None if gs is None else gs.data_ptr(),
-        gb=None if gb is None else gb.data_ptr(),
-        gbias=None if gbias is None else gbias.data_ptr(),
-        batch=batch,
-        inputs=features,
-        outputs=outputs,
-        knots=grid.shape[-1],
-        dtype=DTYPES[x.dtype],
-        degree=degree,
-        order=order,
-        base=BASES[base],
-        extrapolation=EXTRAPOLATIONS[extrapolation],
-        threads=get_num_threads(),
-        groups=groups[0] if groups else 1,
+    problem = pack(
+        *[0 if t is None else t.data_ptr() for t in (*inputs, y, gx, gs, gb, gbias)],
+        *(batch, features, outputs, grid.shape[-1]),
+        *(DTYPES[x.dtype], degree, order, BASES[base], EXTRAPOLATIONS[extrapolation]),
+        *(get_num_threads(), groups[0] if groups else 1),
     )
-    getattr(_C, kernel)(_isa, ctypes.addressof(problem))
+    getattr(_C, kernel)(_isa, problem)
