@@ -93,6 +93,19 @@ def have_numbers(tensors: Iterable[Tensor | None]) -> bool:
 
 # Tensors
 
+
+def set_data(parameter: Tensor, data: Tensor) -> None:
+    """`parameter.data = data`, where the shape may be another.
+
+    A graph that is alive, such as that of the last loss, holds the node that accumulates gradients of the parameter.
+    torch uses that node for new graphs too, and it expects the shape it was made for. A change of dtype makes torch let
+    go of it.
+    """
+    other = torch.float16 if parameter.dtype == torch.float32 else torch.float32
+    parameter.data = torch.empty(0, dtype=other, device=data.device)
+    parameter.data = data
+
+
 copy_all: Callable[[list[Tensor], list[Tensor]], None] = torch._foreach_copy_  # each of the second to that of the first
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from kan_fast._support import collectives
 from kan_fast._support.checks import integer, is_number, listed, real, tensor
+from kan_fast._support.torch_internals import set_data
 from kan_fast.functional import Base
 from kan_fast.nn import recording
 from kan_fast.nn.linear import KANLinear
@@ -256,7 +257,7 @@ class Network(nn.Module):
             self.grid = new_grid
         except BaseException:
             for (layer, parameter, weight, knots), size in zip(before, sizes, strict=True):
-                parameter.data = weight
+                set_data(parameter, weight)
                 layer.grid, layer.grid_size = knots, size
             raise
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from kan_fast._support import collectives
 from kan_fast._support.checks import integer
+from kan_fast._support.torch_internals import set_data
 from kan_fast.nn import grids
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ class GridLayer(nn.Module):
         knots, matrix = grids.refine(self.grid, self.spline_order, size)
         finer = torch.einsum("irs,ois->oir", matrix, self.spline_weight.to(matrix.dtype))
         self.spline_weight.grad = None
-        self.spline_weight.data = finer.to(self.spline_weight.dtype).contiguous()
+        set_data(self.spline_weight, finer.to(self.spline_weight.dtype).contiguous())
         self.grid, self.grid_size = knots, size
 
     @torch.no_grad()
