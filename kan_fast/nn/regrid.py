@@ -1,9 +1,13 @@
-"""Layers whose grids can move: grids that follow the samples, finer grids, and how well a grid covers the samples."""
+"""Layers whose grids can move: grids that follow the samples, finer grids, how well a grid covers the samples.
+
+One layer by its methods, several at once by functions that change all of them or none.
+"""
 
 from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,6 +21,11 @@ from kan_fast.nn import grids
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
     from typing_extensions import Self
+
+
+MARGIN = (
+    0.25  # spans that grids reach beyond the samples in training: test samples lie there, and data still fix curves
+)
 
 
 class GridLayer(nn.Module):
@@ -49,7 +58,7 @@ class GridLayer(nn.Module):
         x: Tensor,
         *,
         eps: float | None = None,
-        margin: float = 0.0,
+        margin: float | None = 0.0,
         trim: float = 0.0,
         group: ProcessGroup | None = None,
     ) -> None:
@@ -68,7 +77,8 @@ class GridLayer(nn.Module):
         Args:
             x: samples `(..., in_features)`, finite.
             eps: share of the uniform grid, 0 to 1; None takes `grid_eps`.
-            margin: added on either side of the samples' range, in units of its length.
+            margin: added on either side of the samples' range, in units of its length; None takes a quarter of a span,
+                as `KAN.fit` does.
             trim: share of the samples at either end of each column that the range leaves out, 0 to below 0.5, so that a
                 few outliers do not stretch the spans; beyond it is `extrapolation`.
             group: processes whose samples count together. None for all, as elsewhere in torch, if torch.distributed is
@@ -98,6 +108,7 @@ class GridLayer(nn.Module):
         if bad:
             raise ValueError("update_grid needs finite samples, got NaN or infinity; clean the data first")
         eps = self.grid_eps if eps is None else eps
+        margin = MARGIN / self.grid_size if margin is None else margin
         new = grids.grid_from_samples(x, grid, self.spline_order, eps=eps, margin=margin, trim=trim, group=group)
         matrix = grids.transfer(grid, new, self.spline_order, self.extrapolation)
         moved = torch.einsum("irs,ois->oir", matrix, weight.to(matrix.dtype))
@@ -167,3 +178,37 @@ class GridLayer(nn.Module):
             raise ValueError(
                 f"{what} got samples on {x.device}, the layer is on {self.grid.device}; move them together"
             )
+
+
+def update_all(
+    reached: Mapping[GridLayer, Tensor],
+    *,
+    eps: float | None = None,
+    margin: float | None = 0.0,
+    trim: float = 0.0,
+    group: ProcessGroup | None = None,
+) -> None:
+    """`update_grid` of several layers, with the samples that reach each; after an error all are as they were."""
+    tensors = [collectives.local(t) for layer in reached for t in (layer.grid, layer.spline_weight)]
+    before = [t.detach().clone() for t in tensors]
+    try:
+        for layer, samples in reached.items():
+            layer.update_grid(samples, eps=eps, margin=margin, trim=trim, group=group)
+    except BaseException:
+        with torch.no_grad():
+            for t, old in zip(tensors, before, strict=True):
+                t.copy_(old)
+        raise
+
+
+def refine_all(layers: Iterable[GridLayer], grid_size: int) -> None:
+    """`refine_` of several layers; after an error all are as they were."""
+    before = [(layer, layer.spline_weight, layer.spline_weight.data, layer.grid, layer.grid_size) for layer in layers]
+    try:
+        for layer, *_ in before:
+            layer.refine_(grid_size)
+    except BaseException:
+        for layer, parameter, weight, knots, size in before:
+            set_data(parameter, weight)
+            layer.grid, layer.grid_size = knots, size
+        raise
