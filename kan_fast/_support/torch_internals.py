@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import functools
 import operator
+import sys
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -89,6 +91,17 @@ def have_numbers(tensors: Iterable[Tensor | None]) -> bool:
         if t is not None and (type(t) not in _PLAIN or t.is_meta or t.is_neg() or t._is_zerotensor()):
             return False
     return True
+
+
+# The compiler
+
+
+def uncompiled() -> AbstractContextManager[Any]:
+    """A context in which compiled modules run as they are written.
+
+    Nothing is compiled before torch._dynamo is imported, which takes as long as torch itself.
+    """
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 # Tensors

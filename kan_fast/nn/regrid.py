@@ -66,7 +66,7 @@ class GridLayer(nn.Module):
 
         The new knots are `eps * uniform + (1 - eps) * quantiles` of each column (a constant column keeps its grid), and
         every curve is projected on them (see `kan_fast.nn.grids.transfer`). Optimiser state for `spline_weight` no
-        longer fits afterwards: reset it, as `KAN.fit` does.
+        longer fits afterwards: reset it, as `KAN.fit` and `kan_fast.update_grids` do.
 
         Coefficients and knots change one after the other, so a forward pass in another thread may take the new
         coefficients with the old knots. Where threads share a model, update a copy, then use the copy.
@@ -135,8 +135,9 @@ class GridLayer(nn.Module):
         """`refine` in place. Optimisers keep the parameter, but what they remember of it no longer fits.
 
         Call `kan_fast.training.forget_splines(optimizer, model)` after it, or make the optimiser anew: in the next step
-        most raise an error about sizes, and torch's fused ones read outside of their memory. (`fit` does it.)
-        Other threads must not use the layer meanwhile (see `update_grid`); `refine` makes a new layer instead.
+        most raise an error about sizes, and torch's fused ones read outside of their memory. (`fit` and
+        `kan_fast.refine_grids` do it.) Other threads must not use the layer meanwhile (see `update_grid`); `refine`
+        makes a new layer instead.
         """
         size = integer("grid_size", grid_size, 1)
         self._check_movable("refine")
