@@ -1,4 +1,7 @@
-"""README's blocks run as written and print what they promise, with every instruction set and in plain torch."""
+"""The blocks of README and of docs/own_loops.md run as written and do what they promise.
+
+That of README's formula does so with every instruction set and in plain torch.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ import kan_fast
 from kan_fast.ops import native
 
 README = Path(__file__).parent.parent / "README.md"
+LOOPS = README.parent / "docs" / "own_loops.md"
 BLOCK = r"^## ([^\n]+)\n(?:(?!^## ).)*?^```python\n(.*?)^```"
 BLOCKS = dict(re.findall(BLOCK, README.read_text(), re.M | re.S))
 FORMULA = "From data to a formula"
@@ -58,6 +62,17 @@ def test_a_network(capsys, tmp_path, monkeypatch):
 def test_tables(capsys):
     run("Tables")
     assert capsys.readouterr().out.count(".") >= 13  # three predictions and ten importances
+
+
+def test_loops_of_ones_own(capsys):
+    """Its blocks, one after the other; those below go on with the names of those above."""
+    names: dict[str, Any] = {}
+    for number, block in enumerate(re.findall(r"^```python\n(.*?)^```", LOOPS.read_text(), re.M | re.S)):
+        exec(compile(block, f"own_loops.md, block {number}", "exec"), names)
+    assert names["loss"] < 0.1 * names["y"].var()
+    assert max(share.max() for share in kan_fast.coverage(names["model"], names["x"]).values()) < 0.05
+    assert [layer.grid_size for layer in (names["model"][0], names["model"][2])] == [10, 10]
+    assert "outside (mean)" in capsys.readouterr().out
 
 
 @pytest.mark.slow

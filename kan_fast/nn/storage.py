@@ -92,8 +92,7 @@ def rebuild(cls: type[N], saved: dict[str, Any], device: torch.device | str | No
     model.layers = nn.ModuleList(  # type: ignore[assignment]  # it has no type for its items
         _layer(options, old) for options, old in zip(network.layers, model.layers, strict=True)
     )
-    first = model.layers[0]
-    model.grid, model.k, model.input_id = first.grid_size, first.spline_order, network.input_id
+    model.k, model.input_id = model.layers[0].spline_order, network.input_id
     try:
         model.load_state_dict(network.state)
     except RuntimeError as error:
