@@ -191,6 +191,8 @@ def _refuse_layouts(**tensors: Any) -> NoReturn:
         if not isinstance(given, Tensor) or given.layout is not torch.strided:
             what = f"a tensor of layout {given.layout}" if isinstance(given, Tensor) else type(given).__name__
             remedy = "convert it, for example with torch.as_tensor"
+            if isinstance(given, Tensor):
+                remedy = "convert it with .to_dense()"
             if isinstance(given, torch.fx.Proxy):
                 remedy = "let is_leaf_module of your torch.fx.Tracer take KANLinear as a leaf, as nn.Linear is one"
             raise TypeError(f"expected a dense tensor as {name}, got {what}; {remedy}")

@@ -99,22 +99,42 @@ def _items(given: Any) -> Any:
 
 
 def tensor(name: str, data: Any) -> Tensor:
-    """`data` as a tensor without history: a tensor, an array, a table of pandas (missing values are NaN), or lists.
+    """`data` as a dense tensor without history: a tensor, an array, a table of pandas, or lists.
+
+    Values that are missing in a table or masked in an array are NaN.
 
     Raises:
-        TypeError: it is something else, or not of numbers.
+        TypeError: it is something else, sparse, or not of numbers.
     """
+    dense = "toarray()" if hasattr(data, "toarray") else ""  # sparse arrays of scipy
     if isinstance(data, Tensor):
-        return data.detach()
+        dense = "" if data.layout is torch.strided else "to_dense()"
+    if dense:
+        raise TypeError(f"{name} must be dense, got {described(data)}, which is sparse; convert it with .{dense}")
+    if isinstance(data, Tensor):
+        data = data.detach()
+        return data.clone() if data.is_inference() else data  # autograd can't keep tensors of inference mode
     try:
-        array = np.array(data)
-        if array.dtype == object and hasattr(data, "to_numpy"):  # columns of several dtypes, or that can be missing
-            array = data.to_numpy(dtype=np.float64, na_value=np.nan)
-        return torch.from_numpy(array)
+        return torch.from_numpy(_array(data))
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{name} must be a tensor or an array of numbers, got {described(data)} ({error})") from None
 
 
+def _array(data: Any) -> np.ndarray:
+    """A copy of `data` as an array, of a dtype that torch has if these are numbers."""
+    if np.ma.is_masked(data):
+        return data.astype(np.float64).filled(np.nan)
+    array = np.array(data)
+    if array.dtype == object and hasattr(data, "isna"):  # columns of several dtypes, or that can be missing
+        array[np.asarray(data.isna())] = np.nan
+    # Objects are converted one by one, which dates refuse; torch has no long double, and no foreign order of bytes.
+    converted = array.ndim and array.dtype.char in "Og"  # without axes it is a single object, such as None
+    return array.astype(np.float64 if converted else array.dtype.newbyteorder("="), copy=False)
+
+
 def described(data: Any) -> str:
     """The type of `data`, and its length if it has one."""
-    return f"{type(data).__name__} of length {len(data)}" if hasattr(data, "__len__") else type(data).__name__
+    try:
+        return f"{type(data).__name__} of length {len(data)}"
+    except TypeError:  # no length: numbers, tensors without axes, sparse arrays
+        return type(data).__name__

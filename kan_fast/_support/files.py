@@ -16,11 +16,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-PathLike = str | os.PathLike[str]
+PathLike = str | bytes | os.PathLike[str]
 T = TypeVar("T")
 
 _VALUES = (type(None), bool, int, float, complex, str, bytes, torch.Size, torch.dtype, torch.device)
 _RECORDS: tuple[type[dict], ...] = (dict, OrderedDict, Counter)
+
+
+def named(path: Any) -> str:
+    """The path as text; TypeError if it is no path, such as an open file."""
+    try:
+        return os.fsdecode(path)
+    except TypeError:
+        raise TypeError(
+            f"expected the path of a file, got {type(path).__name__}; an open file can have the parameters alone: "
+            "torch.save(model.state_dict(), file)"
+        ) from None
 
 
 def write(path: PathLike, content: bytes) -> None:
@@ -34,6 +45,7 @@ def write(path: PathLike, content: bytes) -> None:
     Raises:
         OSError: the file can't be written; the error names the path.
     """
+    path = named(path)
     try:
         target = os.path.realpath(path)
         mode = os.stat(target).st_mode if os.path.exists(target) else None
@@ -45,7 +57,7 @@ def write(path: PathLike, content: bytes) -> None:
             raise PermissionError(13, "Permission denied")
         _replace(target, content, mode)
     except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), os.fspath(path)) from error
+        raise OSError(error.errno, error.strerror or str(error), path) from error
 
 
 def _replace(target: str, content: bytes, mode: int | None) -> None:
@@ -95,7 +107,8 @@ def load(path: PathLike, what: str, build: Callable[[Any], T]) -> T:
         ValueError: the file is damaged, cut off, of another kind, or `build` refuses the data; the message names it.
         OSError: it can't be opened.
     """
-    refused = f"{os.fspath(path)} is not {what} that this version of kan_fast reads"
+    path = named(path)
+    refused = f"{path} is not {what} that this version of kan_fast reads"
     with open(path, "rb") as file:
         try:
             data = _read(file)

@@ -1,13 +1,35 @@
-"""Parameters and their gradients as one vector."""
+"""Parameters and their gradients as one vector, and steps that are computed in their dtype."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from kan_fast._support import torch_internals
+
+Step = Callable[[Any, Callable[[], Any]], Tensor]
+
+
+def in_own_dtype(step: Step) -> Step:
+    """An optimiser's step without gradients and without autocast; its closure has gradients, and autocast as outside.
+
+    Products of gradients in 16 bits are too coarse for a line search.
+    """
+
+    @wraps(step)
+    def call(self: Any, closure: Callable[[], Any]) -> Tensor:
+        device = self.param_groups[0]["params"][0].device.type
+        enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+        # Without the cache, which would hold parameters as they were before a step.
+        outside = torch.autocast(device, dtype, enabled, cache_enabled=False)
+        with torch.no_grad(), torch.autocast(device, dtype, enabled=False):
+            return step(self, torch.enable_grad()(outside(closure)))
+
+    return call
 
 
 def flatten(params: Sequence[Tensor]) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from kan_fast._support.checks import integer, real
-from kan_fast.optim.flat import flatten, flatten_gradients, write
+from kan_fast.optim.flat import flatten, flatten_gradients, in_own_dtype, write
 from kan_fast.optim.line_search import Point, strong_wolfe
 
 PAIRS = (20, 100)  # least and greatest default of history_size
@@ -84,7 +84,7 @@ class LBFGS(Optimizer):
     def _params(self) -> list[Tensor]:
         return self.param_groups[0]["params"]
 
-    @torch.no_grad()
+    @in_own_dtype
     def step(self, closure: Callable[[], Tensor]) -> Tensor:  # type: ignore[override]  # torch calls it a float
         """Up to `max_iter` iterations; `closure` clears the gradients, evaluates the objective and calls backward.
 
@@ -96,7 +96,6 @@ class LBFGS(Optimizer):
         Raises:
             ValueError: there are more or fewer parameters than in the step before, as after `refine_`.
         """
-        closure = torch.enable_grad()(closure)
         options, params = self.param_groups[0], self._params
         x = flatten(params)
         first = closure()

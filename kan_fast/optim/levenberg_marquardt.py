@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from kan_fast._support.checks import real
 from kan_fast.nn.linear import KANLinear
-from kan_fast.optim.flat import flatten, write
+from kan_fast.optim.flat import flatten, in_own_dtype, write
 from kan_fast.optim.jacobian import Jacobian
 
 Residuals = Tensor | tuple[Tensor, ...]
@@ -85,7 +85,7 @@ class LevenbergMarquardt(Optimizer):
         super().__init__(params, defaults)
         self._checked = False
 
-    @torch.no_grad()
+    @in_own_dtype
     def step(self, closure: Callable[[], Residuals]) -> Tensor:  # type: ignore[override]  # torch calls it a float
         """One step that makes the objective smaller; no step if rounding leaves nothing to gain.
 
@@ -99,7 +99,6 @@ class LevenbergMarquardt(Optimizer):
         Raises:
             ValueError: residuals don't belong to samples one to one, or mix samples.
         """
-        closure = torch.enable_grad()(closure)
         group = self.param_groups[0]
         params, decay = group["params"], group["weight_decay"]
         theta = flatten(params).double()

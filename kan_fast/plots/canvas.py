@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kan_fast._support import files
+from kan_fast._support.checks import described
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -101,10 +102,19 @@ def plain(axes: Axes) -> Axes:
     return axes
 
 
+def on_axes(ax: Axes) -> Picture:
+    """The user's axes and their figure; TypeError if it is not one Axes of matplotlib."""
+    from matplotlib.axes import Axes
+
+    if not isinstance(ax, Axes):
+        raise TypeError(f"ax must be one Axes of matplotlib, got {described(ax)}; of several, give one: axes[0]")
+    return Picture(ax.figure, ax)  # type: ignore[arg-type]  # or a SubFigure, which does as well
+
+
 def one_axes(ax: Axes | None, size: tuple[float, float]) -> Picture:
     """The user's axes and their figure, or new ones."""
     if ax is not None:
-        return Picture(ax.figure, ax)  # type: ignore[arg-type]  # or a SubFigure, which does as well
+        return on_axes(ax)
     figure, (axes,) = row_of_axes(1, size)
     return Picture(figure, axes)
 

@@ -108,6 +108,8 @@ def plot_basis(layer: KANLinear, i: int = 0, *, ax: Axes | None = None) -> Pictu
 def plot_training(history: Mapping[str, Sequence[float]], *, ax: Axes | None = None) -> Picture:
     """Draw the history that `KAN.fit` returned: losses on a logarithmic scale, and metrics, if any, beside them.
 
+    Losses that are negative somewhere, such as logarithms of likelihoods, have a linear scale.
+
     Args:
         history: lists with a number per step.
         ax: axes to draw the losses on, without the metrics; None makes a figure.
@@ -122,7 +124,9 @@ def plot_training(history: Mapping[str, Sequence[float]], *, ax: Axes | None = N
     shown = {name: values for name, values in history.items() if any(math.isfinite(value) for value in values)}
     losses = {name: values for name, values in shown.items() if name in ("train_loss", "test_loss")}
     reg = {name: values for name, values in shown.items() if name == "reg" and any(values)}
-    metrics = {name: values for name, values in shown.items() if name not in ("train_loss", "test_loss", "reg")}
+    metrics = {
+        name: values for name, values in shown.items() if name not in ("train_loss", "test_loss", "reg", "start")
+    }
     if not losses:
         raise ValueError("the history has no steps to draw; train with fit first")
     if ax is not None:
@@ -130,7 +134,9 @@ def plot_training(history: Mapping[str, Sequence[float]], *, ax: Axes | None = N
     picture = one_axes(ax, SIZE) if not metrics else Picture(*row_of_axes(2, (2 * SIZE[0], SIZE[1])))
     first = picture.axes[0] if metrics else picture.axes
     _lines(first, losses | reg, "root of the loss" + (", regularisation" if reg else ""))
-    first.set_yscale("log")
+    drawn = [value for values in (losses | reg).values() for value in values if math.isfinite(value)]
+    if min(drawn) >= 0 < max(drawn):
+        first.set_yscale("log")
     if metrics:
         _lines(picture.axes[1], metrics, "metrics")
     return picture

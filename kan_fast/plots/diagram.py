@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kan_fast.nn.nodes import Nodes
-from kan_fast.plots.canvas import COLORS, Picture, new_figure
+from kan_fast.plots.canvas import COLORS, Picture, new_figure, on_axes
 from kan_fast.plots.sketch import Sketch
 
 if TYPE_CHECKING:
@@ -98,7 +98,8 @@ class _Pen:
         from matplotlib.collections import PathCollection
 
         # Lists: matplotlib 3.8.0 reads a tuple of two colors as one color and its opacity.
-        paths, colors, inside, widths = map(list, zip(*self.strokes, strict=True))
+        columns: list[list[Any]] = [[stroke[part] for stroke in self.strokes] for part in range(4)]
+        paths, colors, inside, widths = columns
         style = {"edgecolors": colors, "facecolors": inside, "linewidths": [width * scale for width in widths]}
         ax.add_collection(PathCollection(paths, zorder=order, **style))
 
@@ -127,6 +128,7 @@ def diagram(
     if ax is None:
         figure = new_figure(((width + 2 * MARGIN) * scale, (top - bottom) * scale), layout=None)
         ax = figure.add_axes((0, 0, 1, 1))
+    picture = on_axes(ax)
     ax.set(xlim=(-MARGIN, width + MARGIN), ylim=(bottom, top), aspect="equal")
     ax.set_axis_off()
     pen, above, text = _Pen(), _Pen(), _Writer(ax, scale)
@@ -155,7 +157,7 @@ def diagram(
         text((width / 2, top - TITLE / 2), title, 0.2 * varscale)
     for order, strokes in enumerate((pen, above)):
         strokes.draw(ax, scale, order)
-    return Picture(ax.figure, ax)  # type: ignore[arg-type]  # or a SubFigure, which does as well
+    return picture
 
 
 def _room(names: Sequence[str], varscale: float) -> float:

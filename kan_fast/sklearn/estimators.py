@@ -22,7 +22,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from kan_fast._support.checks import integer, real
+from kan_fast._support.checks import integer, is_number, listed, real
 from kan_fast.model import KAN
 from kan_fast.training.objective import Loss
 from kan_fast.training.stopping import EarlyStopping
@@ -42,7 +42,8 @@ class _Estimator(BaseEstimator):
     """The common part of regression and classification: standardised inputs, training, and scores of the features.
 
     Args:
-        hidden: number of nodes in every hidden level; a pair counts sums and products, as in `kan_fast.KAN`.
+        hidden: number of nodes in every hidden level, or in the only one; a pair counts sums and products, as in
+            `kan_fast.KAN`.
         grid: number of spans of every grid.
         k: degree of the splines, 0 to 5.
         loss: the loss to minimise; None for the first that the estimator lists.
@@ -72,7 +73,7 @@ class _Estimator(BaseEstimator):
 
     def __init__(
         self,
-        hidden: Sequence[int | Sequence[int]] = (16,),
+        hidden: int | Sequence[int | Sequence[int]] = (16,),
         *,
         grid: int = 5,
         k: int = 3,
@@ -119,7 +120,7 @@ class _Estimator(BaseEstimator):
         self.x_mean_, self.x_scale_ = _mean_and_scale(x)
         learn, held_out = self._split(len(x), classes, random)
         self.model_ = KAN(
-            [x.shape[1], *self.hidden, outputs],
+            [x.shape[1], *([self.hidden] if is_number(self.hidden) else listed("hidden", self.hidden)), outputs],
             self.grid,
             self.k,
             seed=int(random.randint(2**31)),

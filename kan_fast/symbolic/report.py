@@ -135,7 +135,7 @@ def formula_report(model: Network, test_input: Tensor, test_label: Tensor, **opt
     Args:
         model: the network; `model.formula_report(...)` gives it. If some edges are splines, there is no formula.
         test_input: samples `(n, in)`, best samples that the network was not trained on.
-        test_label: labels `(n, out)`.
+        test_label: labels `(n, out)`, or `(n,)` for one output.
         options: options of `symbolic_formula`; with a normalizer, data are in the units of the formulas.
 
     Raises:
@@ -146,10 +146,11 @@ def formula_report(model: Network, test_input: Tensor, test_label: Tensor, **opt
         tensor(name, t).to(like.device, torch.float64)
         for name, t in (("test_input", test_input), ("test_label", test_label))
     )
+    label = label[:, None] if label.dim() == 1 else label
     if x.dim() != 2 or x.shape[1] != model.width_in[0] or label.shape != (len(x), model.width_in[-1]) or not len(x):
         raise ValueError(
             f"expected inputs (n, {model.width_in[0]}) and labels (n, {model.width_in[-1]}), got "
-            f"{tuple(x.shape)} and {tuple(label.shape)}"
+            f"{tuple(x.shape)} and {tuple(label.shape)}; give a row for each sample"
         )
     if not label.isfinite().all():
         raise ValueError("formula_report needs finite labels, got NaN or infinity; clean the data first")

@@ -78,6 +78,7 @@ def load(path: PathLike, run: RunState) -> tuple[int, int]:
         ValueError: the file is damaged, or of another network, optimiser or run.
         OSError: it can't be opened.
     """
+    path = files.named(path)
     model, here = run.model, _describe(run)
     state = files.load(path, "a checkpoint of fit", lambda data: _checked(Saved(data, "the checkpoint"), model, here))
     saved = f"{state.run} and the history {', '.join(state.history)}"

@@ -88,6 +88,8 @@ class Check:
         hint = ""
         if y.dim() == self.out_features == 1:
             hint = f"; reshape them with {name}[:, None]"
+            if self.own_loss and not y.is_floating_point():
+                hint += ", or for a cross-entropy give the network an output for each class"
         elif y.dim() == 1 and self.own_loss:
             hint = f"; class numbers are integers: {name}.long()"
         raise ValueError(

@@ -128,11 +128,11 @@ def fit(
         {options}
 
     Returns:
-        Lists with a number per step: "train_loss" and "test_loss", square roots of the loss as in pykan (NaN for a
-        negative loss, or without test data); "reg", the regularisation before `lamb` (0 if that is 0); the metrics.
-        The training loss is that of the step's own batch, after the step for LBFGS and before it for Adam. The lists
-        are never empty: with `steps=0` they have the values of the network as it is, and NaN if training ended before
-        its first step did.
+        Lists with a number per step: "train_loss" and "test_loss", square roots of the loss as in pykan (a
+        negative loss has the root of its size, with a minus; NaN without test data); "reg", the regularisation before
+        `lamb` (0 if that is 0); the metrics. The training loss is that of the step's own batch, after the step for
+        LBFGS and before it for Adam. The lists are never empty: with `steps=0` they have the values of the network as
+        it is, and NaN if training ended before its first step did.
 
     Raises:
         TypeError, ValueError: an option is unknown or data can't be trained on; the message says what to do.
@@ -159,7 +159,7 @@ def train(model: Network, dataset: Dataset, options: FitOptions) -> History:
     metrics = _named(cast(Sequence[Metric], options.metrics))
     history: History = {name: [] for name in ("train_loss", "test_loss", "reg", *metrics)}
     try:
-        with splines_alone(model) if options.continual else nullcontext():
+        with torch.inference_mode(False), splines_alone(model) if options.continual else nullcontext():
             _run(_loop(model, dataset, options, metrics, history))
         never_empty(history)
     except KeyboardInterrupt:

@@ -23,6 +23,11 @@ class Diverged(Exception):
     """The objective or its gradient is NaN or infinite."""
 
 
+def _root(loss: Tensor) -> Tensor:
+    """The square root of a loss; of a negative one that of its size, negative: a smaller loss has a smaller root."""
+    return loss.sign() * loss.abs().sqrt()
+
+
 class Objective:
     """`loss + lamb * regularisation` of a network on batches.
 
@@ -85,7 +90,7 @@ class Objective:
     @torch.no_grad()
     def test(self, pair: Pair) -> float:
         """Root of the loss on a batch."""
-        return self._loss(self.model(pair[0]), pair[1]).sqrt().item()
+        return _root(self._loss(self.model(pair[0]), pair[1])).item()
 
     @torch.no_grad()
     def keep(self) -> None:
@@ -105,7 +110,7 @@ class Objective:
         gradients = [p.grad for p in self._params if p.grad is not None]
         norm = collectives.whole(torch.nn.utils.get_total_norm(gradients))
         with torch.no_grad():
-            values = torch.stack([total + norm, loss.sqrt(), torch.zeros_like(loss) if reg is None else reg.to(loss)])
+            values = torch.stack([total + norm, _root(loss), torch.zeros_like(loss) if reg is None else reg.to(loss)])
             finite, *found = values.tolist()
             if not finite - finite == 0:
                 raise Diverged
@@ -126,7 +131,7 @@ class Objective:
         if not value - value == 0:
             raise Diverged
         torch_internals.copy_all(*self._good)
-        return loss.sqrt().item(), 0.0 if reg is None else reg.item()
+        return _root(loss).item(), 0.0 if reg is None else reg.item()
 
     def _losses(self, pair: Pair) -> tuple[Tensor, Tensor | None]:
         x, label = pair
@@ -152,4 +157,9 @@ class Objective:
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             got = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
             raise ValueError(f"loss_fn must return a scalar tensor, got {got}; take the mean, for example")
+        if output.requires_grad and not loss.requires_grad:
+            raise ValueError(
+                f"loss_fn must compute its loss, here {loss.item():.4g} of dtype {loss.dtype}, from the output by "
+                "functions of torch that have derivatives: no .item(), .detach() or numpy, no comparison or argmax"
+            )
         return loss.reshape(())

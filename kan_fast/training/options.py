@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from kan_fast._support.checks import function, functions, integer, listed, real
-from kan_fast._support.files import PathLike
+from kan_fast._support.files import PathLike, named
 from kan_fast.nn.grids import checked_trim
 from kan_fast.training.data import Dataset
 from kan_fast.training.objective import Loss
@@ -191,6 +191,7 @@ _CHECKS: dict[str, Check] = {
     "scheduler": _scheduler,
     "patience": _maybe(partial(integer, least=1)),
     "callbacks": functions,
+    "checkpoint": _maybe(lambda name, value: named(value)),
     "save_every": partial(integer, least=1),
     "starts": _maybe(partial(integer, least=1)),
     "seed": _maybe(integer),

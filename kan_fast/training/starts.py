@@ -30,8 +30,16 @@ def wanted(model: Network, options: FitOptions) -> int:
 
     By default several for small networks whose parameters are those that their layers drew, where all data are in every
     step, and the objective of a start does not depend on anything else (an optimiser of the user, a checkpoint).
+
+    Raises:
+        ValueError: several are asked for, and the training ends before they would be compared.
     """
     if options.starts is not None:
+        if options.starts > 1 and options.steps <= STEPS:
+            raise ValueError(
+                f"several starts are compared after {STEPS} steps, which must be fewer than steps; got "
+                f"starts={options.starts}, steps={options.steps}. Give more steps, or use multistart"
+            )
         return options.starts
     total = options.steps * len(options.grids or [None])
     possible = (
@@ -128,7 +136,7 @@ def _run(trial: Loop) -> float:
 
 def _objective(loop: Loop) -> float:
     loss, reg = loop.history["train_loss"][-1], loop.history["reg"][-1]
-    return loss * loss + loop.options.lamb * reg
+    return loss * abs(loss) + loop.options.lamb * reg
 
 
 def _is_good(loop: Loop, objective: float) -> bool:

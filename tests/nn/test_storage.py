@@ -1,5 +1,6 @@
 """Networks in files: what comes back computes the same, and other files are refused."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,23 @@ def networks() -> dict[str, KAN]:
     symbolic.layers[1].mask = torch.tensor([[True, False]])
     pruned = KAN([3, 5, 1], seed=2, bias=False, **OPTIONS).prune_input(active_inputs=[2, 0], x=x).refine(7)
     return {"plain": plain, "symbolic": symbolic, "pruned": pruned, "half": KAN([2, 1], seed=0, dtype=torch.bfloat16)}
+
+
+def test_paths_of_every_kind(tmp_path):
+    model, path = KAN([2, 1], seed=0), tmp_path / "a folder" / "naïve.kan"
+    path.parent.mkdir()
+    for given in (path, str(path), os.fsencode(path)):
+        model.saveckpt(given)
+        assert torch.equal(KAN.loadckpt(given).layers[0].grid, model.layers[0].grid)
+        path.unlink()
+
+
+def test_open_files_are_no_paths(tmp_path):
+    model, data = KAN([2, 1], seed=0), (torch.rand(20, 2), torch.rand(20, 1))
+    with (tmp_path / "file").open("wb") as file:
+        for call in (model.saveckpt, KAN.loadckpt, lambda path: model.fit(data, checkpoint=path)):
+            with pytest.raises(TypeError, match=r"expected the path of a file, got BufferedWriter.*torch\.save"):
+                call(file)
 
 
 @pytest.mark.parametrize("name", ["plain", "symbolic", "pruned", "half"])

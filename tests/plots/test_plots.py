@@ -229,6 +229,12 @@ def test_a_history():
         plot_training({"train_loss": []})
 
 
+@pytest.mark.parametrize(("losses", "scale"), [([1.0, 0.1], "log"), ([1.0, -2.0], "linear"), ([0.0, 0.0], "linear")])
+def test_the_scale_of_a_history_has_room_for_negative_losses(losses, scale):
+    axes = plot_training({"train_loss": losses, "reg": [0.0, 0.0], "start": [0.0, 0.0]}).axes  # one Axes: no metrics
+    assert axes.get_yscale() == scale
+
+
 def test_fit_leaves_its_samples_for_plots_and_axes_can_be_given(tmp_path):
     x = samples(2)
     model = KAN([2, 1], seed=0)
@@ -260,6 +266,21 @@ def test_fit_leaves_its_samples_for_plots_and_axes_can_be_given(tmp_path):
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
         KAN([2, 1], seed=0).plot(**({"x": samples(2)} | options))
+
+
+def test_a_network_without_scores_is_drawn_as_nodes():
+    _, axes = KAN([2, 2, 1], seed=0).plot(x=torch.ones(9, 2))
+    edges, nodes = axes.collections
+    assert (len(edges.get_paths()), len(nodes.get_paths())) == (0, 5)
+
+
+def test_axes_must_be_one():
+    model = KAN([2, 1], seed=0)
+    several = Figure().subplots(1, 2)
+    for draw in (model.plot, lambda ax: model.plot_edge(0, 0, 0, x=samples(2), ax=ax)):
+        with pytest.raises(TypeError, match=r"ax must be one Axes of matplotlib, got ndarray of length 2;.*axes\[0\]"):
+            draw(ax=several)
+        assert draw(ax=several[0]).axes is several[0]
 
 
 def test_bad_edges_and_samples():

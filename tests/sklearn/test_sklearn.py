@@ -197,6 +197,14 @@ def test_a_random_state_determines_everything_and_the_global_generators_stay():
     assert (first != other).any()
 
 
+def test_one_hidden_level_can_be_a_number():
+    x = np.random.default_rng(0).random((30, 2))
+    assert KANRegressor(hidden=3, steps=1).fit(x, x[:, 0]).model_.width == [2, 3, 1]
+    assert KANRegressor(hidden=np.int64(3), steps=1).fit(x, x[:, 0]).model_.width == [2, 3, 1]
+    with pytest.raises(TypeError, match="hidden must be a list, got '3'"):
+        KANRegressor(hidden="3").fit(x, x[:, 0])
+
+
 def test_constant_columns_and_targets():
     x, y = table(50)
     x[:, 1] = 0.1
@@ -246,6 +254,7 @@ def test_another_value_in_a_column_that_was_constant(estimator):
         (KANRegressor(weight_decay=-1), "weight_decay must be finite and at least 0"),
         (KANRegressor(steps=0), "steps must be at least 1"),
         (KANRegressor(hidden=(0,)), "each of them at least 1"),
+        (KANRegressor(hidden=0), "each of them at least 1"),
     ],
     ids=lambda value: str(value) if isinstance(value, str) else "",
 )

@@ -94,3 +94,10 @@ def test_report_checks_shapes():
     for label in (torch.zeros(300), torch.zeros(300, 3), torch.zeros(2, 2)):
         with pytest.raises(ValueError, match=r"labels \(n, 2\), got"):
             network().formula_report(samples(), label)
+
+
+def test_labels_of_one_output_can_be_a_vector():
+    model, points = KAN([2, 1], seed=0), samples()
+    model.layers[0].fix_many([(0, 0), (0, 1)], ["sin", "x^2"])
+    label = model(points).detach() + 0.1
+    assert str(model.formula_report(points, label[:, 0])) == str(model.formula_report(points, label))

@@ -117,6 +117,26 @@ def test_a_loss_that_can_not_take_the_labels_says_which_labels():
         fit(KAN([2, 2]), (torch.rand(9, 2), torch.zeros(9)), loss_fn=F.cross_entropy, steps=1)
 
 
+def test_classes_need_an_output_each():
+    with pytest.raises(ValueError, match="or for a cross-entropy give the network an output for each class"):
+        fit(KAN([2, 1]), (torch.rand(9, 2), torch.arange(9) % 2), loss_fn=F.cross_entropy, steps=1)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda y, t: torch.tensor((y - t).square().mean().item()),
+        lambda y, t: mse(y.detach(), t),
+        lambda y, t: (y > t).sum(),
+        lambda y, t: torch.tensor(3),
+    ],
+)
+@pytest.mark.parametrize("opt", ["LBFGS", "Adam"])
+def test_a_loss_without_derivatives_is_refused(loss, opt):
+    with pytest.raises(ValueError, match=r"loss_fn must compute its loss, here .* from the output by"):
+        fit(KAN([2, 1]), (torch.rand(9, 2), torch.zeros(9, 1)), opt, loss_fn=loss, steps=1)
+
+
 @pytest.mark.parametrize("label", [torch.zeros(9), torch.zeros(9).long(), torch.zeros(9, 1, 1)], ids=str)
 @pytest.mark.parametrize("own_loss", [None, mse])
 def test_labels_that_a_loss_would_broadcast_are_refused(label, own_loss):

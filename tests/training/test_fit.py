@@ -2,6 +2,7 @@
 
 import math
 import pickle
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -273,3 +274,22 @@ def test_errors_of_the_user_come_through(dataset):
 
     with pytest.raises(ZeroDivisionError):
         fit(small(), dataset, steps=1, metrics=[broken])
+
+
+@pytest.mark.parametrize("opt", ["LBFGS", "LM", "Adam"])
+def test_the_modes_of_the_caller(dataset, opt):
+    data = tuple(dataset[name].float() for name in ("train_input", "train_label"))
+
+    def trained(mode):
+        model, dtypes = small(dtype=torch.float32), set()
+        model.register_forward_hook(lambda module, args, output: dtypes.add(output.dtype))
+        with mode:
+            losses = fit(model, data, opt, 15, starts=1)["train_loss"]
+        return losses, dtypes
+
+    losses, _ = trained(nullcontext())
+    assert trained(torch.inference_mode())[0] == losses
+    assert trained(torch.no_grad())[0] == losses
+    coarse, dtypes = trained(torch.autocast("cpu", torch.bfloat16))  # of the network, not of the optimiser
+    assert dtypes == {torch.bfloat16}
+    assert coarse[-1] < 0.8 * coarse[0]

@@ -117,6 +117,7 @@ def test_masks_and_frozen_layers_stay():
         ({"starts": 0}, "starts"),
         ({"starts": 2, "checkpoint": "file"}, "neither checkpoint"),
         ({"starts": 2, "opt": torch.optim.Adam}, "by name"),
+        ({"starts": 2, "steps": STEPS}, "compared after 10 steps.*got starts=2, steps=10"),
     ],
 )
 def test_errors(options, message):
