@@ -56,7 +56,7 @@ def _define(name: str, inputs: str, results: int, call: Callable[..., Any]) -> A
     def compute(*args: Any) -> Any:
         given = checked(args)
         if args[0].dim() == 3 and not args[0].shape[0]:
-            return call(getattr(empty, name), given)
+            return call(getattr(empty, name), *given)
         return _run(args[-1], name, call, given)
 
     returned = ", ".join(["Tensor"] * results)

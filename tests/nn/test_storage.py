@@ -71,7 +71,7 @@ def test_errors(tmp_path):
     with pytest.raises(FileNotFoundError):
         KAN.load(tmp_path / "nothing")
     (tmp_path / "text").write_text("text")
-    with pytest.raises(ValueError, match="not a file of KAN.save"):
+    with pytest.raises(ValueError, match=r"not a file of KAN\.save"):
         KAN.load(tmp_path / "text")
     torch.save({"format": 99}, tmp_path / "later")
     with pytest.raises(ValueError, match="has the format 99"):
