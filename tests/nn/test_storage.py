@@ -29,15 +29,15 @@ def test_paths_of_every_kind(tmp_path):
     model, path = KAN([2, 1], seed=0), tmp_path / "a folder" / "naïve.kan"
     path.parent.mkdir()
     for given in (path, str(path), os.fsencode(path)):
-        model.saveckpt(given)
-        assert torch.equal(KAN.loadckpt(given).layers[0].grid, model.layers[0].grid)
+        model.save(given)
+        assert torch.equal(KAN.load(given).layers[0].grid, model.layers[0].grid)
         path.unlink()
 
 
 def test_open_files_are_no_paths(tmp_path):
     model, data = KAN([2, 1], seed=0), (torch.rand(20, 2), torch.rand(20, 1))
     with (tmp_path / "file").open("wb") as file:
-        for call in (model.saveckpt, KAN.loadckpt, lambda path: model.fit(data, checkpoint=path)):
+        for call in (model.save, KAN.load, lambda path: model.fit(data, checkpoint=path)):
             with pytest.raises(TypeError, match=r"expected the path of a file, got BufferedWriter.*torch\.save"):
                 call(file)
 
