@@ -91,7 +91,7 @@ wheel: $(READY)  ## a manylinux wheel and an sdist in dist/, each installed into
 	$(BIN)/python -m build --outdir $(DIST)
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --wheel-dir dist $(DIST)/*.whl
 	cp $(DIST)/*.tar.gz dist
-	for file in dist/*; do tests/packaging/install/run.sh $(BIN)/python $(TORCH) $$file || exit 1; done
+	for file in dist/*; do tests/packaging/install/run.sh $(abspath $(BIN))/python $(TORCH) $$file || exit 1; done
 
 lint: $(READY)  ## formatting, ruff, mypy, clang-format; changes nothing
 	$(BIN)/ruff format --check

@@ -1,7 +1,10 @@
-// The Python module: integers in, integers out. kan_fast/ops/native.py does everything about tensors.
+// The Python module: it takes problems as bytes. kan_fast/ops/native.py does everything about tensors.
 #include <pybind11/pybind11.h>
 
+#include <cstring>
 #include <stdexcept>
+#include <string>
+#include <string_view>
 
 #include "kernels.h"
 
@@ -10,12 +13,18 @@ namespace py = pybind11;
 namespace {
 
 template <kan::Kernel kan::Kernels::* kernel, bool edges>
-void run(int isa, uintptr_t problem) {
+void run(int isa, std::string_view bytes) {
   int count;
   const kan::Kernels* const* kernels = kan::available_kernels(&count);
   if (isa < 0 || isa >= count) throw std::invalid_argument("no such instruction set");
+  kan::Problem problem;
+  if (bytes.size() != sizeof problem) {
+    throw std::invalid_argument("a problem has " + std::to_string(sizeof problem) + " bytes, got " +
+                                std::to_string(bytes.size()));
+  }
+  std::memcpy(&problem, bytes.data(), sizeof problem);
   py::gil_scoped_release unlocked;
-  kan::run(kernels[isa]->*kernel, edges, *reinterpret_cast<const kan::Problem*>(problem));
+  kan::run(kernels[isa]->*kernel, edges, problem);
 }
 
 }  // namespace

@@ -25,8 +25,8 @@ struct Operands {
 
 // The kernels compiled for one instruction set.
 //   forward                  y
-//   backward                 grad_spline, grad_base at layer.order with v; grad_bias; grad_x at layer.order when it is
-//                            the only contraction wanted, else at layer.order + 1
+//   backward                 grad_spline, grad_base at layer.order with v; grad_bias; grad_x at layer.order + 1, or at
+//                            layer.order if neither grad_spline nor grad_base is wanted
 //   edge_magnitude           y (out, in) = mean over the batch of |phi|
 //   edge_magnitude_backward  grad_x, grad_spline, grad_base from g (out, in)
 using Kernel = void (*)(Type, const Layer&, const Operands&);

@@ -64,15 +64,14 @@ def kan_linear(
         TypeError: x is not floating point, or dtypes differ.
         ValueError: shapes or devices do not fit, or an option is unknown.
     """
-    spec, chosen, autocast = _check(x, spline_weight, base_weight, grid, spline_order, base, extrapolation, backend)
-    out_features, in_features, _ = spline_weight.shape
-    if bias is not None:
-        _check_like("bias", bias, spline_weight, (out_features,))
+    spec, chosen, autocast = _check(
+        x, spline_weight, base_weight, grid, bias, spline_order, base, extrapolation, backend
+    )
     flat, result_dtype = x.dim() == 2, x.dtype
     if autocast and x.dtype != torch.float64:  # autocast leaves float64 alone
         result_dtype = torch.get_autocast_dtype(x.device.type)
         x = x.to(spline_weight.dtype)
-    samples = x if flat else x.reshape(math.prod(x.shape[:-1]), in_features)
+    samples = x if flat else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
     extra = None if symbolic is None else symbolic(samples)
     if callable(base):
@@ -83,8 +82,8 @@ def kan_linear(
     elif base == "zero":
         base_weight = None
     if not splines:
-        count = samples.shape[0]
-        y = samples.new_zeros(count, out_features) if bias is None else spread(bias, count).T.expand(count, -1)
+        count, out = samples.shape[0], spline_weight.shape[0]
+        y = samples.new_zeros(count, out) if bias is None else spread(bias, count).T.expand(count, -1)
     else:
         c, rows = Coefficients(spline_weight, base_weight), Rows(grid, 0, spec)
         if _exported():  # to where there are no operators of ours
@@ -94,7 +93,7 @@ def kan_linear(
     if extra is not None:
         y = y + extra
     if not flat:
-        y = y.reshape(*x.shape[:-1], out_features)
+        y = y.reshape(*x.shape[:-1], y.shape[-1])
     return y if y.dtype == result_dtype else y.to(result_dtype)
 
 
@@ -116,7 +115,7 @@ def edge_magnitude(
     Returns:
         `(out, in)`, non-negative; 0 for an empty batch. Differentiable once in x and the weights.
     """
-    spec, chosen, _ = _check(x, spline_weight, base_weight, grid, spline_order, base, extrapolation, backend)
+    spec, chosen, _ = _check(x, spline_weight, base_weight, grid, None, spline_order, base, extrapolation, backend)
     samples = x.to(spline_weight.dtype).reshape(math.prod(x.shape[:-1]), spline_weight.shape[1])
     if callable(base):
         if base_weight is not None:
@@ -132,6 +131,7 @@ def _check(
     spline_weight: Tensor,
     base_weight: Tensor | None,
     grid: Tensor,
+    bias: Tensor | None,
     degree: int,
     base: Base,
     extrapolation: str,
@@ -152,7 +152,7 @@ def _check(
             f"spline_weight must have the shape (out, in, grid_size + spline_order), got {_shape(spline_weight)}"
         )
     out_features, in_features, rows = spline_weight.shape
-    if x.shape[-1:] != (in_features,):
+    if not x.dim() or x.shape[-1] != in_features:
         got = x.shape[-1] if x.dim() else "a scalar"
         raise ValueError(f"expected last dimension {in_features}, got {got} (input shape {_shape(x)})")
     if grid.shape != (in_features, rows + degree + 1) or rows <= degree:
@@ -161,9 +161,11 @@ def _check(
             f"{_shape(spline_weight)} and spline_order {degree} that is ({in_features}, {rows + degree + 1}), "
             f"got {_shape(grid)}"
         )
-    if base_weight is not None:
-        _check_like("base_weight", base_weight, spline_weight, (out_features, in_features))
     dtype, device = spline_weight.dtype, spline_weight.device
+    if base_weight is not None:
+        _check_like("base_weight", base_weight, (out_features, in_features), dtype, device)
+    if bias is not None:
+        _check_like("bias", bias, (out_features,), dtype, device)
     kind = device.type
     autocast = kind != "meta" and torch.is_autocast_enabled(kind)
     if x.dtype != dtype and (torch.float64 in (x.dtype, dtype) or not autocast):
@@ -197,15 +199,16 @@ def _refuse_layouts(**tensors: Any) -> NoReturn:
     raise AssertionError("all are dense tensors")
 
 
-def _check_like(name: str, tensor: Tensor, weight: Tensor, shape: tuple[int, ...]) -> None:
-    if not isinstance(tensor, Tensor) or tensor.layout is not torch.strided:
+def _check_like(name: str, tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
+    """Compare a tensor with its shape, and with the dtype and the device of spline_weight."""
+    if getattr(tensor, "layout", None) is not torch.strided:
         _refuse_layouts(**{name: tensor})
     if tensor.shape != shape:
         raise ValueError(f"{name} must have the shape {shape}, got {_shape(tensor)}")
-    if tensor.dtype != weight.dtype:
-        raise TypeError(f"{name} has dtype {tensor.dtype}, spline_weight has {weight.dtype}; convert one of them")
-    if tensor.device != weight.device:
-        raise ValueError(f"{name} is on {tensor.device}, spline_weight on {weight.device}; move them together")
+    if tensor.dtype != dtype:
+        raise TypeError(f"{name} has dtype {tensor.dtype}, spline_weight has {dtype}; convert one of them")
+    if tensor.device != device:
+        raise ValueError(f"{name} is on {tensor.device}, spline_weight on {device}; move them together")
 
 
 def _shape(tensor: Tensor) -> tuple[int, ...]:

@@ -26,7 +26,7 @@ class KAN(Network):
 
     It takes the arguments and has the attributes of `kan_fast.nn.Network`, and these methods:
 
-    * training: `fit`, `multistart`; `saveckpt` and `loadckpt` keep networks in files;
+    * training: `fit`, `multistart`; `save` and `load` keep networks in files;
     * grids: `update_grid`, `refine`, `coverage`;
     * analysis: `attribute`, `activations`, and smaller networks by `prune`, `prune_node`, `prune_edge`, `prune_input`;
       `remove_edge` and `remove_node` work in place;
@@ -37,11 +37,11 @@ class KAN(Network):
 
     fit = fitting.interruptible(fitting.fit)
     multistart = fitting.interruptible(multistart)
-    saveckpt = storage.save
+    save = storage.save
 
     @classmethod
-    def loadckpt(cls, path: PathLike, device: torch.device | str | None = None) -> Self:
-        """The network that `saveckpt` wrote.
+    def load(cls, path: PathLike, device: torch.device | str | None = None) -> Self:
+        """The network that `save` wrote.
 
         Functions that were added to the library have to be added again before (`kan_fast.nn.functions.add_symbolic`).
 
@@ -50,7 +50,7 @@ class KAN(Network):
             device: device of the parameters; None for torch's default device.
 
         Raises:
-            ValueError: the file is not one of `saveckpt`, damaged, or of a later version of this package.
+            ValueError: the file is not one of `KAN.save`, damaged, or of a later version of this package.
             OSError: the file can't be opened.
         """
         return storage.load(cls, path, device)

@@ -22,6 +22,9 @@ from tests.helpers import distributed_worker as worker
 
 CHECKS = {
     2: [
+        "any_module_ddp",
+        "any_module_fsdp",
+        "branches",
         "ddp_float32",
         "ddp_float64",
         "fit_of_a_sharded_network",
@@ -37,7 +40,13 @@ CHECKS = {
 }
 # What torch 2.6 can't do on CPUs: its all-gather for FSDP calls a method that its streams of CPUs lack, and it computes
 # wrong second derivatives of DTensors, so that `kan_fast.distributed` refuses it.
-NEWER = {"fit_of_a_sharded_network", "fsdp_layers", "fsdp_root", "mesh_of_data_and_tensor_parallelism"}
+NEWER = {
+    "any_module_fsdp",
+    "fit_of_a_sharded_network",
+    "fsdp_layers",
+    "fsdp_root",
+    "mesh_of_data_and_tensor_parallelism",
+}
 NEWER |= {"sharded_checkpoint", "tensor_parallel", "tensor_parallel_any_order"}
 LACKS = NEWER if torch.torch_version.TorchVersion(torch.__version__) < "2.7" else set()
 
@@ -93,6 +102,8 @@ TRAININGS = [
     pytest.param(2, "ddp_float64", 1e-11, id="ddp"),
     pytest.param(2, "fsdp_layers", 1e-11, id="fsdp-layers"),
     pytest.param(2, "fsdp_root", 1e-11, id="fsdp-root"),
+    pytest.param(2, "any_module_ddp", 1e-11, id="any-module-ddp"),
+    pytest.param(2, "any_module_fsdp", 1e-11, id="any-module-fsdp"),
     pytest.param(2, "tensor_parallel", 1e-11, id="tensor-parallel"),
     pytest.param(4, "ddp_float64", 1e-11, id="ddp-4", marks=pytest.mark.slow),
     pytest.param(4, "sharded_checkpoint", 1e-11, id="fsdp-4", marks=pytest.mark.slow),
@@ -124,6 +135,19 @@ def test_grid_update_is_that_of_the_joined_samples_to_the_bit(launch: Any, size:
         for key, value in layer.state_dict().items():
             assert torch.equal(update["state"][key], value), f"{name}: {key}"
         assert update["messages"] == (18 if dtype == torch.float64 else 10)
+
+
+def test_layers_that_some_processes_do_not_call(launch: Any) -> None:
+    result = launch(2).result("branches")
+    assert result["moved"] == ["each", "one"]
+    x = worker.data(torch.float64)[0].chunk(2)
+    for name, samples in {"each": x[0], "one": x[1], "none": None}.items():
+        layer = worker.one_layer(torch.float64)
+        if samples is not None:
+            layer.update_grid(samples, margin=None)
+        assert torch.equal(result["state"][f"{name}.grid"], layer.grid)
+    assert len(result["messages"]) == 2
+    assert all("NaN or infinity reaches layer one" in message for message in result["messages"])
 
 
 def test_fit_of_a_sharded_network(launch: Any) -> None:

@@ -1,4 +1,4 @@
-// The kernels for AVX2; nothing for other architectures.
+// The kernels for AVX2. On architectures that don't have it this file is empty.
 #if defined(__x86_64__)
 #define KAN_NAME avx2
 #define KAN_VECTOR_BYTES 32

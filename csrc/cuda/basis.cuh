@@ -52,9 +52,11 @@ struct Basis {
   __host__ __device__ int cells() const { return knots + 1; }
 };
 
-// Coefficients of Q_d and of d Q_(d-1), d = order > 0. silu = x s with s = sigmoid(x), so silu^(d) = x s^(d) + d
-// s^(d-1), where s^(n) = p Q_n(t) for n > 0 with p = s (1 - s) and t = s - 1/2: Q_1 = 1, Q_(n+1) = (1/4 - t^2) Q_n' - 2
-// t Q_n. Polynomials in s itself would cancel more. `scratch` holds 2 (order + 1) numbers.
+// Coefficients of Q_d and of d Q_(d-1), d = order > 0: silu = x s with s = sigmoid(x), so
+//     silu^(d) = x s^(d) + d s^(d-1),
+// where s^(n) = p Q_n(t) for n > 0 with p = s (1 - s) and t = s - 1/2,
+//     Q_1 = 1,  Q_(n+1) = (1/4 - t^2) Q_n' - 2 t Q_n.
+// Polynomials in s itself would cancel more. `scratch` holds 2 (order + 1) numbers.
 template <class T>
 __device__ void silu_polynomials(int order, double* scratch, T* result) {
   double *q = scratch, *next = scratch + order + 1;
@@ -83,8 +85,8 @@ __device__ T base_function(const Basis<T, K>& f, T x) {
   return f.order == 1 ? value + s : value;
 }
 
-// Writes the polynomials of one cell where zeros are, by the Cox-de Boor recursion on their coefficients in double
-// precision; its last `order` steps are differences, as the derivative of a B-spline is.
+// Writes the polynomials of one cell to the table, which holds zeros. The Cox-de Boor recursion computes their
+// coefficients in double precision; its last `order` steps are differences, as the derivative of a B-spline is.
 template <class T, int K>
 __device__ void make_cell(const T* t, int cell, int order, Extrapolation extrapolation, const Basis<T, K>& f,
                           int64_t i) {
@@ -169,7 +171,7 @@ class Input {
   const T* breaks_;
   const Coefficients<T, K>* powers_;
   const Frame<T>* frames_;
-  T low_, high_;  // nothing changes beyond them but what a linear continuation does
+  T low_, high_;  // beyond them the rows are constant; infinite if they are not, so that clamping x changes nothing
 
  public:
   __device__ Input(const Basis<T, K>& f, int64_t i)

@@ -29,7 +29,8 @@ struct EdgeTile {
         pad(w.count > 1 ? degree : 0) {}
 };
 
-// From one level of a sum to the next: the error of a sum grows with its number of terms.
+// Adds the sums of one level to those of the next, and clears them. The error of a sum grows with its number of terms,
+// so long sums are sums of sums.
 template <class T, int N>
 __device__ void carry(T (&from)[N], T (&to)[N]) {
 #pragma unroll
@@ -100,10 +101,10 @@ __global__ void __launch_bounds__(kEdgeInputs* kWarp, 4)
     carry(step_sum, base_sum);
   }
 
-  // in double precision, so that it is rounded once
+  // The factor is in double precision, so that the product is rounded once.
   const auto factor = [&](int64_t edge) { return E == EdgeSum::kMagnitude ? mean : g[edge] * mean; };
 
-  // each window has its own share of the sum of an edge
+  // Each window has its own share of the sum of an edge.
   const int64_t part = int64_t(blockIdx.y) * windows.count + window;
 #pragma unroll
   for (int j = 0; j < kLanes<T>; ++j) {

@@ -31,7 +31,7 @@ __device__ inline float approximate_reciprocal(float value) {
 #endif
 
 constexpr int kWarp = 32;
-constexpr size_t kSharedBytes = 48 * 1024;  // of a block, on every device and without asking
+constexpr size_t kSharedBytes = 48 * 1024;  // what a block may use on every device without asking for more
 
 // The bits of a 16-bit number.
 __device__ inline uint32_t half_bits(Type dtype, float value) {

@@ -2,7 +2,7 @@
 //
 // A block has 8 inputs and works on 32 samples at a time, a thread on one pair of them. The lanes of a warp are samples
 // of one input, which share a table, but tensors are read and written with the lanes along the inputs, as they lie in
-// memory. Between the two, numbers wait in shared memory: one of each pair, or its rows.
+// memory. Numbers change from one arrangement to the other in shared memory: one number for each pair, or its rows.
 #pragma once
 
 #include "tiles.cuh"
@@ -18,8 +18,8 @@ template <class T>
 constexpr int kRowPairs = kRowInputs * kRowPitch<T>;
 constexpr size_t kRowShared = 27 * 1024;  // of a block; many such blocks fit into a multiprocessor
 
-// The blocks for which a multiprocessor should have the registers. Many are good, because blocks often wait for memory
-// and at barriers. With more than these, registers spill on some architecture.
+// How many blocks a multiprocessor should have registers for. Many are good, because blocks often wait for memory and
+// at barriers. With more than these, registers spill on some architecture.
 constexpr int resident_blocks(int of_float, int of_double, size_t size, int degree) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 750  // 1024 threads
   of_float = 4;
@@ -150,7 +150,7 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<T, K>)
     __syncthreads();  // base rows are where x was, and splines among the zeros
     if (splines && block.sample < exist) store_rows(block, rows, tile, (pair - block.lane) * rows.rows, target);
     if (base && moves) Target<T>{base, D}.put(pair, x[block.moved]);
-    __syncthreads();  // the tile is free again, or zeros are where rows go
+    __syncthreads();  // the tile is free again; without a tile, the zeros are written
     if (splines && !rows.fits && evaluates) {
       const int64_t index = ((b0 + block.s) * count + block.i0 + block.i) * rows.rows + record.first;
 #pragma unroll

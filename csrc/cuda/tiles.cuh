@@ -88,7 +88,7 @@ __global__ void __launch_bounds__(256)
     reduce_kernel(const Output<T> output, const int64_t parts, const Source<T> bias, const int64_t columns) {
   const int64_t index = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
   if (index >= output.size) return;
-  double sum = bias.data ? bias[index % columns] : T(0);  // there may be many parts
+  double sum = bias.data ? bias[index % columns] : T(0);  // double, because there may be many parts
   for (int64_t part = 0; part < parts; ++part) sum += output.shares[part * output.size + index];
   output.result.put(index, T(sum));
 }

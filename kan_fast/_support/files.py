@@ -100,7 +100,7 @@ def load(path: PathLike, what: str, build: Callable[[Any], T]) -> T:
 
     Args:
         path: path of the file.
-        what: the expected kind of file, for messages: "a file of saveckpt".
+        what: the expected kind of file, for messages: "a file of KAN.save".
         build: makes the result from the data; raises ValueError if they are not of the expected kind.
 
     Raises:

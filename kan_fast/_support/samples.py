@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+ENOUGH = 4096  # samples of a stream of batches that stand for all of them
+
 
 def are_constant(x: Tensor, dtype: torch.dtype | None = None, roundings: int = 4) -> Tensor:
     """Whether the numbers of each column of `x` `(n, columns)`, n > 0, are the same but for rounding, `(columns,)`.

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import functools
 import operator
+import sys
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -91,7 +93,31 @@ def have_numbers(tensors: Iterable[Tensor | None]) -> bool:
     return True
 
 
+# The compiler
+
+
+def uncompiled() -> AbstractContextManager[Any]:
+    """A context in which compiled modules run as they are written.
+
+    Nothing is compiled before torch._dynamo is imported, which takes as long as torch itself.
+    """
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+
+
 # Tensors
+
+
+def set_data(parameter: Tensor, data: Tensor) -> None:
+    """`parameter.data = data`, where the shape may be another.
+
+    A graph that is alive, such as that of the last loss, holds the node that accumulates gradients of the parameter.
+    torch uses that node for new graphs too, and it expects the shape it was made for. A change of dtype makes torch let
+    go of it.
+    """
+    other = torch.float16 if parameter.dtype == torch.float32 else torch.float32
+    parameter.data = torch.empty(0, dtype=other, device=data.device)
+    parameter.data = data
+
 
 copy_all: Callable[[list[Tensor], list[Tensor]], None] = torch._foreach_copy_  # each of the second to that of the first
 

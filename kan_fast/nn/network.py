@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from kan_fast._support import collectives
 from kan_fast._support.checks import integer, is_number, listed, real, tensor
 from kan_fast.functional import Base
-from kan_fast.nn import recording
+from kan_fast.nn import recording, regrid
 from kan_fast.nn.linear import KANLinear
 from kan_fast.nn.nodes import Nodes, levels
 
@@ -82,7 +82,7 @@ class Network(nn.Module):
         self.input_id = list(range(inputs))
         self.last_inputs = recording.Samples()
         self.nodes = nn.ModuleList(Nodes(*level) for level in rest)  # type: ignore[assignment]  # as for layers below
-        self.grid, self.k = integer("grid", grid, 1), integer("k", k, 0)
+        grid, self.k = integer("grid", grid, 1), integer("k", k, 0)
         seed = None if seed is None else integer("seed", seed)
         ranges: list[Any] = [tuple(listed("grid_range", grid_range))] * (len(self.nodes) + 1)
         if ranges[0] and not is_number(ranges[0][0]):
@@ -97,7 +97,7 @@ class Network(nn.Module):
                     n_in,
                     n_out,
                     bias,
-                    grid_size=self.grid,
+                    grid_size=grid,
                     spline_order=self.k,
                     grid_range=range_,
                     base=base,
@@ -115,7 +115,7 @@ class Network(nn.Module):
                 )
             )
             if noise_scale is not None:
-                bound = real("noise_scale", noise_scale) / (2 * self.grid)
+                bound = real("noise_scale", noise_scale) / (2 * grid)
                 for layer in self.layers:
                     nn.init.uniform_(layer.spline_weight, -bound, bound)
         self.to(final)
@@ -131,6 +131,11 @@ class Network(nn.Module):
         for layer, nodes in zip(self.layers, self.nodes, strict=True):
             x = nodes(layer(x))
         return x
+
+    @property
+    def grid(self) -> int:
+        """Number of spans of the grids, that of the first layer; pykan's name."""
+        return self.layers[0].grid_size
 
     @property
     def width(self) -> list[int | list[int]]:
@@ -189,7 +194,7 @@ class Network(nn.Module):
             NotFinite: a ValueError: the input of some layer is NaN or infinite.
         """
         inputs = recording.record(self, self.layers, self.samples(x, what))[1]
-        recording.check_finite(inputs, what)
+        recording.check_finite(dict(enumerate(inputs)), what)
         return inputs
 
     @torch.no_grad()
@@ -198,7 +203,7 @@ class Network(nn.Module):
         x: Tensor,
         *,
         eps: float | None = None,
-        margin: float = 0.0,
+        margin: float | None = 0.0,
         trim: float = 0.0,
         group: ProcessGroup | None = None,
         layers: Collection[KANLinear] | None = None,
@@ -210,7 +215,7 @@ class Network(nn.Module):
         Args:
             x: input samples `(..., width_in[0])`, finite.
             eps: share of the uniform grid, 0 to 1; None takes `grid_eps`.
-            margin: added on either side of the samples' range, in units of its length.
+            margin: added on either side of the samples' range, in units of its length; None takes a quarter of a span.
             trim: share of the samples at either end that the range leaves out; see `KANLinear.update_grid`.
             group: processes whose samples count together; see `KANLinear.update_grid`.
             layers: those of the network's layers to change; None for all.
@@ -223,16 +228,9 @@ class Network(nn.Module):
         reached = dict(zip(self.layers, recording.record(self, self.layers, self._tensor(x))[1], strict=True))
         collectives.reshard(self)
         everyone = collectives.data_group(self.layers[0].grid, group)
-        recording.check_finite(list(reached.values()), "update_grid", everyone)
-        tensors = [collectives.local(t) for layer in chosen for t in (layer.grid, layer.spline_weight)]
-        before = [t.clone() for t in tensors]
-        try:
-            for layer in chosen:
-                layer.update_grid(reached[layer], eps=eps, margin=margin, trim=trim, group=group)
-        except BaseException:
-            for t, old in zip(tensors, before, strict=True):
-                t.copy_(old)
-            raise
+        recording.check_finite(dict(enumerate(reached.values())), "update_grid", everyone)
+        samples: dict[regrid.GridLayer, Tensor] = {layer: reached[layer] for layer in chosen}
+        regrid.update_all(samples, eps=eps, margin=margin, trim=trim, group=group)
 
     def refine(self, new_grid: int) -> Self:
         """A new network on grids of `new_grid` spans with the same function; it shares no memory with this one.
@@ -248,17 +246,7 @@ class Network(nn.Module):
 
         Optimisers need to be told, see `KANLinear.refine_`.
         """
-        before = [(layer, layer.spline_weight, layer.spline_weight.data, layer.grid) for layer in self.layers]
-        sizes = [layer.grid_size for layer in self.layers]
-        try:
-            for layer in self.layers:
-                layer.refine_(new_grid)
-            self.grid = new_grid
-        except BaseException:
-            for (layer, parameter, weight, knots), size in zip(before, sizes, strict=True):
-                parameter.data = weight
-                layer.grid, layer.grid_size = knots, size
-            raise
+        regrid.refine_all(self.layers, new_grid)
 
     def coverage(self, x: Tensor) -> list[Tensor]:
         """For every layer the fraction of samples outside of its grid range, for each feature `(width[l],)`.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from torch.overrides import resolve_name
+
 _ADVICE = (
     "KAN layers have no weight matrix: their parameters are spline_weight, base_weight and bias, which "
     "reset_parameters() draws anew, and the layer is called, layer(x). "
@@ -28,7 +30,7 @@ class NoWeight:
     ) -> NoReturn:
         """Refuse; the message says what to do."""
         raise TypeError(
-            f"{_ADVICE}torch.nn.functional.{function.__name__} computes with the weight itself, as "
+            f"{_ADVICE}{resolve_name(function) or function.__name__} computes with the weight itself, as "
             "nn.MultiheadAttention does with that of out_proj: leave an nn.Linear there, as "
             "kan_fast.convert.replace_linear(model) does"
         )

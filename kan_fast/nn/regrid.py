@@ -1,9 +1,13 @@
-"""Layers whose grids can move: grids that follow the samples, finer grids, and how well a grid covers the samples."""
+"""Layers whose grids can move: grids that follow the samples, finer grids, how well a grid covers the samples.
+
+One layer by its methods, several at once by functions that change all of them or none.
+"""
 
 from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,11 +15,17 @@ from torch import Tensor, nn
 
 from kan_fast._support import collectives
 from kan_fast._support.checks import integer
+from kan_fast._support.torch_internals import set_data
 from kan_fast.nn import grids
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
     from typing_extensions import Self
+
+
+MARGIN = (
+    0.25  # spans that grids reach beyond the samples in training: test samples lie there, and data still fix curves
+)
 
 
 class GridLayer(nn.Module):
@@ -48,7 +58,7 @@ class GridLayer(nn.Module):
         x: Tensor,
         *,
         eps: float | None = None,
-        margin: float = 0.0,
+        margin: float | None = 0.0,
         trim: float = 0.0,
         group: ProcessGroup | None = None,
     ) -> None:
@@ -56,7 +66,7 @@ class GridLayer(nn.Module):
 
         The new knots are `eps * uniform + (1 - eps) * quantiles` of each column (a constant column keeps its grid), and
         every curve is projected on them (see `kan_fast.nn.grids.transfer`). Optimiser state for `spline_weight` no
-        longer fits afterwards: reset it, as `KAN.fit` does.
+        longer fits afterwards: reset it, as `KAN.fit` and `kan_fast.update_grids` do.
 
         Coefficients and knots change one after the other, so a forward pass in another thread may take the new
         coefficients with the old knots. Where threads share a model, update a copy, then use the copy.
@@ -67,7 +77,8 @@ class GridLayer(nn.Module):
         Args:
             x: samples `(..., in_features)`, finite.
             eps: share of the uniform grid, 0 to 1; None takes `grid_eps`.
-            margin: added on either side of the samples' range, in units of its length.
+            margin: added on either side of the samples' range, in units of its length; None takes a quarter of a span,
+                as `KAN.fit` does.
             trim: share of the samples at either end of each column that the range leaves out, 0 to below 0.5, so that a
                 few outliers do not stretch the spans; beyond it is `extrapolation`.
             group: processes whose samples count together. None for all, as elsewhere in torch, if torch.distributed is
@@ -97,6 +108,7 @@ class GridLayer(nn.Module):
         if bad:
             raise ValueError("update_grid needs finite samples, got NaN or infinity; clean the data first")
         eps = self.grid_eps if eps is None else eps
+        margin = MARGIN / self.grid_size if margin is None else margin
         new = grids.grid_from_samples(x, grid, self.spline_order, eps=eps, margin=margin, trim=trim, group=group)
         matrix = grids.transfer(grid, new, self.spline_order, self.extrapolation)
         moved = torch.einsum("irs,ois->oir", matrix, weight.to(matrix.dtype))
@@ -123,8 +135,9 @@ class GridLayer(nn.Module):
         """`refine` in place. Optimisers keep the parameter, but what they remember of it no longer fits.
 
         Call `kan_fast.training.forget_splines(optimizer, model)` after it, or make the optimiser anew: in the next step
-        most raise an error about sizes, and torch's fused ones read outside of their memory. (`fit` does it.)
-        Other threads must not use the layer meanwhile (see `update_grid`); `refine` makes a new layer instead.
+        most raise an error about sizes, and torch's fused ones read outside of their memory. (`fit` and
+        `kan_fast.refine_grids` do it.) Other threads must not use the layer meanwhile (see `update_grid`); `refine`
+        makes a new layer instead.
         """
         size = integer("grid_size", grid_size, 1)
         self._check_movable("refine")
@@ -135,7 +148,7 @@ class GridLayer(nn.Module):
         knots, matrix = grids.refine(self.grid, self.spline_order, size)
         finer = torch.einsum("irs,ois->oir", matrix, self.spline_weight.to(matrix.dtype))
         self.spline_weight.grad = None
-        self.spline_weight.data = finer.to(self.spline_weight.dtype).contiguous()
+        set_data(self.spline_weight, finer.to(self.spline_weight.dtype).contiguous())
         self.grid, self.grid_size = knots, size
 
     @torch.no_grad()
@@ -166,3 +179,37 @@ class GridLayer(nn.Module):
             raise ValueError(
                 f"{what} got samples on {x.device}, the layer is on {self.grid.device}; move them together"
             )
+
+
+def update_all(
+    reached: Mapping[GridLayer, Tensor],
+    *,
+    eps: float | None = None,
+    margin: float | None = 0.0,
+    trim: float = 0.0,
+    group: ProcessGroup | None = None,
+) -> None:
+    """`update_grid` of several layers, with the samples that reach each; after an error all are as they were."""
+    tensors = [collectives.local(t) for layer in reached for t in (layer.grid, layer.spline_weight)]
+    before = [t.detach().clone() for t in tensors]
+    try:
+        for layer, samples in reached.items():
+            layer.update_grid(samples, eps=eps, margin=margin, trim=trim, group=group)
+    except BaseException:
+        with torch.no_grad():
+            for t, old in zip(tensors, before, strict=True):
+                t.copy_(old)
+        raise
+
+
+def refine_all(layers: Iterable[GridLayer], grid_size: int) -> None:
+    """`refine_` of several layers; after an error all are as they were."""
+    before = [(layer, layer.spline_weight, layer.spline_weight.data, layer.grid, layer.grid_size) for layer in layers]
+    try:
+        for layer, *_ in before:
+            layer.refine_(grid_size)
+    except BaseException:
+        for layer, parameter, weight, knots, size in before:
+            set_data(parameter, weight)
+            layer.grid, layer.grid_size = knots, size
+        raise

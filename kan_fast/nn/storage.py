@@ -1,4 +1,4 @@
-"""Networks in files: `KAN.saveckpt` and `KAN.loadckpt`. A file holds tensors and plain values; loading runs no code."""
+"""Networks in files: `KAN.save` and `KAN.load`. A file holds tensors and plain values; loading runs no code."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def describe(model: Network) -> dict[str, Any]:
     """
     for layer in model.layers:
         if isinstance(layer, KANLinear):
-            layer.check_plain("saveckpt")
+            layer.check_plain("save")
         if type(layer) is not KANLinear:
             raise TypeError(f"can't save a {type(layer).__name__} among the layers; a file keeps KANLinear layers")
         if callable(layer.base):
@@ -92,8 +92,7 @@ def rebuild(cls: type[N], saved: dict[str, Any], device: torch.device | str | No
     model.layers = nn.ModuleList(  # type: ignore[assignment]  # it has no type for its items
         _layer(options, old) for options, old in zip(network.layers, model.layers, strict=True)
     )
-    first = model.layers[0]
-    model.grid, model.k, model.input_id = first.grid_size, first.spline_order, network.input_id
+    model.k, model.input_id = model.layers[0].spline_order, network.input_id
     try:
         model.load_state_dict(network.state)
     except RuntimeError as error:
@@ -111,7 +110,7 @@ def save(model: Network, path: PathLike) -> None:
     backend are not kept. (pykan writes several files that begin with the path.)
 
     Args:
-        model: the network; `model.saveckpt(path)` writes it.
+        model: the network; `model.save(path)` writes it.
         path: of the file.
 
     Raises:
@@ -123,20 +122,20 @@ def save(model: Network, path: PathLike) -> None:
 
 
 def load(cls: type[N], path: PathLike, device: torch.device | str | None = None) -> N:
-    """The network that `saveckpt` wrote: `KAN.loadckpt(path)`.
+    """The network that `save` wrote: `KAN.load(path)`.
 
     Functions that were added to the library have to be added again before (`kan_fast.nn.functions.add_symbolic`).
 
     Args:
-        cls: the class; `KAN.loadckpt(path)` gives it.
+        cls: the class; `KAN.load(path)` gives it.
         path: of the file.
         device: device of the parameters; None for the default.
 
     Raises:
-        ValueError: the file is not one of `saveckpt`, damaged, or of a later version of this package.
+        ValueError: the file is not one of `KAN.save`, damaged, or of a later version of this package.
         OSError: it can't be opened.
     """
-    return files.load(path, "a file of saveckpt", lambda saved: rebuild(cls, saved, device))
+    return files.load(path, "a file of KAN.save", lambda saved: rebuild(cls, saved, device))
 
 
 def _check_tensors(state: Saved, prefix: str, sizes: _Sizes) -> None:

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from kan_fast._support import torch_internals
-from kan_fast.ops import built, dense, tuning
-from kan_fast.ops.contract import ALL, Coefficients, Needs, NeedsCoef, Rows, Spec, composed_backward, or_empty
+from kan_fast.ops import built, dense, empty, tuning
+from kan_fast.ops.contract import ALL, Coefficients, Needs, NeedsCoef, Rows, Spec, composed_backward
 from kan_fast.ops.problem import BASES, DTYPES, EXTRAPOLATIONS, Problem, check_size
 
 _OPERATIONS = [
@@ -110,7 +110,7 @@ def _dense(x: Tensor, rows: Rows) -> bool:
 def forward(x: Tensor, v: Tensor | None, c: Coefficients, bias: Tensor | None, rows: Rows) -> Tensor:
     if _dense(x, rows):
         return dense.forward(Basis(rows), x, v, c, bias)
-    y = x.new_empty(len(x), c.edge_shape[0])
+    y = empty.forward(x, v, c, bias, rows)
     _run("forward", x, *rows, v=v, spline_weight=c.spline, base_weight=c.base, bias=bias, y=y)
     return y
 
@@ -118,7 +118,7 @@ def forward(x: Tensor, v: Tensor | None, c: Coefficients, bias: Tensor | None, r
 def grad_input(x: Tensor, g: Tensor, c: Coefficients, rows: Rows) -> Tensor:
     if _dense(x, rows):
         return dense.grad_input(Basis(rows), x, g, c)
-    gx = x.new_empty(x.shape)
+    gx = empty.grad_input(x, g, c, rows)
     _run("grad_input", x, *rows, g=g, spline_weight=c.spline, base_weight=c.base, gx=gx)
     return gx
 
@@ -128,12 +128,10 @@ def grad_coef(
 ) -> tuple[Tensor, Tensor]:
     if _dense(x, rows):
         return dense.grad_coef(Basis(rows), x, v, g, needs)
-    edges = (g.shape[1], x.shape[1])
-    gs = x.new_empty(*edges, rows.splines) if needs[0] else None
-    gb = x.new_empty(edges) if needs[1] else None
+    gs, gb = empty.grad_coef(x, v, g, rows, needs)
     if any(needs):
         _run("grad_coef", x, *rows, v=v, g=g, gs=gs, gb=gb)
-    return or_empty(gs, x), or_empty(gb, x)
+    return gs, gb
 
 
 _backward = composed_backward(grad_input, grad_coef)
@@ -146,16 +144,16 @@ def backward(
 
 
 def edge_magnitude(x: Tensor, c: Coefficients, rows: Rows) -> Tensor:
-    m = x.new_empty(c.edge_shape)
+    m = empty.edge_magnitude(x, c, rows)
     _run("edge_magnitude", x, *rows, spline_weight=c.spline, base_weight=c.base, y=m)
     return m
 
 
 def edge_magnitude_backward(x: Tensor, gm: Tensor, c: Coefficients, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
-    gx, gs, gb = (None if t is None else t.new_empty(t.shape) for t in (x, *c))
+    gx, gs, gb = empty.edge_magnitude_backward(x, gm, c, rows)
     _run("edge_grad_input", x, *rows, g=gm, spline_weight=c.spline, base_weight=c.base, gx=gx)
     _run("edge_grad_coef", x, *rows, g=gm, spline_weight=c.spline, base_weight=c.base, gs=gs, gb=gb)
-    return or_empty(gx, x), or_empty(gs, x), or_empty(gb, x)
+    return gx, gs, gb
 
 
 def _run(

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, get_num_threads
 
-from kan_fast.ops import built
+from kan_fast.ops import built, empty
 from kan_fast.ops.contract import ALL, Coefficients, Needs, NeedsCoef, Rows
-from kan_fast.ops.problem import BASES, DTYPES, EXTRAPOLATIONS, Problem, check_size
+from kan_fast.ops.problem import BASES, DTYPES, EXTRAPOLATIONS, check_size, pack
 
 
 def _thread_pool() -> int:
@@ -97,14 +97,13 @@ def threading() -> str:
 
 
 def forward(x: Tensor, v: Tensor | None, c: Coefficients, bias: Tensor | None, rows: Rows) -> Tensor:
-    out = c.edge_shape[0]
-    y = x.new_empty(*x.shape[:-1], out)
-    _run("forward", x, c, rows, out, v=v, bias=bias, y=y)
+    y = empty.forward(x, v, c, bias, rows)
+    _run("forward", x, c, rows, y.shape[-1], v=v, bias=bias, y=y)
     return y
 
 
 def grad_input(x: Tensor, g: Tensor, c: Coefficients, rows: Rows) -> Tensor:
-    gx = x.new_empty(x.shape)
+    gx = empty.grad_input(x, g, c, rows)
     _run("backward", x, c, rows, g.shape[-1], g=g, gx=gx)
     return gx
 
@@ -112,7 +111,7 @@ def grad_input(x: Tensor, g: Tensor, c: Coefficients, rows: Rows) -> Tensor:
 def grad_coef(
     x: Tensor, v: Tensor | None, g: Tensor, rows: Rows, needs: NeedsCoef = (True, True)
 ) -> tuple[Tensor, Tensor]:
-    gs, gb = _empty_coefficients(x, g.shape[-1], rows, *needs)
+    gs, gb = empty.grad_coef(x, v, g, rows, needs)
     if needs[0] or needs[1]:
         _run("backward", x, _NONE, rows, g.shape[-1], v=v, g=g, gs=gs, gb=gb)
     return gs, gb
@@ -121,35 +120,23 @@ def grad_coef(
 def backward(
     x: Tensor, v: Tensor | None, g: Tensor, c: Coefficients, rows: Rows, needs: Needs = ALL
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    groups, out = x.shape[:-2], g.shape[-1]
-    need_x, need_spline, need_base, need_bias = needs
-    gx = x.new_empty(*x.shape) if need_x else x.new_empty(*groups, 0)
-    gs, gb = _empty_coefficients(x, out, rows, need_spline, need_base)
-    gbias = x.new_empty(*groups, out if need_bias else 0)
-    if not (need_spline or need_base):  # the kernel then takes the order of gx itself
+    gx, gs, gb, gbias = empty.backward(x, v, g, c, rows, needs)
+    if not (needs[1] or needs[2]):  # the kernel then takes the order of gx itself
         rows, v = rows.derivative(), None
-    _run("backward", x, c, rows, out, v=v, g=g, gx=gx, gs=gs, gb=gb, gbias=gbias)
+    _run("backward", x, c, rows, g.shape[-1], v=v, g=g, gx=gx, gs=gs, gb=gb, gbias=gbias)
     return gx, gs, gb, gbias
 
 
 def edge_magnitude(x: Tensor, c: Coefficients, rows: Rows) -> Tensor:
-    edges = c.edge_shape
-    m = x.new_empty((*x.shape[:-2], *edges))
-    _run("edge_magnitude", x, c, rows, edges[0], y=m)
+    m = empty.edge_magnitude(x, c, rows)
+    _run("edge_magnitude", x, c, rows, m.shape[-2], y=m)
     return m
 
 
 def edge_magnitude_backward(x: Tensor, gm: Tensor, c: Coefficients, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
-    gx = x.new_empty(x.shape)
-    gs, gb = (x.new_empty((*x.shape[:-2], 0) if w is None else w.shape) for w in c)
+    gx, gs, gb = empty.edge_magnitude_backward(x, gm, c, rows)
     _run("edge_magnitude_backward", x, c, rows, gm.shape[-2], g=gm, gx=gx, gs=gs, gb=gb)
     return gx, gs, gb
-
-
-def _empty_coefficients(x: Tensor, out: int, rows: Rows, need_spline: bool, need_base: bool) -> tuple[Tensor, Tensor]:
-    groups, edges = x.shape[:-2], (out, x.shape[-1])
-    gs = x.new_empty(*groups, *edges, rows.splines) if need_spline else x.new_empty(*groups, 0)
-    return gs, x.new_empty(*groups, *edges) if need_base else x.new_empty(*groups, 0)
 
 
 def _run(
@@ -172,36 +159,14 @@ def _run(
     grid, order, (degree, base, extrapolation) = rows
     if order > MAX_ORDER:
         raise ValueError(f"the cpu backend takes derivatives up to order {MAX_ORDER}, got {order}; use 'reference'")
-    # These names keep the contiguous copies alive until the call returns.
-    x, grid = x.contiguous(), grid.contiguous()
-    v, g, spline_weight, base_weight, bias = [
-        t if t is None or t.is_contiguous() else t.contiguous() for t in (v, g, *c, bias)
-    ]
     assert isinstance(base, str), "callables run unfused"
+    given = (x, v, g, *c, bias, grid)
+    inputs = [t if t is None or t.is_contiguous() else t.contiguous() for t in given]  # keeps copies until the end
     *groups, batch, features = x.shape
-    problem = Problem(
-        x=x.data_ptr(),
-        v=None if v is None else v.data_ptr(),
-        g=None if g is None else g.data_ptr(),
-        spline_weight=None if spline_weight is None else spline_weight.data_ptr(),
-        base_weight=None if base_weight is None else base_weight.data_ptr(),
-        bias=None if bias is None else bias.data_ptr(),
-        grid=grid.data_ptr(),
-        y=None if y is None else y.data_ptr(),
-        gx=None if gx is None else gx.data_ptr(),
-        gs=None if gs is None else gs.data_ptr(),
-        gb=None if gb is None else gb.data_ptr(),
-        gbias=None if gbias is None else gbias.data_ptr(),
-        batch=batch,
-        inputs=features,
-        outputs=outputs,
-        knots=grid.shape[-1],
-        dtype=DTYPES[x.dtype],
-        degree=degree,
-        order=order,
-        base=BASES[base],
-        extrapolation=EXTRAPOLATIONS[extrapolation],
-        threads=get_num_threads(),
-        groups=groups[0] if groups else 1,
+    problem = pack(
+        *[0 if t is None else t.data_ptr() for t in (*inputs, y, gx, gs, gb, gbias)],
+        *(batch, features, outputs, grid.shape[-1]),
+        *(DTYPES[x.dtype], degree, order, BASES[base], EXTRAPOLATIONS[extrapolation]),
+        *(get_num_threads(), groups[0] if groups else 1),
     )
-    getattr(_C, kernel)(_isa, ctypes.addressof(problem))
+    getattr(_C, kernel)(_isa, problem)

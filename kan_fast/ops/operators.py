@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from kan_fast._support import torch_internals
-from kan_fast.ops import arguments
+from kan_fast.ops import arguments, empty
 from kan_fast.ops.contract import Coefficients, Rows, Spec
 from kan_fast.ops.dispatch import module
 
@@ -41,33 +41,33 @@ _WEIGHTS = "Tensor? spline_weight, Tensor? base_weight"
 _SPEC = "int degree, str base, str extrapolation, str backend"
 
 
-def _define(name: str, inputs: str, results: int, fake: Callable[..., Any], call_backend: Callable[..., Any]) -> Any:
-    """Define an operator that returns `results` tensors.
-
-    `fake` gives their shapes without computing them, `call_backend` has a backend compute them.
-    """
+def _define(name: str, inputs: str, results: int, call: Callable[..., Any]) -> Any:
+    """Define an operator that returns `results` tensors; `call` passes its arguments to the function of a backend."""
     names = [argument.split()[-1] for argument in f"{inputs}, {_SPEC}".split(",")]
 
-    def compute(*args: Any) -> Any:
+    def checked(args: tuple[Any, ...]) -> tuple[Any, ...]:
         arguments.check(name, dict(zip(names, args, strict=True)))
-        if args[0].dim() == 3 and not args[0].shape[0]:
-            return fake(*args)
-        *flat, degree, base, extrapolation, backend = args
-        return _run(backend, name, call_backend, (*flat, Spec(degree, base, extrapolation)))
+        *flat, degree, base, extrapolation, _ = args
+        return (*flat, Spec(degree, base, extrapolation))
 
-    def checked_fake(*args: Any) -> Any:
-        arguments.check(name, dict(zip(names, args, strict=True)))
-        return fake(*args)
+    def fake(*args: Any) -> Any:
+        return call(getattr(empty, name), *checked(args))
+
+    def compute(*args: Any) -> Any:
+        given = checked(args)
+        if args[0].dim() == 3 and not args[0].shape[0]:
+            return call(getattr(empty, name), *given)
+        return _run(args[-1], name, call, given)
 
     returned = ", ".join(["Tensor"] * results)
     _LIBRARY.define(f"{name}({inputs}, {_SPEC}) -> ({returned})")
     # Exported programs come this way with gradients enabled; from autograd.py they never are.
     _LIBRARY.impl(name, torch.no_grad()(compute), "CompositeExplicitAutograd")
-    torch.library.register_fake(f"kan_fast::{name}", checked_fake, lib=_LIBRARY)
+    torch.library.register_fake(f"kan_fast::{name}", fake, lib=_LIBRARY)
     packet = getattr(torch.ops.kan_fast, name)
     defined = packet.default
     register_flop_formula(packet)(functools.partial(_flops, name, names))
-    _OPERATORS[name] = _Operator(defined, inputs.count("Tensor"), call_backend)
+    _OPERATORS[name] = _Operator(defined, inputs.count("Tensor"), call)
     return defined
 
 
@@ -129,43 +129,6 @@ def _run(backend: str, name: str, call: Callable[..., Any], args: Sequence[Any])
     return tuple(torch.stack(parts) for parts in zip(*results, strict=True))
 
 
-def _fake_forward(x: Tensor, v: Any, spline_weight: Any, base_weight: Any, *_: Any) -> Tensor:
-    return x.new_empty(*x.shape[:-1], Coefficients(spline_weight, base_weight).edge_shape[0])
-
-
-def _fake_grad_input(x: Tensor, *_: Any) -> Tensor:
-    return x.new_empty(x.shape)
-
-
-def _fake_grad_coef(
-    x: Tensor, v: Any, g: Tensor, grid: Tensor, order: int, needs: list[bool], degree: int, *_: Any
-) -> tuple[Tensor, Tensor]:
-    groups, edges = x.shape[:-2], (g.shape[-1], x.shape[-1])
-    gs = x.new_empty(*groups, *((*edges, grid.shape[-1] - degree - 1) if needs[0] else (0,)))
-    return gs, x.new_empty(*groups, *(edges if needs[1] else (0,)))
-
-
-def _fake_backward(
-    x: Tensor, v: Any, g: Tensor, sw: Any, bw: Any, grid: Tensor, order: int, needs: list[bool], degree: int, *_: Any
-) -> tuple[Tensor, ...]:
-    gs, gb = _fake_grad_coef(x, None, g, grid, order, needs[1:3], degree)
-    groups = x.shape[:-2]
-    gx = x.new_empty(x.shape if needs[0] else (*groups, 0))
-    return gx, gs, gb, x.new_empty(*groups, g.shape[-1] if needs[3] else 0)
-
-
-def _fake_edge_magnitude(x: Tensor, spline_weight: Any, base_weight: Any, *_: Any) -> Tensor:
-    return x.new_empty(*x.shape[:-2], *Coefficients(spline_weight, base_weight).edge_shape)
-
-
-def _fake_edge_magnitude_backward(
-    x: Tensor, gm: Tensor, spline_weight: Any, base_weight: Any, *_: Any
-) -> tuple[Tensor, ...]:
-    return tuple(
-        x.new_empty(*x.shape[:-2], 0) if t is None else x.new_empty(t.shape) for t in (x, spline_weight, base_weight)
-    )
-
-
 def _call_forward(f: Any, x: Any, v: Any, spline: Any, base: Any, bias: Any, grid: Any, order: int, spec: Spec) -> Any:
     return f(x, v, _new(Coefficients, (spline, base)), bias, _new(Rows, (grid, order, spec)))
 
@@ -193,19 +156,11 @@ def _call_edge_magnitude_backward(f: Any, x: Any, gm: Any, spline: Any, base: An
 
 
 _ROWS = "Tensor grid, int order"
-forward = _define("forward", f"Tensor x, Tensor? v, {_WEIGHTS}, Tensor? bias, {_ROWS}", 1, _fake_forward, _call_forward)
-grad_input = _define("grad_input", f"Tensor x, Tensor g, {_WEIGHTS}, {_ROWS}", 1, _fake_grad_input, _call_grad_input)
-grad_coef = _define(
-    "grad_coef", f"Tensor x, Tensor? v, Tensor g, {_ROWS}, bool[2] needs", 2, _fake_grad_coef, _call_grad_coef
-)
-backward = _define(
-    "backward", f"Tensor x, Tensor? v, Tensor g, {_WEIGHTS}, {_ROWS}, bool[4] needs", 4,
-    _fake_backward, _call_backward,
-)  # fmt: skip
-edge_magnitude = _define(
-    "edge_magnitude", f"Tensor x, {_WEIGHTS}, Tensor grid", 1, _fake_edge_magnitude, _call_edge_magnitude
-)
+forward = _define("forward", f"Tensor x, Tensor? v, {_WEIGHTS}, Tensor? bias, {_ROWS}", 1, _call_forward)
+grad_input = _define("grad_input", f"Tensor x, Tensor g, {_WEIGHTS}, {_ROWS}", 1, _call_grad_input)
+grad_coef = _define("grad_coef", f"Tensor x, Tensor? v, Tensor g, {_ROWS}, bool[2] needs", 2, _call_grad_coef)
+backward = _define("backward", f"Tensor x, Tensor? v, Tensor g, {_WEIGHTS}, {_ROWS}, bool[4] needs", 4, _call_backward)
+edge_magnitude = _define("edge_magnitude", f"Tensor x, {_WEIGHTS}, Tensor grid", 1, _call_edge_magnitude)
 edge_magnitude_backward = _define(
-    "edge_magnitude_backward", f"Tensor x, Tensor gm, {_WEIGHTS}, Tensor grid", 3,
-    _fake_edge_magnitude_backward, _call_edge_magnitude_backward,
-)  # fmt: skip
+    "edge_magnitude_backward", f"Tensor x, Tensor gm, {_WEIGHTS}, Tensor grid", 3, _call_edge_magnitude_backward
+)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from typing_extensions import Self
 
 from kan_fast import model
+from kan_fast._support.files import PathLike
 from kan_fast.functional import Base
 from kan_fast.nn import recording
 from kan_fast.pykan.options import tolerant
@@ -77,6 +79,12 @@ class KAN(model.KAN):
     unfix_symbolic = tolerant(model.KAN.unfix_symbolic)
     unfix_symbolic_all = tolerant(model.KAN.unfix_symbolic_all)
     auto_symbolic = tolerant(model.KAN.auto_symbolic)
+    saveckpt = model.KAN.save
+
+    @classmethod
+    def loadckpt(cls, path: PathLike, device: torch.device | str | None = None) -> Self:
+        """The network that `saveckpt` wrote: `load(path, device)`."""
+        return cls.load(path, device)
 
     @tolerant
     def prune_edge(self, threshold: float = 3e-2, *, x: Tensor | None = None) -> Self:

@@ -116,7 +116,6 @@ def _set(model: Network, grids: Sequence[int], state: dict[str, Tensor]) -> None
     """Give the network grids of these sizes, then the state."""
     for layer, size in zip(model.layers, grids, strict=True):
         layer.refine_(size)
-    model.grid = grids[0]
     model.load_state_dict(state)
 
 

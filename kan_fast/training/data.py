@@ -11,11 +11,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, SequentialSampler
 
 from kan_fast._support.checks import described, integer, tensor
-from kan_fast._support.samples import evenly
+from kan_fast._support.samples import ENOUGH, evenly
 
 Pair = tuple[Tensor, Tensor]
 Dataset = Mapping[str, Any] | tuple[Any, Any] | DataLoader
-ENOUGH = 4096  # samples of a DataLoader that stand for all of them
 KEYS = ("train_input", "train_label", "test_input", "test_label")
 
 

@@ -21,7 +21,7 @@ from kan_fast._support.samples import are_constant
 from kan_fast._support.warn import warn
 from kan_fast.nn import recording
 from kan_fast.nn.network import Network
-from kan_fast.training.data import Check, Dataset, Source, sources
+from kan_fast.training.data import Check, Dataset, Source, TensorSource, sources
 from kan_fast.training.grid_schedule import GridSchedule, forget_splines
 from kan_fast.training.loop import History, Loop, never_empty, steps_of
 from kan_fast.training.objective import Diverged, Loss, Objective
@@ -193,7 +193,7 @@ def _loop(model: Network, dataset: Dataset, options: FitOptions, metrics: dict[s
         metrics=metrics,
         options=options,
         history=history,
-        starts=Starts(model, options),
+        starts=Starts(model, options, options.batch == -1 and isinstance(train_data, TensorSource)),
     )
 
 

@@ -34,14 +34,11 @@ def never_empty(history: History) -> None:
             values.append(math.nan)
 
 
-class Chooser(Protocol):
-    """Compares the network with other initialisations, once; see `training.starts.Starts`."""
+class Visitor(Protocol):
+    """What looks at the training before each step; see `training.starts.Starts`."""
 
-    def due(self, stage: int, step: int) -> bool:
-        """Whether to compare before this step of this stage."""
-
-    def choose(self, loop: Loop) -> None:
-        """Put the best one into the network."""
+    def visit(self, loop: Loop, stage: int, step: int) -> None:
+        """Look, and change the network where that is due."""
 
 
 @dataclass
@@ -58,7 +55,7 @@ class Loop:
     metrics: dict[str, Metric]
     options: FitOptions
     history: History
-    starts: Chooser | None = None
+    starts: Visitor | None = None
     start: int = 0  # number of the initialisation, where the history has a list of them
 
     def resume(self) -> tuple[int, int]:
@@ -82,8 +79,8 @@ class Loop:
             if self.schedule.refine(self.model, optimizer, stage):
                 self.objective.keep()
             for step in range(begin, self.options.steps):
-                if self.starts is not None and self.starts.due(stage, step):
-                    self.starts.choose(self)
+                if self.starts is not None:
+                    self.starts.visit(self, stage, step)
                 self.schedule.update(self.model, optimizer, step, self.train.samples)
                 entry = self._enter(*self.objective.step(self.train.batch()))
                 yield entry

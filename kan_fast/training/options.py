@@ -77,9 +77,10 @@ class FitOptions:
         starts: number of initialisations, at least 1: after ten steps up to `starts - 1` others are drawn (as
             `KANLinear.reset_parameters` does), trained for ten steps too, and the one with the smallest objective goes
             on. 1 keeps to the network's own. None tries others, up to 4 with LBFGS and 20 with LM, for networks of at
-            most 1,000 parameters that are as their layers drew them, with all data in every step, no `loss_fn` and no
-            checkpoint. Without `lamb` none is tried once 99 % of the variance of the labels is explained. The history
-            then has a list "start" with the number of the initialisation, 0 for the network's own.
+            most 1,000 parameters that are as their layers drew them, none of them frozen, with all data in every step
+            and no `loss_fn`, scheduler or checkpoint. Without `lamb` none is tried once 99 % of the variance of the
+            labels is explained. The history then has a list "start" with the number of the initialisation, 0 for the
+            network's own.
         seed: makes the batches reproducible; None draws from torch's global generator, as DataLoader does. Must be None
             with a DataLoader, which has a generator of its own.
         progress: whether to show a progress bar (on stderr).

@@ -8,6 +8,7 @@ import zlib
 from dataclasses import replace
 
 import torch
+from torch import nn
 
 from kan_fast.nn import recording
 from kan_fast.nn.initial import SMALL
@@ -25,64 +26,79 @@ MOST = {"LBFGS": 4, "LM": 20}  # starts by default; a step of LM takes a tenth o
 PER_START = 5  # steps of the whole training for each start, so that starts take at most two thirds of all steps
 
 
-def wanted(model: Network, options: FitOptions) -> int:
+def wanted(model: Network, options: FitOptions, whole: bool) -> int:
     """The number of starts that a training may try, at least 1.
 
     By default several for small networks whose parameters are those that their layers drew, where all data are in every
-    step, and the objective of a start does not depend on anything else (an optimiser of the user, a checkpoint).
+    step, and nothing else (an optimiser of the user's, a scheduler, a checkpoint) would have to be copied too.
+
+    Args:
+        model: the network, before its training.
+        options: of `fit`.
+        whole: whether every step has all data.
 
     Raises:
-        ValueError: several are asked for, and the training ends before they would be compared.
+        ValueError: several are asked for, and can't be compared.
     """
+    drawable = any(map(_is_drawable, model.layers))
     if options.starts is not None:
-        if options.starts > 1 and options.steps <= STEPS:
+        if options.starts > 1 and not (options.steps > STEPS and whole and drawable and options.scheduler is None):
             raise ValueError(
-                f"several starts are compared after {STEPS} steps, which must be fewer than steps; got "
-                f"starts={options.starts}, steps={options.steps}. Give more steps, or use multistart"
+                f"several starts are compared after {STEPS} steps with all data: they need more steps, data in memory "
+                "without batch, no scheduler and a layer without frozen parameters; got "
+                f"starts={options.starts}, steps={options.steps}, batch={options.batch}. multistart takes the others"
             )
         return options.starts
     total = options.steps * len(options.grids or [None])
     possible = (
         options.opt in MOST
-        and options.batch == -1
+        and whole
         and options.loss_fn is None
+        and options.scheduler is None
         and options.checkpoint is None
         and not options.continual
         and options.steps > STEPS
-        and all(layer.as_drawn() for layer in model.layers)
+        and all(layer.as_drawn() and _is_drawable(layer) for layer in model.layers)
         and sum(p.numel() for p in trainable(model)) <= SMALL
     )
-    return max(1, min(MOST[str(options.opt)], total // PER_START)) if possible else 1
+    return min(MOST[str(options.opt)], total // PER_START) if possible else 1
+
+
+def _is_drawable(layer: nn.Module) -> bool:
+    return all(p.requires_grad for p in layer.parameters())
 
 
 def draw(model: Network, seed: int) -> None:
-    """New parameters for all layers without frozen ones; the global random generator stays as it was."""
+    """New parameters for every layer that has no frozen ones; the global random generator stays as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        for layer in model.layers:
-            if all(p.requires_grad for p in layer.parameters()):
-                layer.reset_parameters()
+        for layer in filter(_is_drawable, model.layers):
+            layer.reset_parameters()
 
 
 class Starts:
     """Compares the network of a training with other initialisations after `STEPS` steps, and goes on with the best.
 
     Args:
-        model: the network, before its training.
-        options: of `fit`.
+        model, options, whole: see `wanted`.
     """
 
-    def __init__(self, model: Network, options: FitOptions) -> None:
-        self.count = wanted(model, options)
-        self.seed = options.seed
-        if self.seed is None and self.count > 1:  # another one for every network, and the same on every machine
+    def __init__(self, model: Network, options: FitOptions, whole: bool) -> None:
+        self.count = wanted(model, options, whole)
+        self.seed = 0
+        self.initial: Network | None = None
+        if self.count > 1:  # other numbers for every network, and the same ones on every machine
             self.seed = zlib.crc32(model.layers[0].spline_weight.detach().cpu().double().numpy().tobytes())
 
-    def due(self, stage: int, step: int) -> bool:
-        """Whether it is time to compare, before this step of this stage."""
-        return self.count > 1 and (stage, step) == (0, STEPS)
+    def visit(self, loop: Loop, stage: int, step: int) -> None:
+        """Before each step of a training: keep the network as it is in the beginning, and compare when it is time."""
+        if self.count > 1 and (stage, step) == (0, 0):
+            self.initial = copy.deepcopy(loop.model)
+        elif self.initial is not None and (stage, step) == (0, STEPS):
+            self._choose(loop, self.initial)
+            self.initial = None
 
-    def choose(self, loop: Loop) -> None:
+    def _choose(self, loop: Loop, initial: Network) -> None:
         """Put the best start into the network and the optimiser of the loop; its number is `loop.start` then."""
         best = _objective(loop)
         chosen: Loop | None = None
@@ -90,7 +106,9 @@ class Starts:
             if _is_good(loop, best):
                 break
             loop.history.setdefault("start", [0.0] * STEPS)
-            trial = _trial(loop, (self.seed or 0) + start)
+            model = copy.deepcopy(initial)
+            draw(model, self.seed + start)
+            trial = _trial(loop, model)
             objective = _run(trial)
             if objective < best:
                 best, loop.start, chosen = objective, start, trial
@@ -101,13 +119,9 @@ class Starts:
             loop.stopping = EarlyStopping(loop.options.patience)
 
 
-def _trial(loop: Loop, seed: int) -> Loop:
-    """The same training of a copy of the network, with parameters of its own and nothing that acts outside of it."""
-    options = replace(
-        loop.options, steps=STEPS, grids=None, starts=1, callbacks=(), metrics=(), scheduler=None, patience=None
-    )
-    model = copy.deepcopy(loop.model)
-    draw(model, seed)
+def _trial(loop: Loop, model: Network) -> Loop:
+    """The same training of another network, without what acts outside of it."""
+    options = replace(loop.options, steps=STEPS, grids=None, starts=1, callbacks=(), metrics=(), patience=None)
     made = make_optimizer(options.opt, model, trainable(model), options.lr)
     objective = loop.objective
     return Loop(

@@ -87,7 +87,7 @@ def test_a_disk_that_is_full_is_one_sentence_with_the_path(old):
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
     try:
         with pytest.raises(OSError, match=rf"^\[Errno \d+\] [\w ]+: '{old}'$"):
-            model.saveckpt(old)
+            model.save(old)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert old.read_bytes() == OLD
@@ -147,12 +147,12 @@ def test_many_writers_and_readers_of_one_file(tmp_path):
     path, wrong = tmp_path / "file", []
     models = [KAN([2, 2, 1], seed=seed) for seed in range(3)]
     known = [repr(model.state_dict()) for model in models]
-    models[0].saveckpt(path)
+    models[0].save(path)
 
     def save_and_load(model):
         for _ in range(20):
-            model.saveckpt(path)
-            if repr(KAN.loadckpt(path).state_dict()) not in known:
+            model.save(path)
+            if repr(KAN.load(path).state_dict()) not in known:
                 wrong.append(model)
 
     threads = [threading.Thread(target=save_and_load, args=[model]) for model in models]
@@ -204,7 +204,7 @@ def test_parts_that_are_larger_than_the_file_are_refused(tmp_path):
 def test_a_process_that_is_killed_while_it_saves_leaves_a_whole_file(tmp_path):
     child = (
         "import sys, kan_fast\nmodel = kan_fast.KAN([8, 8, 1], seed=0)\n"
-        "while True:\n    model.saveckpt(sys.argv[1]); print(flush=True)"
+        "while True:\n    model.save(sys.argv[1]); print(flush=True)"
     )
     process = subprocess.Popen([sys.executable, "-c", child, str(tmp_path / "f")], stdout=subprocess.PIPE)
     assert process.stdout is not None
@@ -213,4 +213,4 @@ def test_a_process_that_is_killed_while_it_saves_leaves_a_whole_file(tmp_path):
             process.stdout.readline()
         process.kill()
     process.wait()
-    assert KAN.loadckpt(tmp_path / "f").width == [8, 8, 1]
+    assert KAN.load(tmp_path / "f").width == [8, 8, 1]

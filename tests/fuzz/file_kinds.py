@@ -74,14 +74,14 @@ def check_network(model: KAN, path: Path) -> list[Any]:
     assert y.shape == (4, model.width_in[-1])
     for layer in model.layers:
         assert layer.grid.isfinite().all() and (layer.grid.diff(dim=1) > 0).all()
-    model.saveckpt(path)
-    again = KAN.loadckpt(path)
+    model.save(path)
+    again = KAN.load(path)
     assert repr(again.state_dict()) == repr(model.state_dict())
     return [repr(model), [tensor.tolist() for tensor in model.state_dict().values()]]
 
 
 class Network(Kind):
-    """`saveckpt` and `loadckpt`."""
+    """`save` and `load`."""
 
     def make(self) -> None:
         model = KAN([2, [2, 1], 1], grid=3, k=2, mult_arity=2, seed=0, extrapolation="linear")
@@ -89,10 +89,10 @@ class Network(Kind):
         model.layers[0].fix_many([(0, 0), (1, 1)], ["sin", "x^3"])
         model.layers[1].mask = torch.tensor([[True, False, True]])
         model.layers[1].refine_(4)
-        model.saveckpt(self.path)
+        model.save(self.path)
 
     def use(self) -> Any:
-        return check_network(KAN.loadckpt(self.path), self.path.with_name("again"))
+        return check_network(KAN.load(self.path), self.path.with_name("again"))
 
 
 class Format1(Network):

@@ -329,7 +329,7 @@ def _unpickle(path: Path) -> Any:
 
 
 KINDS = {
-    "network": Kind(network, kan_fast.KAN.saveckpt, kan_fast.KAN.loadckpt, answer_of_network),
+    "network": Kind(network, kan_fast.KAN.save, kan_fast.KAN.load, answer_of_network),
     "pykan": Kind(partial(network, cls=pykan.KAN), pykan.KAN.saveckpt, pykan.KAN.loadckpt, answer_of_network),
     "module": Kind(network, _pickle, _unpickle, answer_of_network),
     "estimator": Kind(estimator, _describe, _rebuild, answer_of_estimator),

@@ -1,4 +1,4 @@
-"""Makes network_<version>.pt: a file of `KAN.saveckpt` of this version with inputs and outputs beside it."""
+"""Makes network_<version>.pt: a file of `KAN.save` of this version with inputs and outputs beside it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ if __name__ == "__main__":
     model.layers[1].mask = torch.tensor([[True, False, True]])
     x = torch.linspace(-2, 2, 20, dtype=torch.float64).view(10, 2)
     release = ".".join(__version__.split(".")[:2])
-    model.saveckpt(Path(__file__).with_name(f"network_{release}.pt"))
+    model.save(Path(__file__).with_name(f"network_{release}.pt"))
     with torch.no_grad():
         torch.save({"x": x, "y": model(x)}, Path(__file__).with_name(f"network_{release}_values.pt"))

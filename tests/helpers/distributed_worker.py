@@ -26,7 +26,7 @@ from torch.distributed.tensor.debug import CommDebugMode
 from torch.distributed.tensor.parallel import parallelize_module
 from torch.nn.parallel import DistributedDataParallel
 
-from kan_fast import KAN, KANLinear
+from kan_fast import KAN, KANLinear, update_grids
 from kan_fast._support import collectives
 from kan_fast.distributed import ColwiseKAN, RowwiseKAN
 from kan_fast.ops import native
@@ -46,12 +46,19 @@ def network(dtype: torch.dtype = torch.float64, width: tuple[int, ...] = (3, 8, 
     return KAN(width, seed=0, dtype=dtype)
 
 
-def train(model: KAN, x: Tensor, y: Tensor, run: nn.Module | None = None, group: Any = None) -> Tensor:
-    """The losses of 50 steps of Adam with a grid update in the tenth; `run` is the model with what wraps it."""
+def train(
+    model: KAN, x: Tensor, y: Tensor, run: nn.Module | None = None, group: Any = None, *, any_module: bool = False
+) -> Tensor:
+    """The losses of 50 steps of Adam with a grid update in the tenth; `run` is the model with what wraps it.
+
+    The update is that of the network, or the one for `any_module`.
+    """
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
     losses = []
     for step in range(STEPS):
-        if step == GRID_STEP:
+        if step == GRID_STEP and any_module:
+            assert len(update_grids(run or model, x, optimiser, margin=0.0, group=group)) == len(model.layers)
+        elif step == GRID_STEP:
             model.update_grid(x, group=group)
             for layer in model.layers:
                 optimiser.state.pop(layer.spline_weight, None)
@@ -68,10 +75,12 @@ def part(tensor: Tensor, group: Any = None) -> Tensor:
     return tensor.chunk(dist.get_world_size(group))[dist.get_rank(group)]
 
 
-def trained(model: KAN, dtype: torch.dtype, run: nn.Module | None = None, group: Any = None) -> dict[str, Any]:
+def trained(
+    model: KAN, dtype: torch.dtype, run: nn.Module | None = None, group: Any = None, **options: bool
+) -> dict[str, Any]:
     """Train on this process's part of the data; the mean losses of all, and the whole state."""
     x, y = data(dtype)
-    losses = train(model, part(x, group), part(y, group), run, group)
+    losses = train(model, part(x, group), part(y, group), run, group, **options)
     dist.all_reduce(losses)
     return {"losses": losses / dist.get_world_size(), "state": whole(model.state_dict())}
 
@@ -107,6 +116,37 @@ def fit_of_a_sharded_network() -> dict[str, Any]:
     except ValueError as error:
         refusal = str(error)
     return {"alone": histories[0]["train_loss"], "sharded": histories[1]["train_loss"], "refusal": refusal}
+
+
+def any_module_ddp() -> dict[str, Any]:
+    model = network()
+    return trained(model, torch.float64, DistributedDataParallel(model), any_module=True)
+
+
+def any_module_fsdp() -> dict[str, Any]:
+    return trained(sharded(network(), each_layer=True), torch.float64, any_module=True)
+
+
+class Branches(nn.Module):
+    """The last process alone calls the second layer; no process calls the third."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.each, self.one, self.none = (one_layer(torch.float64) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.one(x) if dist.get_rank() == dist.get_world_size() - 1 else self.each(x)
+
+
+def branches() -> dict[str, Any]:
+    """Layers that some processes do not call, and samples that are bad in one process."""
+    x = data(torch.float64)[0]
+    model = Branches()
+    moved = update_grids(model, part(x))
+    bad = part(x) * (float("nan") if dist.get_rank() else 1)
+    messages: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(messages, message(lambda samples: update_grids(model, samples), bad))
+    return {"moved": moved, "state": model.state_dict(), "messages": messages}
 
 
 def fsdp_layers() -> dict[str, Any]:

@@ -134,6 +134,22 @@ def test_a_refined_network_computes_the_same_and_trains():
     assert torch.equal(copied(x), finer(x))
 
 
+def test_the_next_step_works_while_the_loss_of_the_last_one_is_alive():
+    """Its graph holds a node for the parameter that torch goes on using, and that expects the old shape."""
+    layer, x = make_layer(3, 2, adaptive=False), torch.rand(5, 3, dtype=torch.float64)
+    optimizer = torch.optim.SGD(layer.parameters(), 0.1)
+    loss = layer(x).sum()
+    loss.backward()
+    for size in (10, 20):
+        layer.refine_(size)
+        optimizer.zero_grad()
+        loss = layer(x).square().sum()
+        loss.backward()
+        optimizer.step()
+        assert layer.spline_weight.grad.shape == layer.spline_weight.shape
+    assert layer.spline_weight.dtype == torch.float64
+
+
 def test_refinement_is_the_same_from_run_to_run():
     layer = make_layer(3, 3, adaptive=True)
     first, second = layer.refine(7), layer.refine(7)

@@ -29,15 +29,15 @@ def test_paths_of_every_kind(tmp_path):
     model, path = KAN([2, 1], seed=0), tmp_path / "a folder" / "naïve.kan"
     path.parent.mkdir()
     for given in (path, str(path), os.fsencode(path)):
-        model.saveckpt(given)
-        assert torch.equal(KAN.loadckpt(given).layers[0].grid, model.layers[0].grid)
+        model.save(given)
+        assert torch.equal(KAN.load(given).layers[0].grid, model.layers[0].grid)
         path.unlink()
 
 
 def test_open_files_are_no_paths(tmp_path):
     model, data = KAN([2, 1], seed=0), (torch.rand(20, 2), torch.rand(20, 1))
     with (tmp_path / "file").open("wb") as file:
-        for call in (model.saveckpt, KAN.loadckpt, lambda path: model.fit(data, checkpoint=path)):
+        for call in (model.save, KAN.load, lambda path: model.fit(data, checkpoint=path)):
             with pytest.raises(TypeError, match=r"expected the path of a file, got BufferedWriter.*torch\.save"):
                 call(file)
 
@@ -45,10 +45,10 @@ def test_open_files_are_no_paths(tmp_path):
 @pytest.mark.parametrize("name", ["plain", "symbolic", "pruned", "half"])
 def test_it_comes_back(name, tmp_path):
     model = networks()[name]
-    model.saveckpt(tmp_path / "model.pt")
+    model.save(tmp_path / "model.pt")
     assert [file.name for file in tmp_path.iterdir()] == ["model.pt"]
     random = torch.get_rng_state()
-    again = KAN.loadckpt(tmp_path / "model.pt")
+    again = KAN.load(tmp_path / "model.pt")
     assert torch.equal(torch.get_rng_state(), random)
     x = torch.rand(20, model.width_in[0])
     assert torch.equal(again(x), model(x))
@@ -60,22 +60,22 @@ def test_subclasses_come_back_as_such(tmp_path):
     class Mine(KAN):
         pass
 
-    KAN([1, 1], seed=0).saveckpt(tmp_path / "m")
-    assert type(Mine.loadckpt(tmp_path / "m")) is Mine
+    KAN([1, 1], seed=0).save(tmp_path / "m")
+    assert type(Mine.load(tmp_path / "m")) is Mine
 
 
 def test_errors(tmp_path):
     with pytest.raises(TypeError, match="callable base function"):
-        KAN([2, 1], base=torch.tanh).saveckpt(tmp_path / "m")
+        KAN([2, 1], base=torch.tanh).save(tmp_path / "m")
     assert not list(tmp_path.iterdir())
     with pytest.raises(FileNotFoundError):
-        KAN.loadckpt(tmp_path / "nothing")
+        KAN.load(tmp_path / "nothing")
     (tmp_path / "text").write_text("text")
-    with pytest.raises(ValueError, match="not a file of saveckpt"):
-        KAN.loadckpt(tmp_path / "text")
+    with pytest.raises(ValueError, match=r"not a file of KAN\.save"):
+        KAN.load(tmp_path / "text")
     torch.save({"format": 99}, tmp_path / "later")
     with pytest.raises(ValueError, match="has the format 99"):
-        KAN.loadckpt(tmp_path / "later")
+        KAN.load(tmp_path / "later")
 
 
 def layers_that_differ() -> KAN:
@@ -93,8 +93,8 @@ def layers_that_differ() -> KAN:
 
 def test_every_layer_keeps_its_options(tmp_path):
     model = layers_that_differ()
-    model.saveckpt(tmp_path / "m")
-    again = KAN.loadckpt(tmp_path / "m")
+    model.save(tmp_path / "m")
+    again = KAN.load(tmp_path / "m")
     assert torch.equal(again(x := torch.randn(20, 2)), model(x))
     for mine, theirs in zip(again.layers, model.layers, strict=True):
         for name in ("grid_size", "spline_order", "grid_range", "base", "extrapolation", "grid_eps"):
@@ -107,8 +107,8 @@ def test_every_layer_keeps_its_options(tmp_path):
 
 def test_numbers_of_numpy_become_those_of_python(tmp_path):
     model = KAN([np.int64(2), 1], grid=np.int64(4), grid_eps=np.linspace(0, 1, 3)[1], seed=0)
-    model.saveckpt(tmp_path / "m")
-    assert type(KAN.loadckpt(tmp_path / "m").layers[0].grid_eps) is float
+    model.save(tmp_path / "m")
+    assert type(KAN.load(tmp_path / "m").layers[0].grid_eps) is float
 
 
 def test_numbers_without_axes_are_numbers(tmp_path):
@@ -116,8 +116,8 @@ def test_numbers_without_axes_are_numbers(tmp_path):
     model = KAN([np.array(2), [one, np.array(1)], one], mult_arity=np.array(3), grid_range=np.float32([-2, 2]), seed=0)
     model.layers[0].fix(0, 1, "sin", [half, np.array(1.5), 2, np.float16(0.25)])
     model.layers[0].grid_range, model.layers[1].grid_eps = (-half, half), half
-    model.saveckpt(tmp_path / "m")
-    again = KAN.loadckpt(tmp_path / "m")
+    model.save(tmp_path / "m")
+    again = KAN.load(tmp_path / "m")
     assert torch.equal(again(x := torch.randn(20, 2)), model(x))
     assert (again.width, again.mult_arity) == ([2, [1, 1], 1], [[], [3], []])
     assert again.layers[0].symbolic.affine.tolist() == [[0.5, 1.5, 2, 0.25]]
@@ -149,19 +149,19 @@ def test_what_a_file_cannot_keep_is_refused_when_it_is_written(tmp_path):
         model = KAN([2, 2, 2], seed=0)
         change(model)
         with pytest.raises(error, match=message):
-            model.saveckpt(tmp_path / "m")
+            model.save(tmp_path / "m")
     assert not list(tmp_path.iterdir())
 
 
 def test_files_of_format_1_mean_the_same(tmp_path):
-    model, values = KAN.loadckpt(GOLDEN / "network_0.1.pt"), torch.load(GOLDEN / "network_0.1_values.pt")
+    model, values = KAN.load(GOLDEN / "network_0.1.pt"), torch.load(GOLDEN / "network_0.1_values.pt")
     torch.testing.assert_close(model(values["x"]), values["y"])
     assert model.layers[1].mask.tolist() == [[True, False, True]]
     saved = torch.load(GOLDEN / "network_0.1.pt", weights_only=True)
     assert saved["format"] == 1
     saved["state"]._metadata["layers.1"]["extrapolation"] = "clamp"
     torch.save(saved, tmp_path / "m")
-    assert [layer.extrapolation for layer in KAN.loadckpt(tmp_path / "m").layers] == ["linear", "clamp"]
+    assert [layer.extrapolation for layer in KAN.load(tmp_path / "m").layers] == ["linear", "clamp"]
 
 
 @pytest.mark.parametrize(
@@ -184,13 +184,13 @@ def test_files_of_format_1_mean_the_same(tmp_path):
     ],
 )
 def test_what_is_wrong_in_a_file_is_named(change, message, tmp_path):
-    KAN([2, 3], seed=0).saveckpt(tmp_path / "m")
+    KAN([2, 3], seed=0).save(tmp_path / "m")
     saved = torch.load(tmp_path / "m", weights_only=True)
     change(saved)
     torch.save(saved, tmp_path / "m")
     with pytest.raises(ValueError, match=message) as error:
-        KAN.loadckpt(tmp_path / "m")
-    assert str(error.value).startswith(f"{tmp_path / 'm'} is not a file of saveckpt")
+        KAN.load(tmp_path / "m")
+    assert str(error.value).startswith(f"{tmp_path / 'm'} is not a file of KAN.save")
 
 
 @pytest.mark.parametrize("knots", [float("nan"), float("inf"), -5.0])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import subprocess
 import sys
@@ -100,7 +99,7 @@ def test_kernels_let_other_python_threads_run(kernel: str) -> None:
     try:
         go.set()
         while not ran.is_set() and time.monotonic() < end:
-            getattr(native._C, kernel)(0, ctypes.addressof(call))
+            getattr(native._C, kernel)(0, bytes(call))
         assert ran.is_set()
     finally:
         sys.setswitchinterval(interval)

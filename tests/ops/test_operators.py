@@ -42,6 +42,7 @@ WRONG: list[tuple[str, Any, type[Exception], str]] = [
     ("x", lambda t: t.double(), TypeError, "dtype"),
     ("x", lambda t: t.long(), TypeError, "must be floating point, got torch.int64"),
     ("x", lambda t: t[0], ValueError, r"must have the shape \(batch, in\) or \(groups, batch, in\), got \(3,\)"),
+    ("x", lambda t: None, TypeError, "x must be a tensor, got None"),
     ("x", lambda t: t[None, None], ValueError, r"must have the shape \(batch, in\) or \(groups, batch, in\)"),
     ("x", lambda t: t[None], ValueError, "grid must have the shape"),
     (

@@ -53,6 +53,19 @@ def test_the_extension_was_built_with_this_struct() -> None:
     assert native._C.problem_size() == ctypes.sizeof(problem.Problem)
 
 
+def test_a_packed_problem_has_the_bytes_of_the_struct() -> None:
+    names = [name for name, _ in problem.Problem._fields_]
+    values = range(1, names.index("device") + 1)  # what follows is for CUDA alone
+    assert problem.pack(*values) == bytes(problem.Problem(*values))
+
+
+@pytest.mark.skipif(native.unavailable_reason() is not None, reason=str(native.unavailable_reason()))
+@pytest.mark.parametrize("size", [0, ctypes.sizeof(problem.Problem) - 1, ctypes.sizeof(problem.Problem) + 1])
+def test_the_extension_refuses_bytes_that_are_no_problem(size: int) -> None:
+    with pytest.raises(ValueError, match=f"a problem has {ctypes.sizeof(problem.Problem)} bytes, got {size}"):
+        native._C.forward(0, bytes(size))
+
+
 @pytest.mark.parametrize("size", [None, ctypes.sizeof(problem.Problem) - 8])
 def test_a_library_of_other_sources_is_refused(size: int | None) -> None:
     with pytest.raises(ImportError, match="built from other sources than these; build it again"):

@@ -1,11 +1,14 @@
 """Other initialisations inside of `fit`: poor minima are left, and nothing that was trained or given is drawn anew."""
 
 import copy
+import math
 
 import pytest
 import torch
+from torch.utils.data import DataLoader, TensorDataset
 
 from kan_fast import KAN
+from kan_fast.training import starts
 from kan_fast.training.starts import STEPS
 
 
@@ -21,9 +24,9 @@ def network(seed=0, width=(2, 1, 1), **options):
 def test_poor_minima_are_left():
     """cos(3 x + y^3) on one hidden node: eight of ten initialisations end in minima that explain nothing."""
     losses = {}
-    for starts in (1, None):
-        losses[starts] = [
-            network(seed).fit(data(), "LM", 30, grids=[3, 5], starts=starts, progress=False)["train_loss"][-1]
+    for count in (1, None):
+        losses[count] = [
+            network(seed).fit(data(), "LM", 30, grids=[3, 5], starts=count, progress=False)["train_loss"][-1]
             for seed in range(4)
         ]
     assert max(losses[1]) > 0.1
@@ -83,10 +86,19 @@ def test_an_initialisation_is_one_in_any_dtype_and_any_copy():
         {"starts": 1},
         {"steps": STEPS},
         {"continual": True},
+        {"scheduler": lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 5)},
     ],
 )
 def test_trainings_that_keep_to_one_start(options):
     assert "start" not in network(2).fit(data(), **{"steps": 15, "progress": False, **options})
+
+
+def test_a_loader_and_frozen_parameters_keep_to_one_start():
+    loader = DataLoader(TensorDataset(*data()), batch_size=300)
+    assert "start" not in network(2).fit(loader, "LM", 15, progress=False)
+    model = network(2)
+    model.layers[0].bias.requires_grad_(False)
+    assert "start" not in model.fit(data(), "LM", 15, progress=False)
 
 
 def test_a_checkpoint_keeps_to_one_start(tmp_path):
@@ -101,12 +113,26 @@ def test_starts_of_any_network_on_request():
     assert len(history["start"]) == 15
 
 
+def test_a_frozen_layer_begins_as_it_was(monkeypatch):
+    """Trials copied the network after ten steps: those of a layer that isn't drawn anew were the network itself."""
+    begun = []
+    monkeypatch.setattr(starts, "_run", lambda trial: begun.append(copy.deepcopy(trial.model)) or math.inf)
+    model = network(2)
+    model.layers[1].bias.requires_grad_(False)
+    before = copy.deepcopy(model.layers[1].state_dict())
+    model.fit(data(), "LM", 15, starts=3, progress=False)
+    assert len(begun) == 2
+    for trial in begun:
+        assert all(torch.equal(t, before[name]) for name, t in trial.layers[1].state_dict().items())
+        assert not torch.equal(trial.layers[0].spline_weight, network(2).layers[0].spline_weight)
+
+
 def test_masks_and_frozen_layers_stay():
     model = network(2)
     model.layers[0].mask = torch.tensor([[True, False]])
     model.layers[1].base_weight.requires_grad_(False)
     frozen = model.layers[1].base_weight.clone()
-    model.fit(data(), "Adam", 15, starts=3, progress=False)
+    assert "start" in model.fit(data(), "LM", 15, starts=3, progress=False)
     assert torch.equal(model.layers[1].base_weight, frozen)
     assert model.layers[0].mask.tolist() == [[True, False]]
 
@@ -117,6 +143,7 @@ def test_masks_and_frozen_layers_stay():
         ({"starts": 0}, "starts"),
         ({"starts": 2, "checkpoint": "file"}, "neither checkpoint"),
         ({"starts": 2, "opt": torch.optim.Adam}, "by name"),
+        ({"starts": 2, "batch": 10}, "all data"),
         ({"starts": 2, "steps": STEPS}, "compared after 10 steps.*got starts=2, steps=10"),
     ],
 )

@@ -65,9 +65,9 @@ struct Spans {
     }
   }
 
-  // The last q steps of degree are differences, which cancel less than the derivatives of a polynomial in u would. They
-  // are derivatives in x / unit: every T_(K+r) - T_(K-p+r) holds the span, so that none is large, while derivatives in
-  // x can be beyond the numbers that there are. A power of two as unit rounds nothing.
+  // For the q-th derivative the last q steps of the recursion are differences, which cancel less than the derivatives
+  // of a polynomial in u would. Derivatives are in x / unit: no T_(K+r) - T_(K-p+r) is narrower than the span, so none
+  // of them is large, while derivatives in x can exceed the largest number. A power of two as unit rounds nothing.
   void differentiate(V (&reciprocal)[K + 1][K + 2], const V (&spline)[K + 1][K + 1]) {
 #pragma GCC unroll 5
     for (int p = 1; p <= K; p++) {
@@ -128,16 +128,17 @@ struct FeatureCompiler {
     for (int row = 1; row < g.rows(); row++) rates[row] = C(1 / reach(row));
   }
 
-  // The first row of a cell is the middle one, unless another one has a far larger reach.
-  void put_orders() const {
+  // The first row of a cell is the middle one, unless another one has a far larger reach. `far` is not in tuning.h,
+  // because the choice changes rounding errors and takes the same time.
+  void put_permutations() const {
     constexpr double far = 1.5;
-    int32_t* order = g.order_of(feature);
+    int32_t* next = g.permutation_of(feature);
     for (int cell = 0; cell < g.grid_size; cell++) {
       int first = middle;
       for (int row = 1; row <= K; row++) first = reach(cell + row) > far * reach(cell + first) ? row : first;
-      *order++ = first;
+      *next++ = first;
       for (int row = 1; row <= K; row++) {
-        if (row != first) *order++ = row;
+        if (row != first) *next++ = row;
       }
     }
   }
@@ -168,7 +169,7 @@ struct FeatureCompiler {
     return piece;
   }
 
-  // per_x^order, which makes derivatives in x of those in x / unit.
+  // per_x^order: the derivative in x is this multiple of that in x / unit.
   double power_of(double per_x) const {
     double power = 1;
     for (int d = 0; d < smaller(g.order, K); d++) power *= per_x;
@@ -217,7 +218,7 @@ struct FeatureCompiler {
     put_slopes(outside, slope, m - K, side ? K : 0, per_x * power_of(per_x));
   }
 
-  // The weights of slopes: s_j, or w'_j for j <= before and then w_j.
+  // The weights of slopes, as Slopes has them: all s_j; or w'_j for the rows j <= before and w_j for the others.
   void put_slopes(const Piece<C>& piece, const Slope& slope, int first_row, int before, double scale) const {
     if (g.slopes == Slopes::none) return;
     if (g.slopes == Slopes::rows) {
@@ -249,7 +250,7 @@ void compile_feature(const Pieces<C>& g, const C* t, int64_t feature, double* sc
   compiler.put_bounds(t);
   if (g.slopes == Slopes::differences) {
     compiler.put_rates();
-    compiler.put_orders();
+    compiler.put_permutations();
   }
   compiler.put_pieces();
   if (g.columns) {

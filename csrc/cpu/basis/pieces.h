@@ -7,16 +7,17 @@
 namespace kan {
 namespace {
 
-// Slopes, the derivatives of the order m = order + 1 with s_j in row j, are weights of the rows c_j or of differences:
-// splines of degree k - 1 have the differences of neighbouring rows at a rate for coefficients,
+// A slope is a derivative of order m = order + 1, sum_j s_j c_j, where s_j is the derivative of row j and c_j its
+// coefficient: the s_j are weights of rows. Inside of the range they add up to 0, so a slope is also a sum of
+// differences with weights w_j,
 //     sum_j s_j c_j = sum_j>0 w_j e_j,  e_j = (c_j - c_(j-1)) / reach_j,  w_j = (s_j + ... + s_k) reach_j,
-// where reach_j = (t_(r+k) - t_r) / k for r = first_row + j, because the s_j add up to 0 inside of the range. The w_j
-// in turn add up to 1 for m = 1 and to 0 for m > 1, so that for any row a
+// where reach_j = (t_(r+k) - t_r) / k for r = first_row + j. The e_j are the coefficients of a spline of degree k - 1,
+// the first derivative. So the w_j add up to 1 for m = 1 and to 0 for m > 1, and for any row a
 //     sum_j s_j c_j = [m = 1] e_a + sum_j>0 w_j (e_j - e_a),
-// two products less than there are rows. A small e_a loses least to rounding, so a has a large reach. Outside
-// of the range the s_j add up to some w_0, and the sums begin at its end,
+// two products less than there are rows. A small e_a loses least to rounding, so a has a large reach. Outside of the
+// range the s_j add up to some w_0. Below it c_0 is left over and above it c_k,
 //     sum_j s_j c_j = w_0 c_0 + sum_j>0 w_j e_j = w_0 c_k + sum_j>0 w'_j e_j,  w'_j = -(s_0 + ... + s_(j-1)) reach_j,
-// with w'_j = w_j where w_0 = 0.
+// and inside, where w_0 = 0, w'_j is w_j.
 enum class Slopes { none, rows, differences };
 
 // For one feature the real line is cut at `bounds` into pieces: outside, span, ..., span, outside. A piece holds the
@@ -54,7 +55,7 @@ struct Pieces {
   bool poison_infinite;  // "linear" at order 0: an infinite input gives NaN
   int columns;           // where pieces are looked up in registers: the length of a row of piece_columns, else 0
   C *bound_table, *piece_table, *piece_columns, *rate_table;
-  int32_t* order_table;
+  int32_t* permutation_table;
   int32_t* table;  // of a feature: features with the same knots share one
 
   int knots() const { return grid_size + 2 * degree + 1; }
@@ -63,7 +64,9 @@ struct Pieces {
   // 1 / reach of every row but the first.
   C* rates_of(int64_t feature) const { return rate_table + int64_t(table[feature]) * rows(); }
   // The rows 1 .. k of every cell: first one with about the largest reach, then the others.
-  int32_t* order_of(int64_t feature) const { return order_table + int64_t(table[feature]) * grid_size * degree; }
+  int32_t* permutation_of(int64_t feature) const {
+    return permutation_table + int64_t(table[feature]) * grid_size * degree;
+  }
   Piece<C> piece(int64_t feature, int p) const {
     return {piece_table + (int64_t(table[feature]) * count + p) * size, degree, width};
   }

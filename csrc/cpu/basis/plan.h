@@ -25,7 +25,7 @@ struct Sigmoid {
 // cancel more.
 template <class C>
 struct BaseFunction {
-  static constexpr int max_order = 22;  // two more than callers may ask for: slopes of slopes
+  static constexpr int max_order = 22;  // MAX_ORDER of ops/native.py, one more for grad_x, and one for its slopes
   Base kind;
   int order;
   C outer[max_order + 1], inner[max_order + 1];  // Q_d and d Q_(d-1)
@@ -157,7 +157,7 @@ struct Range {
   }
 };
 
-// Horner's rule; coefficient(q) is that of u^q. A polynomial without a power of u adds u * 0, which is NaN for a NaN.
+// Horner's rule; coefficient(q) is that of u^q. A constant adds u * 0, so that it is NaN where u is.
 template <class V, int Degree, class U, class Coefficient>
 inline V polynomial(U u, Coefficient coefficient) {
   if constexpr (Degree < 0) {
@@ -254,7 +254,7 @@ void evaluate_by_lookup(const Basis<C>& basis, int64_t feature, Samples<C> s, co
   const C* columns = g.coefficients_of(feature);
   const Locator<C, Two> locator(g, feature);
   C *values = plan.value, *slopes = plan.slope;
-  const bool slope_0 = !key || g.slopes == Slopes::rows;  // else w_0 stands for nothing
+  const bool slope_0 = !key || g.slopes == Slopes::rows;  // else all samples are in the range, where w_0 is not used
   for (int64_t q = 0; q < s.n; q += lanes, values += width * lanes, slopes += width * lanes) {
     const V x = gather(s.x, plan.row + q, s.n - q);
     const auto [piece, u] = key ? locator(x, convert<I>(load<Keys>(key + q)) + (g.shift - 1)) : locator(x);

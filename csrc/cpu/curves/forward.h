@@ -63,9 +63,9 @@ struct Curves : CurveTable<S> {
 
   void task(int64_t index, int worker) {
     Workspace w = workspace_of(*this, worker);
-    const int64_t row = index * samples, n = smaller(samples, layer.batch - row);
+    const int64_t first_sample = index * samples, n = smaller(samples, layer.batch - first_sample);
     for (int64_t i0 = 0; i0 < layer.in; i0 += block) {
-      const int64_t count = smaller(block, layer.in - i0), at = row * layer.in + i0;
+      const int64_t count = smaller(block, layer.in - i0), at = first_sample * layer.in + i0;
       pack_columns(static_cast<const S*>(op.x) + at, layer.in, n, count, w.x, padded);
       if (op.v) pack_columns(static_cast<const S*>(op.v) + at, layer.in, n, count, w.v, padded);
       for (int64_t i = 0; i < count; i++) {
@@ -82,7 +82,7 @@ struct Curves : CurveTable<S> {
       const C bias = Table::get(op.bias, o);
       for (int64_t b = o * padded; b < o * padded + n; b += lanes) store(w.sum + b, load<V>(w.sum + b) + bias);
     }
-    unpack_columns(w.sum, padded, static_cast<S*>(op.y) + row * layer.out, layer.out, n, layer.out);
+    unpack_columns(w.sum, padded, static_cast<S*>(op.y) + first_sample * layer.out, layer.out, n, layer.out);
   }
 
   // Finds u, the piece and the base function of the samples of one feature.

@@ -118,11 +118,11 @@ struct CurveGradients : CurveTable<S> {
     }
     C* bias = op.grad_bias && first == 0 ? bias_sums + c * layer.out : nullptr;
     if (bias) std::memset(bias, 0, layer.out * sizeof(C));
-    for (int64_t row = c * chunk; row < end; row += samples) {
-      const int64_t n = smaller(samples, end - row);
-      pack_columns(static_cast<const S*>(op.g) + row * layer.out, layer.out, n, layer.out, w.g, padded);
+    for (int64_t first_sample = c * chunk; first_sample < end; first_sample += samples) {
+      const int64_t n = smaller(samples, end - first_sample);
+      pack_columns(static_cast<const S*>(op.g) + first_sample * layer.out, layer.out, n, layer.out, w.g, padded);
       if (bias) add_outputs(w.g, n, bias);
-      tile(w, c, row, n, first, count);
+      tile(w, c, first_sample, n, first, count);
     }
   }
 
@@ -135,8 +135,8 @@ struct CurveGradients : CurveTable<S> {
     }
   }
 
-  void tile(Workspace& w, int64_t c, int64_t row, int64_t n, int64_t first, int64_t count) {
-    const int64_t at = row * layer.in + first;
+  void tile(Workspace& w, int64_t c, int64_t first_sample, int64_t n, int64_t first, int64_t count) {
+    const int64_t at = first_sample * layer.in + first;
     pack_columns(static_cast<const S*>(op.x) + at, layer.in, n, count, w.x, padded);
     if (op.v) pack_columns(static_cast<const S*>(op.v) + at, layer.in, n, count, w.v, padded);
     for (int64_t i = 0; i < count; i++) {

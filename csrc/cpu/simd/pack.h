@@ -8,7 +8,8 @@ namespace kan {
 namespace {
 
 // Hands out aligned parts of one block of memory; without memory it measures how much is needed. It leaves a cache line
-// between them: many have sizes of whole pages, and would begin in the same sets of the first-level cache.
+// between parts, because many of them have sizes of whole pages: side by side, they would begin in the same sets of the
+// first-level cache.
 class Arena {
  public:
   explicit Arena(char* memory) : memory_(memory) {}

@@ -83,8 +83,7 @@ inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
-// ---- shuffles ----
-
+// The numbers of a and b in turn: those of their first halves, or with Half = 1 of their second halves.
 template <class V, int Half, int... J>
 inline V interleave(V a, V b, std::integer_sequence<int, J...>) {
   constexpr int n = sizeof...(J);
@@ -132,8 +131,6 @@ inline void transpose(V (&v)[N]) {
   for (int step = 1; step < N; step *= 2) rotate(v);
 }
 
-// ---- exp ----
-
 // exp(x) within 2 units in the last place; +inf above `limit`, at least exp(-limit).
 template <class T>
 struct Exp;
@@ -167,8 +164,6 @@ inline Vec<T> exp(Vec<T> x) {
   const V power = as<V>((as<U>(shifted) << Bits<T>::mantissa) + as<U>(splat<V>(T(1))));
   return x > E::limit ? splat<V>(T(__builtin_inf())) : p * power;
 }
-
-// ---- storage types ----
 
 struct Half {
   uint16_t bits;

@@ -8,9 +8,10 @@ namespace {
 
 enum class Mode { backward, magnitude, magnitude_backward };
 
-// A task is a block of features times a chunk of the batch. It makes the plans of a span of samples once and uses them
-// for all outputs and for both gradients, one tile of outputs after another. Usually the whole batch is one chunk. Only
-// if blocks of features make too few tasks, the batch is cut into several, whose panels are added in order at the end.
+// A task is a block of features times a chunk of the batch. It makes the plans of a stretch of samples once and uses
+// them for all outputs and for both gradients, one tile of outputs after another. Usually the whole batch is one chunk.
+// Only if blocks of features make too few tasks, the batch is cut into several, whose panels are added in order at the
+// end.
 template <class S>
 struct Columns {
   using C = Compute<S>;
@@ -22,8 +23,8 @@ struct Columns {
   const Layer& layer;
   OutTiles<C> tiles;
   int64_t samples, block, blocks, chunk, chunks, panel_size;
-  int64_t span;      // the number of samples whose plans are kept: whole tiles
-  bool single_span;  // a task has one span, so it visits every tile of outputs once and keeps a single panel
+  int64_t stretch;      // the number of samples whose plans are kept: whole tiles
+  bool single_stretch;  // a task has one stretch, so it visits every tile of outputs once and keeps a single panel
   int threads;
   C *results, *bias_results;  // [chunk][block] panels; [chunk] sums of g
   char* workspaces;
@@ -52,9 +53,9 @@ struct Columns {
 
     Workspace(Arena& arena, const Columns& c)
         : setup(c.setup.with_tables(arena, c.block)),
-          plans(arena, setup, c.block, c.span / c.samples, c.samples, c.op.v, c.slopes() != Slopes::none),
+          plans(arena, setup, c.block, c.stretch / c.samples, c.samples, c.op.v, c.slopes() != Slopes::none),
           g(arena.take<C>(c.samples * setup.kernel.wide.vectors * kLanes<C>)),
-          sums(arena.take<C>(c.want_x ? c.span / c.samples * c.block * plans.padded * kLanes<C> : 0)),
+          sums(arena.take<C>(c.want_x ? c.stretch / c.samples * c.block * plans.padded * kLanes<C> : 0)),
           grad_x(arena.take<C>(c.want_x ? c.block * plans.padded : 0)),
           coefficients(arena.take<C>(c.needs_coefficients() ? c.kept_size() : 0)),
           last(arena.take<C>(c.slopes() == Slopes::differences ? c.block * c.tiles.padded() : 0)),
@@ -88,8 +89,8 @@ struct Columns {
     blocks = larger(1, ceil_div(layer.in, block));
     panel_size = Panel<C>::size(block, setup.rows, tiles.padded());
     const int64_t bytes = block * (2 * setup.basis.pieces.width + kLanes<C> + 3) * int64_t(sizeof(C));
-    single_span = chunk * bytes <= tuning::kSpanBytes;
-    span = single_span ? chunk : samples;
+    single_stretch = chunk * bytes <= tuning::kStretchBytes;
+    stretch = single_stretch ? chunk : samples;
   }
 
   void place(Arena& arena) {
@@ -115,7 +116,7 @@ struct Columns {
   int64_t features(int64_t b) const { return larger(0, smaller(block, layer.in - b * block)); }
   Slopes slopes() const { return setup.basis.pieces.slopes; }
   bool needs_coefficients() const { return want_x || mode != Mode::backward; }
-  int64_t kept_size() const { return single_span ? Panel<C>::size(block, setup.rows, tiles.width(0)) : panel_size; }
+  int64_t kept_size() const { return single_stretch ? Panel<C>::size(block, setup.rows, tiles.width(0)) : panel_size; }
   C* result(int64_t b, int64_t k) const { return results + (k * blocks + b) * panel_size; }
 
   void task(int64_t index, int worker) {
@@ -127,14 +128,14 @@ struct Columns {
     if (bias) std::memset(bias, 0, tiles.padded() * sizeof(C));
 
     const int64_t begin = k * chunk, end = smaller(layer.batch, begin + chunk);
-    for (int64_t row = begin; row == begin || row < end; row += span) {
-      const int64_t n = smaller(span, end - row);
-      w.plans.make(w.setup, op, row, n, first, count);
+    for (int64_t first_sample = begin; first_sample == begin || first_sample < end; first_sample += stretch) {
+      const int64_t n = smaller(stretch, end - first_sample);
+      w.plans.make(w.setup, op, first_sample, n, first, count);
       for (int64_t t = 0; t < tiles.count; t++) {
         const Panel<C> coefficients = kept(w.coefficients, t, count);
         const Panel<C> sums =
             chunks > 1 ? panel_at(result(b, k), tiles, t, count, setup.rows) : kept(w.result, t, count);
-        if (row == begin) {
+        if (first_sample == begin) {
           if (needs_coefficients()) {
             pack_panel<S>(coefficients, tiles, t, op.spline_weight, setup.basis.has_base ? op.base_weight : nullptr,
                           layer.in, first);
@@ -144,22 +145,22 @@ struct Columns {
           }
           if (want_coef) sums.clear();
         }
-        Prefetch next = row == begin ? after(b, t, ceil_div(n, samples) * count) : Prefetch();
+        Prefetch next = first_sample == begin ? after(b, t, ceil_div(n, samples) * count) : Prefetch();
         for (int64_t s = 0; s < n; s += samples) {
-          tile(w, coefficients, sums, bias, row + s, smaller(samples, n - s), t, w.plans.tile(s), next);
+          tile(w, coefficients, sums, bias, first_sample + s, smaller(samples, n - s), t, w.plans.tile(s), next);
         }
-        if (chunks == 1 && row + span >= end) finish(b, t, sums);
+        if (chunks == 1 && first_sample + stretch >= end) finish(b, t, sums);
       }
       for (int64_t s = 0; s < n && want_x; s += samples) {
-        finish_input(w, row + s, smaller(samples, n - s), first, count, w.plans.tile(s));
+        finish_input(w, first_sample + s, smaller(samples, n - s), first, count, w.plans.tile(s));
       }
     }
   }
 
   // The panel of tile t in a workspace.
   Panel<C> kept(C* data, int64_t t, int64_t count) const {
-    return single_span ? Panel<C>{data, count, setup.rows, tiles.width(t)}
-                       : panel_at(data, tiles, t, count, setup.rows);
+    return single_stretch ? Panel<C>{data, count, setup.rows, tiles.width(t)}
+                          : panel_at(data, tiles, t, count, setup.rows);
   }
 
   // The coefficients that this worker packs after those of tile t of block b.
@@ -185,13 +186,13 @@ struct Columns {
   }
 
   // Adds tile t of the outputs for n samples; `first_plan` is the number of their first plan.
-  void tile(Workspace& w, const Panel<C>& coefficients, const Panel<C>& sums, C* bias, int64_t row, int64_t n,
+  void tile(Workspace& w, const Panel<C>& coefficients, const Panel<C>& sums, C* bias, int64_t first_sample, int64_t n,
             int64_t t, int64_t first_plan, Prefetch& next) const {
     const int cells = setup.basis.cells();
     const TileOps<C>& ops = tiles.ops(t);
     const C* g = nullptr;
     if (mode == Mode::backward) {
-      g = pack_g(w, row, n, t);
+      g = pack_g(w, first_sample, n, t);
       if (bias) add_rows(g, n, tiles.width(t), bias + tiles.start(t));
     }
     const C* last = w.last + tiles.start(t) * sums.features;
@@ -214,7 +215,7 @@ struct Columns {
           const Pieces<C>& pieces = w.setup.basis.pieces;
           Differences<C> differences{};
           if (slopes() == Slopes::differences) {
-            differences = {pieces.order + 1, last + i * tiles.width(t), pieces.order_of(i)};
+            differences = {pieces.order + 1, last + i * tiles.width(t), pieces.permutation_of(i)};
           }
           ops.grad_input(plan, cells, c, differences, c_base, g, gx, t == 0, next);
         }
@@ -223,23 +224,25 @@ struct Columns {
   }
 
   // Writes grad_x of n samples from the sums that their plans have gathered.
-  void finish_input(Workspace& w, int64_t row, int64_t n, int64_t first, int64_t count, int64_t first_plan) const {
+  void finish_input(Workspace& w, int64_t first_sample, int64_t n, int64_t first, int64_t count,
+                    int64_t first_plan) const {
     const int64_t padded = w.plans.padded;
     for (int64_t i = 0; i < count; i++) {
       C* grad_x = w.grad_x + i * padded;
       if (tiles.count > 0) add_lanes(w.sums + (first_plan + i) * padded * kLanes<C>, n, grad_x);
       if (tiles.count == 0) std::memset(grad_x, 0, n * sizeof(C));
       if (slopes() == Slopes::none && setup.basis.has_base && op.base_weight) {
-        sum_at_infinity(w.plans[first_plan + i], row, n, first + i, grad_x);
+        sum_at_infinity(w.plans[first_plan + i], first_sample, n, first + i, grad_x);
       }
     }
-    unpack_transposed(w.grad_x, padded, static_cast<S*>(op.grad_x) + row * layer.in + first, layer.in, n, count);
+    unpack_transposed(w.grad_x, padded, static_cast<S*>(op.grad_x) + first_sample * layer.in + first, layer.in, n,
+                      count);
   }
 
   // Replaces grad_x where the base function is infinite by infinity times one sum over the outputs. Lane by lane,
   // outputs of opposite signs would give inf - inf, and the outputs that fill the last vector inf * 0. Where the
   // splines continue linearly grad_x is NaN anyway.
-  void sum_at_infinity(const Plan<C>& plan, int64_t row, int64_t n, int64_t feature, C* grad_x) const {
+  void sum_at_infinity(const Plan<C>& plan, int64_t first_sample, int64_t n, int64_t feature, C* grad_x) const {
     if (setup.basis.has_spline && setup.basis.pieces.poison_infinite) return;
     for (int64_t q = 0; q < n; q++) {
       const C base = plan.base[q];
@@ -247,7 +250,7 @@ struct Columns {
       const int64_t b = plan.row[q] / KAN_VECTOR_BYTES;
       C sum = 0;
       for (int64_t o = 0; o < layer.out; o++) {
-        const C g = fetch(static_cast<const S*>(op.g) + (row + b) * layer.out + o, 1)[0];
+        const C g = fetch(static_cast<const S*>(op.g) + (first_sample + b) * layer.out + o, 1)[0];
         sum += g * fetch(static_cast<const S*>(op.base_weight) + o * layer.in + feature, 1)[0];
       }
       grad_x[b] = base * sum;
@@ -255,8 +258,8 @@ struct Columns {
   }
 
   // The tile of g as rows of whole vectors: the tensor itself if its rows are such, else a copy.
-  const C* pack_g(Workspace& w, int64_t row, int64_t n, int64_t t) const {
-    const S* g = static_cast<const S*>(op.g) + row * layer.out + tiles.start(t);
+  const C* pack_g(Workspace& w, int64_t first_sample, int64_t n, int64_t t) const {
+    const S* g = static_cast<const S*>(op.g) + first_sample * layer.out + tiles.start(t);
     if (sizeof(S) == sizeof(C) && tiles.width(t) == layer.out) return reinterpret_cast<const C*>(g);
     pack_rows(g, layer.out, n, tiles.valid(t), w.g, tiles.width(t));
     return w.g;

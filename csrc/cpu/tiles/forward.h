@@ -93,7 +93,8 @@ struct Forward {
 
   void task(int64_t index, int worker) {
     Workspace w = workspace_of(*this, worker);
-    const int64_t row = index / out_blocks() * cut.samples, samples = smaller(cut.samples, layer.batch - row);
+    const int64_t first_sample = index / out_blocks() * cut.samples,
+                  samples = smaller(cut.samples, layer.batch - first_sample);
     const int64_t first_out = index % out_blocks() * block_width();
     const OutTiles<C> tiles(setup.kernel, first_out, smaller(block_width(), layer.out - first_out));
     const int64_t padded = tiles.padded();
@@ -102,7 +103,7 @@ struct Forward {
     for (int64_t i0 = 0; i0 < layer.in; i0 += tuning::kFeatureBlock) {
       const int64_t features = smaller(tuning::kFeatureBlock, layer.in - i0);
       w.setup.compile(static_cast<const C*>(op.grid) + i0 * setup.knots(), 0, features, w.scratch, i0 > 0);
-      w.plans.make(w.setup, op, row, samples, i0, features);
+      w.plans.make(w.setup, op, first_sample, samples, i0, features);
       for (int64_t t = 0; t < tiles.count; t++) {
         const Panel<C> panel{w.panel, features, setup.rows, tiles.width(t)};
         pack_panel<S>(panel, tiles, t, op.spline_weight, setup.basis.has_base ? op.base_weight : nullptr, layer.in, i0);
@@ -114,7 +115,7 @@ struct Forward {
       }
     }
     for (int64_t b = 0; b < samples; b += tile_samples) {
-      finish(w.sum + b * padded, tiles, row + b, smaller(tile_samples, samples - b));
+      finish(w.sum + b * padded, tiles, first_sample + b, smaller(tile_samples, samples - b));
     }
   }
 
@@ -141,13 +142,13 @@ struct Forward {
   }
 
   // y = sums + bias for n samples
-  void finish(const C* sums, const OutTiles<C>& tiles, int64_t row, int64_t n) const {
+  void finish(const C* sums, const OutTiles<C>& tiles, int64_t first_sample, int64_t n) const {
     const S* bias = static_cast<const S*>(op.bias);
     for (int64_t t = 0; t < tiles.count; t++) {
       const C* sum = sums + tiles.start(t) * n;
       const int64_t o = tiles.first + tiles.start(t), valid = tiles.valid(t), width = tiles.width(t);
       for (int64_t b = 0; b < n; b++) {
-        S* y = static_cast<S*>(op.y) + (row + b) * layer.out + o;
+        S* y = static_cast<S*>(op.y) + (first_sample + b) * layer.out + o;
         for (int64_t z = 0; z < valid; z += kLanes<C>) {
           const Vec<C> total = load<Vec<C>>(sum + b * width + z);
           put(y + z, bias ? total + fetch(bias + o + z, valid - z) : total, valid - z);

@@ -13,14 +13,15 @@
 namespace kan {
 namespace {
 
-// Long sums are sums of sums of this many terms, which keeps their rounding errors small.
+// Long sums are sums of sums of this many terms, which keeps their rounding errors small. It was chosen for accuracy,
+// so it is not in tuning.h.
 constexpr int64_t kSumBlock = 16;
 // The sums of coefficient gradients are added to memory after this many terms, for the same reason. Shorter sums
 // would cost time, because each reads and writes all rows of the cell.
 constexpr int64_t kLongSum = 64;
 
 // One feature, as slopes that are weights of differences (see Slopes) need it: their order m, the last coefficients
-// c_j, and Pieces::order_of. An order of 0 says that the slopes are weights of the rows themselves.
+// c_j, and Pieces::permutation_of. A slope_order of 0 says that the slopes are weights of the rows themselves.
 template <class C>
 struct Differences {
   int slope_order;

@@ -42,7 +42,7 @@ struct Setup {
     basis.pieces.piece_table = arena.take<C>(features * basis.pieces.count * basis.pieces.size);
     const int64_t differences = basis.pieces.slopes == Slopes::differences ? features : 0;
     basis.pieces.rate_table = arena.take<C>(differences * basis.pieces.rows());
-    basis.pieces.order_table = arena.take<int32_t>(differences * basis.pieces.grid_size * layer.degree);
+    basis.pieces.permutation_table = arena.take<int32_t>(differences * basis.pieces.grid_size * layer.degree);
     basis.pieces.piece_columns = arena.take<C>(features * basis.pieces.columns * basis.pieces.size);
   }
   Setup with_tables(Arena& arena, int64_t features) const {
@@ -155,10 +155,10 @@ template <class S>
 void unpack_panel(const Panel<Compute<S>>& panel, const OutTiles<Compute<S>>& tiles, int64_t t, void* spline,
                   void* base, int64_t in, int64_t first) {
   const auto [data, features, rows, width] = panel;
-  const int64_t edge = (tiles.first + tiles.start(t)) * in + first, n = tiles.valid(t), row = in * rows;
+  const int64_t edge = (tiles.first + tiles.start(t)) * in + first, n = tiles.valid(t), stride = in * rows;
   if (spline) {
-    unpack_transposed(data, width, static_cast<S*>(spline) + edge * rows, row, n, features * rows,
-                      tiles.outs * row * int64_t(sizeof(S)) > tuning::kStreamBytes);
+    unpack_transposed(data, width, static_cast<S*>(spline) + edge * rows, stride, n, features * rows,
+                      tiles.outs * stride * int64_t(sizeof(S)) > tuning::kStreamBytes);
   }
   if (base) unpack_transposed(panel.base(0), width, static_cast<S*>(base) + edge, in, n, features);
 }
@@ -215,12 +215,13 @@ struct PlanSet {
   // The number of the first plan of the tile that begins with sample b.
   int64_t tile(int64_t b) const { return b / samples * features; }
 
-  // Makes the plans of n samples from `row` on, for the `count` features from `column` on. The tables of `setup` are
-  // those of these features.
-  void make(const Setup<C>& setup, const Operands& op, int64_t row, int64_t n, int64_t column, int64_t count) {
+  // Makes the plans of n samples from `first_sample` on, for the `count` features from `first_feature` on. The tables
+  // of `setup` are those of these features.
+  void make(const Setup<C>& setup, const Operands& op, int64_t first_sample, int64_t n, int64_t first_feature,
+            int64_t count) {
     const S *xs = static_cast<const S*>(op.x), *vs = static_cast<const S*>(op.v);
     for (int64_t b = 0; b < n; b += samples) {
-      const int64_t at = (row + b) * setup.layer.in + column;
+      const int64_t at = (first_sample + b) * setup.layer.in + first_feature;
       make_tile(setup, xs + at, vs ? vs + at : nullptr, smaller(samples, n - b), count, tile(b));
     }
   }
