@@ -108,10 +108,12 @@ def ours(case: Case, adaptive: bool) -> tuple[nn.Module, list[KANLinear]]:
     Curves are as large as the base function; an adaptive grid has spans from 0.2 to 1.8 of the uniform.
     """
     if len(case.widths) > 2:
-        module: nn.Module = KAN(case.widths, case.grid_size, case.degree, dtype=case.dtype)
+        module: nn.Module = KAN(case.widths, case.grid_size, case.degree, dtype=case.dtype, extrapolation="zero")
         layers = list(module.layers)
     else:
-        module = KANLinear(*case.widths, grid_size=case.grid_size, spline_order=case.degree, dtype=case.dtype)
+        module = KANLinear(
+            *case.widths, grid_size=case.grid_size, spline_order=case.degree, dtype=case.dtype, extrapolation="zero"
+        )
         layers = [module]
     with torch.no_grad():
         for layer in layers:

@@ -270,19 +270,12 @@ class KANLinear(GridLayer, EdgeLayer):
         """The constructor's arguments, as nn.Linear prints them."""
         text = (
             f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}, "
-            f"grid_size={self.grid_size}, spline_order={self.spline_order}, grid_range={self._range_text()}, "
+            f"grid_size={self.grid_size}, spline_order={self.spline_order}, grid_range={_outer(self.grid_range)}, "
             f"base={self._base_name}, extrapolation={self.extrapolation}"
         )
         if self.mask is not None:
             text += ", masked"
         return text if self.backend is None else f"{text}, backend={self.backend}"
-
-    def _range_text(self) -> str:
-        """The interval that the grids cover now, of all features together."""
-        if self.grid.is_meta or not self.grid.numel():
-            return str(self.grid_range)
-        start, end = (collectives.whole(t) for t in self.grid_ends)
-        return f"({start.min().item():.4g}, {end.max().item():.4g})"
 
     @property
     def _options(self) -> dict[str, Any]:
@@ -317,3 +310,11 @@ def explain(layer: KANLinear, x: Tensor) -> dispatch.Choice:
     if layer.spline_weight.device != x.device:
         raise ValueError(f"the layer is on {layer.spline_weight.device}, x on {x.device}; move them together")
     return dispatch.choose(x.device.type, layer.spline_weight.dtype, layer.backend)
+
+
+def _outer(ranges: grids.Range) -> str:
+    """One range, or from the least start to the greatest end of several; in words that dynamo can trace."""
+    first = ranges[0]
+    if isinstance(first, (int, float)):
+        return f"({ranges[0]}, {ranges[1]})"
+    return f"({min(start for start, _ in ranges)}, {max(end for _, end in ranges)})"  # type: ignore[misc]

@@ -131,9 +131,10 @@ def test_meta_device() -> None:
 
 def test_repr() -> None:
     assert repr(KANLinear(3, 4)) == (
-        "KANLinear(in_features=3, out_features=4, bias=True, grid_size=5, spline_order=3, grid_range=(-1, 1), "
+        "KANLinear(in_features=3, out_features=4, bias=True, grid_size=5, spline_order=3, grid_range=(-1.0, 1.0), "
         "base=silu, extrapolation=linear)"
     )
+    assert "grid_range=(-2.0, 5.0)" in repr(KANLinear(2, 4, grid_range=[(-2, 0), (1, 5)]))
     assert "base=sin, extrapolation=clamp, backend=reference" in repr(
         KANLinear(3, 4, base=torch.sin, extrapolation="clamp", backend="reference")
     )
