@@ -315,8 +315,6 @@ def explain(layer: KANLinear, x: Tensor) -> dispatch.Choice:
 
 
 def _outer(ranges: grids.Range) -> str:
-    """One range, or from the least start to the greatest end of several; in words that dynamo can trace."""
-    first = ranges[0]
-    if isinstance(first, (int, float)):
-        return f"({ranges[0]}, {ranges[1]})"
-    return f"({min(start for start, _ in ranges)}, {max(end for _, end in ranges)})"  # type: ignore[misc]
+    """From the least start to the greatest end, as text; dynamo traces it where torch prints a module."""
+    pairs: Any = [ranges] if isinstance(ranges[0], (int, float)) else ranges
+    return f"({min(start for start, _ in pairs)}, {max(end for _, end in pairs)})"

@@ -23,9 +23,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-MARGIN = (
-    0.25  # spans that grids reach beyond the samples in training: test samples lie there, and data still fix curves
-)
+MARGIN = 0.25  # spans that grids reach beyond the samples in training: test samples lie there, data still fix curves
 
 
 class GridLayer(nn.Module):
