@@ -34,20 +34,10 @@ void forward(const Layer& layer, const Operands& op) {
 
 template <class S>
 void backward(const Layer& layer, const Operands& op) {
-  Operands rest = op;
   if constexpr (kLookup) {
     if (CurveGradients<S>::suit(layer, op)) return CurveGradients<S>(layer, op).run();
-    // For many samples the input gradient alone is worth a pass of its own.
-    Operands input = op;
-    input.grad_spline = input.grad_base = input.grad_bias = nullptr;
-    if (layer.batch >= tuning::kSeparateGradientSamples && op.grad_x && CurveGradients<S>::suit(layer, input)) {
-      Layer slope = layer;
-      slope.order++;
-      CurveGradients<S>(slope, input).run();
-      rest.grad_x = nullptr;
-    }
   }
-  Columns<S>(Mode::backward, layer, rest).run();
+  Columns<S>(Mode::backward, layer, op).run();
 }
 
 void forward_of(Type type, const Layer& layer, const Operands& op) {

@@ -35,9 +35,6 @@ constexpr int64_t kKeptBytes = 64 << 20;
 constexpr int64_t kFewestTileSamples = 64, kMostTileSamples = 512;  // in a tile, whatever kTileBytes says. 256x784x64
 constexpr int64_t kMostTaskSamples = 1024;                          // in a task of the forward pass. 8192x64x64
 constexpr int64_t kSmallestChunk = 2048;  // in a chunk of the batch, in the backward pass; sums. 8192x64x64
-// From this batch on, the input gradient of a layer with few outputs has a pass of its own, if the coefficient gradient
-// is left to tiles. None of the cases has such a layer; 2048x64x12 is one.
-constexpr int64_t kSeparateGradientSamples = 2048;
 
 // Numbers of features and of tasks.
 
