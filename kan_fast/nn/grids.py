@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["check_knots", "extend", "grid_from_samples", "refine", "transfer", "uniform_grid"]
 
+SHORTEST = 0.02  # of the mean span: the slope of a curve in a shorter one is hardly bounded by its values at samples
+
 Range = tuple[float, float] | tuple[tuple[float, float], ...]
 
 
@@ -133,7 +135,8 @@ def grid_from_samples(
         grid: present knots `(in, G + 2k + 1)`. They give G and the dtype, and a column that is constant but for
             rounding keeps them.
         degree: k.
-        eps: share of the uniform grid, 0 to 1; 1 gives equally spaced knots over the range of the samples.
+        eps: share of the uniform grid, 0 to 1; 1 gives equally spaced knots over the range of the samples. A column gets
+            a larger share where a span would be shorter than SHORTEST times the mean one.
         margin: added on either side of the range, in units of its length.
         trim: share of the samples at either end that the range leaves out, 0 to below 0.5; none of a column that would
             be constant without them.
@@ -158,11 +161,13 @@ def grid_from_samples(
     length = end - start
     uniform = start - margin * length + (1 + 2 * margin) * length * share
     inner = eps * uniform + (1 - eps) * (quantiles * (1 + 2 * margin) - 2 * margin * (start + end) / 2)
-    # No span is shorter than rounding allows, whatever eps is.
+    # A larger share of the uniform grid where eps leaves a span shorter than SHORTEST allows,
+    mean, shortest = (inner[:, -1:] - inner[:, :1]) / size, inner.diff(dim=1).amin(1, keepdim=True)
+    inner = inner.lerp(uniform, ((SHORTEST * mean - shortest) / (mean - shortest)).nan_to_num(0).clamp(min=0))
+    # and a wider grid where rounding could close one.
     number = torch.finfo(grid.dtype)
     least = (64 * number.eps * inner.abs().amax(1, keepdim=True)).clamp(min=number.tiny / number.eps)
-    floor = torch.maximum(1e-6 * length / size, least)
-    inner = inner + floor * size * share - floor * size / 2
+    inner = inner + least * size * (share - 0.5)
     new = extend(inner, degree).to(grid.dtype)
     if not (new.abs() <= _limits(grid.dtype)[1]).all():
         raise ValueError(
@@ -233,10 +238,12 @@ def _insertion(old: Tensor, new: Tensor, degree: int) -> Tensor:
 def transfer(old: Tensor, new: Tensor, degree: int, extrapolation: str, *, everywhere: bool = False) -> Tensor:
     """Matrix `(in, G_new + k, G_old + k)` that carries the coefficients on the knots `old` to the knots `new`.
 
-    The new curve is the L2 projection of the old one over the range of the new grid, or over all its knots. Between
-    the knots of both grids, products of splines are polynomials, which Gauss-Legendre nodes integrate exactly. So no
-    span lacks nodes, as it could lack samples, and a curve that the new grid can represent is reproduced. The
-    projection is bounded in the maximum norm for any knots (Shadrin, Acta Mathematica 187, 2001). It is computed in
+    The new curve is the best approximation of the old one in the mean square over the range of the new grid, or over
+    all its knots. All new spans weigh alike, whatever their widths, since grids are fine where samples are dense.
+    Between the knots of both grids, products of splines are polynomials, which Gauss-Legendre nodes integrate exactly.
+    So no span lacks nodes, as it could lack samples, and a curve that the new grid can represent is reproduced. With
+    these weights the Gram matrix is well conditioned for any knots: the coefficient of a spline is bounded by the curve
+    on the widest span that the spline covers (de Boor, A Practical Guide to Splines, chapter XI). It is computed in
     float64.
 
     Args:
@@ -253,11 +260,14 @@ def transfer(old: Tensor, new: Tensor, degree: int, extrapolation: str, *, every
     node, weight = (torch.as_tensor(a, device=old.device) for a in np.polynomial.legendre.leggauss(degree + 1))
     left, width = breaks[:, :-1, None], breaks.diff(dim=1)[..., None]
     points = (left + width * (node + 1) / 2).flatten(1)  # (i, p)
-    weights = (width * weight / 2).flatten(1)
+    spans = new.diff(dim=1)
+    middle = (left + width / 2).squeeze(2).contiguous()
+    span = torch.searchsorted(new.contiguous(), middle).clamp(1, spans.shape[1]) - 1
+    weights = (width / spans.gather(1, span)[..., None] * weight / 2).flatten(1)
     rows_new = basis(points.T, new, degree).transpose(0, 1)  # (i, p, r)
     rows_old = basis(points.T, old, degree, 0, extrapolation).transpose(0, 1)
     weighted = (rows_new * weights[..., None]).mT  # (i, r, p)
     gram, cross = weighted @ rows_new, weighted @ rows_old
-    scale = gram.diagonal(dim1=1, dim2=2).rsqrt()[..., None]  # the scaled Gram matrix is well conditioned for any knots
+    scale = gram.diagonal(dim1=1, dim2=2).rsqrt()[..., None]  # the outermost splines are small inside of the range
     factor = torch.linalg.cholesky(gram * scale * scale.mT)
     return scale * torch.cholesky_solve(scale * cross, factor)

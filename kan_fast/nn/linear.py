@@ -41,9 +41,8 @@ class KANLinear(GridLayer, EdgeLayer):
             for every input.
         base: "silu", "identity", "zero", or a callable that acts on each element (evaluated unfused).
         extrapolation: "zero", "linear" or "clamp"; see `kan_fast.functional.kan_linear`.
-        grid_eps: share of the uniform grid in `update_grid`, 0 to 1; the rest follows the quantiles of the samples. Far
-            below the default, samples with ties give end spans so narrow that the slopes there, with which "linear"
-            continues, say nothing, and a fit can diverge: take `extrapolation="zero"` then.
+        grid_eps: share of the uniform grid in `update_grid`, 0 to 1; the rest follows the quantiles of the samples. It
+            is raised for an input where a span would be shorter than a fiftieth of the mean one.
         backend: force a backend; None chooses. See `kan_fast.backends` and `kan_fast.explain`.
         device: device of the parameters.
         dtype: dtype of the parameters; the grid of 16-bit layers stays float32.

@@ -227,6 +227,22 @@ def test_update_grid_survives_degenerate_samples(column: list[float], eps: float
     assert layer(x).isfinite().all()
 
 
+@pytest.mark.parametrize("size", [5, 20])
+def test_functions_are_kept_where_samples_repeat(size: int) -> None:
+    changes = []
+    for seed in range(10):
+        torch.manual_seed(seed)
+        layer = KANLinear(1, 4, grid_size=size, grid_eps=0.0, grid_range=(-0.1, 1.1)).double()
+        torch.nn.init.normal_(layer.spline_weight)
+        x = torch.randint(4, (400, 1)) / torch.tensor(3.0, dtype=torch.float64)
+        before = layer(x)
+        layer.update_grid(x)
+        spans = layer.grid[:, 3:-3].diff()
+        assert spans.min() > 0.0199 * spans.mean()
+        changes.append(((layer(x) - before).square().mean().sqrt() / before.std()).item())
+    assert np.mean(changes) < 0.03  # 0.08 and 0.5 with short spans of the weight of their widths
+
+
 def test_update_grid_can_leave_out_outliers() -> None:
     layer = KANLinear(3, 2, grid_size=4).double()
     x = torch.rand(1000, 3, dtype=torch.float64)

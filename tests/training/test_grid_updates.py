@@ -184,3 +184,14 @@ def test_batches_that_were_read_ahead_for_grids_are_trained_on():
 
     fit(KAN([1, 1], seed=0), DataLoader(Stream(x), 20), opt="Adam", steps=3, loss_fn=loss)
     assert torch.equal(torch.cat(seen), x)
+
+
+@pytest.mark.parametrize("column", ["binary", "four values"])
+@pytest.mark.parametrize("extrapolation", ["linear", "zero"])
+def test_fits_converge_where_samples_repeat(column: str, extrapolation: str) -> None:
+    torch.manual_seed(0)
+    x = torch.randint(2, (50, 2)).float() if column == "binary" else torch.randint(4, (50, 2)) / 3
+    model = KAN([2, 3, 1], seed=0, grid_eps=0.0, extrapolation=extrapolation)
+    losses = model.fit((x, x[:, :1]), steps=20, progress=False)["train_loss"]
+    assert losses[-1] < 1e-3
+    assert model.layers[0].spline_weight.abs().max() < 10
