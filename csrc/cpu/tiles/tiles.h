@@ -121,7 +121,7 @@ struct Tile {
   // Visits the cells one after another. Each visit calls enter(P), then sample(P, q, offset) for every sample of the
   // cell, where q is its place in the plan and `offset` its Plan::row, then leave(P), after which the cell's first row
   // is done. With rows > cells, leave is called for the other rows of the last cell too. P is that of Rows, a constant.
-  // Between two samples of a cell, pause(P) is called after every kLongSum of them.
+  // After every kLongSum samples of the plan, pause(P) is called, with the P of the cell of the last one.
   // The loop copies the plan's pointers to locals, since the compiler assumes that every store could change the plan.
   template <class Enter, class Sample, class Leave, class Pause = NoPause>
   static void for_cells(const Plan<C>& plan, int cells, int rows, Enter enter, Sample sample, Leave leave,
@@ -135,8 +135,8 @@ struct Tile {
         enter(place);
         const int64_t next = *end;
         if constexpr (!std::is_same_v<Pause, NoPause>) {
-          while (next - q > kLongSum) {
-            for (const int64_t stop = q + kLongSum; q < stop; q++) sample(place, q, int64_t(row[q]));
+          for (int64_t stop = round_up(q + 1, kLongSum); stop <= next; stop += kLongSum) {
+            for (; q < stop; q++) sample(place, q, int64_t(row[q]));
             pause(place);
           }
         }
@@ -299,7 +299,6 @@ struct Tile {
     };
     const auto leave = [&](auto place) {
       if constexpr (S > 0) Rows::add(c.spline[place], panel);
-      if (B) Rows::add(c.base, base);
       panel += outs;
     };
     const auto pause = [&](auto place) {
@@ -308,6 +307,7 @@ struct Tile {
       if (B) Rows::add(c.base, base);
     };
     for_cells(plan, cells, cells + rows_after, [&](auto) { next.step(); }, sample, leave, pause);
+    if (B) Rows::add(c.base, base);
   }
 
   // sums += |phi|
