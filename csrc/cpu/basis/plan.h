@@ -62,12 +62,12 @@ struct BaseFunction {
 };
 
 // The samples in the order of their cells. Cell c has the places start[c] .. start[c + 1] - 1. The first `below` places
-// of the first cell hold samples below the range, the last `above` places of the last cell samples above it. `row` is
-// the number of the sample at a place times the bytes of a vector: its offset in matrices of one vector per row. A
-// place has the weights of `width` spline rows, some of them padding, and that of the base row apart.
+// of the first cell hold samples below the range, the last `above` places of the last cell samples above it. `offset`
+// is the number of the sample at a place times the bytes of a vector: where its row is in matrices of one vector per
+// row. A place has the weights of `width` spline rows, some of them padding, and that of the base row apart.
 template <class C>
 struct Plan {
-  int32_t *start, *row;
+  int32_t *start, *offset;
   C *value, *base;
   C *slope, *base_slope;  // the weights of derivatives of one order more, where wanted: see Slopes
   int below, above;
@@ -101,8 +101,8 @@ struct PlanScratch {
         start(arena.template take<int32_t>(cells + 3)) {}
 };
 
-// Sorts the samples by key, equal keys in their order: `start` gets the first place of each key, `row` Plan::row.
-inline void sort_by_key(const int32_t* key, int64_t n, int keys, int32_t* next, int32_t* start, int32_t* row) {
+// Sorts the samples by key, equal keys in their order: `start` gets the first place of each key, `offset` Plan::offset.
+inline void sort_by_key(const int32_t* key, int64_t n, int keys, int32_t* next, int32_t* start, int32_t* offset) {
   for (int k = 0; k < keys; k++) next[k] = 0;
   for (int64_t b = 0; b < n; b++) next[key[b]]++;
   int32_t total = 0;
@@ -112,7 +112,7 @@ inline void sort_by_key(const int32_t* key, int64_t n, int keys, int32_t* next, 
     next[k] = start[k];
   }
   start[keys] = total;
-  for (int64_t b = 0; b < n; b++) row[next[key[b]]++] = b * KAN_VECTOR_BYTES;
+  for (int64_t b = 0; b < n; b++) offset[next[key[b]]++] = b * KAN_VECTOR_BYTES;
 }
 
 // The inputs of one feature: n of them, padded to whole vectors; v: their factors, or null.
@@ -256,7 +256,7 @@ void evaluate_by_lookup(const Basis<C>& basis, int64_t feature, Samples<C> s, co
   C *values = plan.value, *slopes = plan.slope;
   const bool slope_0 = !key || g.slopes == Slopes::rows;  // else all samples are in the range, where w_0 is not used
   for (int64_t q = 0; q < s.n; q += lanes, values += width * lanes, slopes += width * lanes) {
-    const V x = gather(s.x, plan.row + q, s.n - q);
+    const V x = gather(s.x, plan.offset + q, s.n - q);
     const auto [piece, u] = key ? locator(x, convert<I>(load<Keys>(key + q)) + (g.shift - 1)) : locator(x);
     const auto rows = [&, piece = piece, u = u](auto degree, const C* first, bool row_0, V(&row)[width]) {
 #pragma GCC unroll 6
@@ -287,11 +287,11 @@ void evaluate_by_sample(const Pieces<C>& g, int64_t feature, Samples<C> s, PlanS
   using Rows = typename Vector<C, width>::Type;
   const C* table = g.piece(feature, 0).number;
   const Range<C> range(g, g.bounds_of(feature));
-  for (int64_t q = 0; q < s.n; q++) scratch.x[q] = s.x[uint32_t(plan.row[q]) / KAN_VECTOR_BYTES];
+  for (int64_t q = 0; q < s.n; q++) scratch.x[q] = s.x[uint32_t(plan.offset[q]) / KAN_VECTOR_BYTES];
   for (int64_t q = s.n; q % kLanes<C> != 0; q++) scratch.x[q] = 0;
   for (int64_t q = 0; q < s.n; q += kLanes<C>) store(scratch.clamped + q, range.clamp(load<Vec<C>>(scratch.x + q)));
   for (int64_t q = 0; q < s.n; q++) {
-    const int64_t number = scratch.piece[uint32_t(plan.row[q]) / KAN_VECTOR_BYTES];
+    const int64_t number = scratch.piece[uint32_t(plan.offset[q]) / KAN_VECTOR_BYTES];
     const Piece<const C> piece{table + number * g.size, K, width};
     const C u = (scratch.clamped[q] - piece.origin()) * piece.inverse_width();
     const auto rows = [&](auto degree, const C* first) {
@@ -308,7 +308,7 @@ void finish_values(const Basis<C>& basis, Samples<C> s, Plan<C>& plan) {
   constexpr int width = K < 4 ? 4 : 8;
   using Rows = typename Vector<C, width>::Type;
   for (int64_t q = 0; q < s.n; q++) {
-    const int64_t b = plan.row[q] / KAN_VECTOR_BYTES;
+    const int64_t b = plan.offset[q] / KAN_VECTOR_BYTES;
     if (basis.has_spline) {
       Rows value = load<Rows>(plan.value + q * width);
       if (basis.pieces.poison_infinite) value += s.x[b] - s.x[b];
@@ -329,12 +329,12 @@ void sort_samples(int cells, int64_t n, bool outside, PlanScratch<C>& scratch, P
   if constexpr (kLookup) {
     if (cells <= tuning::kFewCells) {
       for (int64_t b = n; b % lanes != 0; b++) key[b] = -1;
-      if (!outside) return sort_by_few_keys(key, n, 1, cells, plan.start, plan.row, scratch.sorted);
-      sort_by_few_keys(key, n, 0, cells + 1, start, plan.row, scratch.sorted);
+      if (!outside) return sort_by_few_keys(key, n, 1, cells, plan.start, plan.offset, scratch.sorted);
+      sort_by_few_keys(key, n, 0, cells + 1, start, plan.offset, scratch.sorted);
       sorted = true;
     }
   }
-  if (!sorted) sort_by_key(key, n, cells + 2, scratch.next, start, plan.row);
+  if (!sorted) sort_by_key(key, n, cells + 2, scratch.next, start, plan.offset);
   plan.below = start[1];
   plan.above = n - start[cells + 1];
   for (int c = 1; c < cells; c++) plan.start[c] = start[c + 1];
@@ -375,7 +375,7 @@ void make_plan(const Basis<C>& basis, int64_t feature, Samples<C> s, PlanScratch
     plan.start[0] = 0;
     plan.start[1] = s.n;
     plan.below = plan.above = 0;
-    for (int64_t b = 0; b < s.n; b++) plan.row[b] = b * KAN_VECTOR_BYTES;
+    for (int64_t b = 0; b < s.n; b++) plan.offset[b] = b * KAN_VECTOR_BYTES;
     make_bases(basis, s.x, s.n, plan);
   }
   if (s.v || (basis.has_spline && basis.pieces.poison_infinite)) finish_values<C, K>(basis, s, plan);

@@ -52,20 +52,20 @@ inline bool any_of(IntVec<double> v, int32_t bits) {
   return _mm512_test_epi64_mask((__m512i)v, _mm512_set1_epi64(uint32_t(bits))) != 0;
 }
 
-// Sorts samples by key, by one pass over all keys for each key from `first` to `last`. `row` gets Plan::row of the
-// samples, `sorted` their keys, start[k - first] the first place of key k, and start[last + 1 - first] the end. `row`
-// and `sorted` have room for a whole vector more; `key` is padded to whole vectors by -1.
-inline void sort_by_few_keys(const int32_t* key, int64_t n, int first, int last, int32_t* start, int32_t* row,
+// Sorts samples by key, by one pass over all keys for each key from `first` to `last`. `offset` gets Plan::offset of
+// the samples, `sorted` their keys, start[k - first] the first place of key k, and start[last + 1 - first] the end.
+// `offset` and `sorted` have room for a whole vector more; `key` is padded to whole vectors by -1.
+inline void sort_by_few_keys(const int32_t* key, int64_t n, int first, int last, int32_t* start, int32_t* offset,
                              int32_t* sorted) {
   const __m512i iota = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-  const __m512i rows = _mm512_mullo_epi32(iota, _mm512_set1_epi32(KAN_VECTOR_BYTES));
+  const __m512i offsets = _mm512_mullo_epi32(iota, _mm512_set1_epi32(KAN_VECTOR_BYTES));
   int32_t total = 0;
   for (int k = first; k <= last; k++) {
     start[k - first] = total;
     for (int64_t b = 0; b < n; b += 16) {
       const __mmask16 here = _mm512_cmpeq_epi32_mask(_mm512_loadu_si512(key + b), _mm512_set1_epi32(k));
-      const __m512i some = _mm512_add_epi32(rows, _mm512_set1_epi32(b * KAN_VECTOR_BYTES));
-      _mm512_storeu_si512(row + total, _mm512_maskz_compress_epi32(here, some));
+      const __m512i some = _mm512_add_epi32(offsets, _mm512_set1_epi32(b * KAN_VECTOR_BYTES));
+      _mm512_storeu_si512(offset + total, _mm512_maskz_compress_epi32(here, some));
       _mm512_storeu_si512(sorted + total, _mm512_set1_epi32(k));
       total += __builtin_popcount(here);
     }
@@ -73,14 +73,15 @@ inline void sort_by_few_keys(const int32_t* key, int64_t n, int first, int last,
   start[last + 1 - first] = total;
 }
 
-// from[row[q] / KAN_VECTOR_BYTES] for the first n places q of a vector, 0 in the other lanes; `row` is a whole vector.
-inline Vec<float> gather(const float* from, const int32_t* row, int64_t n) {
+// from[offset[q] / KAN_VECTOR_BYTES] for the first n places q of a vector, 0 in the other lanes; `offset` is a whole
+// vector.
+inline Vec<float> gather(const float* from, const int32_t* offset, int64_t n) {
   const __mmask16 valid = n < 16 ? first_lanes(n) : 0xffff;
-  return (Vec<float>)_mm512_mask_i32gather_ps(__m512{}, valid, (__m512i)(load<Int>(row) >> 4), from, 1);
+  return (Vec<float>)_mm512_mask_i32gather_ps(__m512{}, valid, (__m512i)(load<Int>(offset) >> 4), from, 1);
 }
-inline Vec<double> gather(const double* from, const int32_t* row, int64_t n) {
+inline Vec<double> gather(const double* from, const int32_t* offset, int64_t n) {
   const __mmask8 valid = n < 8 ? first_lanes(n) : 0xff;
-  const auto bytes = load<Vector<int32_t, 8>::Type>(row) >> 3;
+  const auto bytes = load<Vector<int32_t, 8>::Type>(offset) >> 3;
   return (Vec<double>)_mm512_mask_i32gather_pd(__m512d{}, valid, (__m256i)bytes, from, 1);
 }
 

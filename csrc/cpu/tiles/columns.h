@@ -247,7 +247,7 @@ struct Columns {
     for (int64_t q = 0; q < n; q++) {
       const C base = plan.base[q];
       if (base - base == 0 || base != base) continue;
-      const int64_t b = plan.row[q] / KAN_VECTOR_BYTES;
+      const int64_t b = plan.offset[q] / KAN_VECTOR_BYTES;
       C sum = 0;
       for (int64_t o = 0; o < layer.out; o++) {
         const C g = fetch(static_cast<const S*>(op.g) + (first_sample + b) * layer.out + o, 1)[0];

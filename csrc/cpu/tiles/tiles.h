@@ -26,7 +26,7 @@ template <class C>
 struct Differences {
   int slope_order;
   const C* last;
-  const int32_t* order;
+  const int32_t* permutation;
 };
 
 template <class C, int S, bool B, int NZ>
@@ -35,7 +35,7 @@ struct Tile {
   static constexpr int lanes = kLanes<C>, outs = NZ * lanes, width = S <= 4 ? 4 : 8, places = S > 0 ? S : 1,
                        rows_after = places - 1;
 
-  // A sample's row in a matrix with `vectors` vectors per row; offset: as in Plan::row.
+  // A sample's row in a matrix with `vectors` vectors per row; offset: as in Plan::offset.
   template <int vectors, class T>
   static T* row_of(T* matrix, int64_t offset) {
     using Byte = std::conditional_t<std::is_const_v<T>, const char, char>;
@@ -119,14 +119,14 @@ struct Tile {
   struct NoPause {};
 
   // Visits the cells one after another. Each visit calls enter(P), then sample(P, q, offset) for every sample of the
-  // cell, where q is its place in the plan and `offset` its Plan::row, then leave(P), after which the cell's first row
-  // is done. With rows > cells, leave is called for the other rows of the last cell too. P is that of Rows, a constant.
-  // After every kLongSum samples of the plan, pause(P) is called, with the P of the cell of the last one.
-  // The loop copies the plan's pointers to locals, since the compiler assumes that every store could change the plan.
+  // cell, where q is its place in the plan and `offset` its Plan::offset, then leave(P), after which the cell's first
+  // row is done. With rows > cells, leave is called for the other rows of the last cell too. P is that of Rows, a
+  // constant. After every kLongSum samples of the plan, pause(P) is called, with the P of the cell of the last one. The
+  // loop copies the plan's pointers to locals, since the compiler assumes that every store could change the plan.
   template <class Enter, class Sample, class Leave, class Pause = NoPause>
   static void for_cells(const Plan<C>& plan, int cells, int rows, Enter enter, Sample sample, Leave leave,
                         Pause pause = {}) {
-    const int32_t *end = plan.start + 1, *row = plan.row;
+    const int32_t *end = plan.start + 1, *offset = plan.offset;
     const int32_t *const last_cell = end + cells, *const last_row = end + rows;
     int64_t q = 0;
     const auto visit = [&](auto place) {
@@ -136,11 +136,11 @@ struct Tile {
         const int64_t next = *end;
         if constexpr (!std::is_same_v<Pause, NoPause>) {
           for (int64_t stop = round_up(q + 1, kLongSum); stop <= next; stop += kLongSum) {
-            for (; q < stop; q++) sample(place, q, int64_t(row[q]));
+            for (; q < stop; q++) sample(place, q, int64_t(offset[q]));
             pause(place);
           }
         }
-        for (; q < next; q++) sample(place, q, int64_t(row[q]));
+        for (; q < next; q++) sample(place, q, int64_t(offset[q]));
       }
       leave(place);
       end++;
@@ -229,14 +229,14 @@ struct Tile {
                                  const C* base, const C* g, C* sums) {
     if (q == stop) return;
     const Weights weights{plan.slope, plan.base_slope};
-    const int32_t* row = plan.row;
+    const int32_t* offsets = plan.offset;
     Rows c;
     c.read_base(base);
     if (S > 0) Rows::read(first, c.spline[0]);
 #pragma GCC unroll 8
     for (int j = 1; j < S; j++) Rows::read(others + (j - 1) * outs, c.spline[j]);
     for (; q < stop; q++) {
-      const int64_t offset = row[q];
+      const int64_t offset = offsets[q];
       V sum[NZ] = {};
       c.template combine<0>(weights, q, sum);
       add_products<First>(row_of<NZ>(g, offset), sum, row_of<1>(sums, offset));
@@ -252,19 +252,19 @@ struct Tile {
     V constant[NZ] = {};
     row.read_base(base);
     const C* base_slope = plan.base_slope;
-    const int32_t *sample = plan.row, *order = differences.order;
+    const int32_t *offsets = plan.offset, *permutation = differences.permutation;
     const int64_t last = plan.start[cells] - plan.above;
     int64_t q = plan.below;
-    for (int c = 0; c < cells; c++, e += outs, order += S - 1) {
+    for (int c = 0; c < cells; c++, e += outs, permutation += S - 1) {
       next.step();
       const int64_t stop = smaller(plan.start[c + 1], last);
       if (q == stop) continue;
       V head[NZ];
-      Rows::read(e + order[0] * outs, head);
+      Rows::read(e + permutation[0] * outs, head);
       const C* slope[count + 1];
 #pragma GCC unroll 4
       for (int j = 0; j < count; j++) {
-        const int other = order[j + 1];
+        const int other = permutation[j + 1];
         slope[j] = plan.slope + other;
 #pragma GCC unroll 4
         for (int z = 0; z < NZ; z++) row.spline[j][z] = load<V>(e + other * outs + z * lanes) - head[z];
@@ -274,7 +274,7 @@ struct Tile {
         for (int z = 0; z < NZ; z++) constant[z] = head[z];
       }
       for (; q < stop; q++) {
-        const int64_t offset = sample[q];
+        const int64_t offset = offsets[q];
         V sum[NZ];
 #pragma GCC unroll 4
         for (int z = 0; z < NZ; z++) sum[z] = constant[z];
