@@ -363,18 +363,21 @@ struct Tile {
         const V sum = first && z == 0 ? V{} : load<V>(target);
         store(target, sum + sign[0] * factor * slope[0]);
       };
+      const auto add = [&](V(&sum)[1], C* target) {
+        sum[0] *= factor;
+        One::add(sum, target);
+      };
       const auto leave = [&](auto place) {
-        if constexpr (S > 0) {
-          d.spline[place][0] *= factor;
-          One::add(d.spline[place], to);
-        }
+        if constexpr (S > 0) add(d.spline[place], to);
         to += outs;
       };
-      for_cells(plan, cells, cells + rows_after, enter, sample, leave);
-      if (B) {
-        c.base[0] = factor * d.base[0];
-        One::add(c.base, d_base + z * lanes);
-      }
+      const auto pause = [&](auto place) {
+#pragma GCC unroll 8
+        for (int j = 0; j < S; j++) add(d.spline[(place + j) % places], to + j * outs);
+        if (B) add(d.base, d_base + z * lanes);
+      };
+      for_cells(plan, cells, cells + rows_after, enter, sample, leave, pause);
+      if (B) add(d.base, d_base + z * lanes);
     }
   }
 };
