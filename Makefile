@@ -44,7 +44,7 @@ oldest newest:
 	$(<D)/bin/python setup.py --quiet build_ext --inplace
 	$(<D)/bin/python -m pytest -m 'not slow' $(ARGS)
 
-gpu: build  ## the GPU kernels without a GPU: all combinations and architectures (under 15 minutes)
+gpu: build  ## the GPU kernels without a GPU: all combinations and architectures, sanitizers (under 15 minutes)
 	$(BIN)/python -m pytest -m exhaustive --durations=0 $(ARGS)
 
 # Builds a copy of the tree, because build/ holds objects with the usual flags. Leaks are not reported: torch itself

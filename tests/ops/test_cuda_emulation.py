@@ -286,6 +286,7 @@ def test_launch_errors_carry_their_name(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
 def test_sanitizers_find_nothing(sanitizer: str, tmp_path: Path) -> None:
     """Reads and writes out of bounds, undefined behaviour; data that threads share with no barrier between them."""
