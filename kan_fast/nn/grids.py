@@ -135,8 +135,8 @@ def grid_from_samples(
         grid: present knots `(in, G + 2k + 1)`. They give G and the dtype, and a column that is constant but for
             rounding keeps them.
         degree: k.
-        eps: share of the uniform grid, 0 to 1; 1 gives equally spaced knots over the range of the samples. A column gets
-            a larger share where a span would be shorter than SHORTEST times the mean one.
+        eps: share of the uniform grid, 0 to 1; 1 gives equally spaced knots over the range of the samples. It is raised
+            for a column where a span would be shorter than SHORTEST times the mean one.
         margin: added on either side of the range, in units of its length.
         trim: share of the samples at either end that the range leaves out, 0 to below 0.5; none of a column that would
             be constant without them.

@@ -77,7 +77,7 @@ def test_the_curve_between_other_knots_is_the_best_approximation():
         x = whole_line(layer)
         errors.append(relative_change(layer(x), layer.refine(size)(x)))
     assert all(fine < 0.3 * coarse for coarse, fine in pairwise(errors))
-    # The error is orthogonal to all splines on the new knots, whose spans weigh alike. Between knots Gauss's rule is exact.
+    # The error is orthogonal to all splines on the new knots, whose spans weigh alike. Gauss's rule is exact here.
     finer = layer.refine(5)
     breaks = torch.cat([layer.grid, finer.grid], 1).sort(1).values
     node, weight = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(4))
