@@ -126,8 +126,9 @@ def fit(
         model: the network; `model.fit(dataset, ...)` gives it.
         dataset: a dict with train_input and test_input `(samples, in)`, train_label and test_label; or a pair `(x, y)`;
             or a DataLoader that yields such pairs, one per step, over and over. Labels have the shape
-            `(samples, out)` of the output. A `loss_fn` may take others: class numbers `(samples,)` for several outputs,
-            or any number of columns; integers of such shapes stay integers.
+            `(samples, out)` of the output; for one output, a vector `(samples,)` is taken as that column. A `loss_fn`
+            gets labels as they are, and may take others: class numbers `(samples,)` for several outputs, or any number
+            of columns; integers of such shapes stay integers.
         {options}
 
     Returns:
