@@ -14,7 +14,6 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
@@ -24,6 +23,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from kan_fast._support.checks import integer, is_number, listed, real
 from kan_fast.model import KAN
+from kan_fast.sklearn.splits import split_rows
 from kan_fast.training.objective import Loss
 from kan_fast.training.stopping import EarlyStopping
 
@@ -201,10 +201,7 @@ class _Estimator(BaseEstimator):
         rows, held_out = np.arange(count), round(fraction * count)
         if not held_out or held_out == count:
             return rows, rows[:0]
-        if classes is not None:
-            sizes = np.bincount(classes)
-            classes = classes if sizes.min() > 1 and len(sizes) <= min(held_out, count - held_out) else None
-        return tuple(train_test_split(rows, test_size=held_out, random_state=random, stratify=classes))
+        return split_rows(count, held_out, classes, random)
 
     def _schedule(self, count: int) -> tuple[int, int, dict[str, Any]]:
         """Steps, steps per epoch, and the options of `KAN.fit` that belong to the optimiser."""

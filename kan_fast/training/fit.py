@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from kan_fast import optim
 from kan_fast._support.files import PathLike
-from kan_fast._support.samples import are_constant
+from kan_fast._support.samples import ENOUGH, are_constant
 from kan_fast._support.warn import warn
 from kan_fast.nn import recording
 from kan_fast.nn.network import Network
@@ -35,6 +35,7 @@ from kan_fast.training.stopping import EarlyStopping
 
 P = ParamSpec("P")
 FAR = 100  # inputs beyond are learnt about ten times as badly as inputs of about 1 are, beyond 1e4 hardly at all
+SHOWN = 8  # largest number of classes or columns that a warning names
 FLAT = 1e-3  # labels that deviate less are learnt 30 times as badly as labels that deviate by 1, or worse
 
 
@@ -144,7 +145,8 @@ def fit(
     Warns:
         RuntimeWarning: training diverged or was interrupted.
         UserWarning: training data lie outside of the grid and `update_grid` is off; or inputs are so large, or
-            labels so large or small, that base function and optimiser don't suit them.
+            labels so large or small, that base function and optimiser don't suit them; or test data have classes that
+            training data lack.
     """
     given = {name: value for name, value in locals().items() if name not in ("model", "dataset")}
     return train(model, dataset, FitOptions(**given))
@@ -177,6 +179,8 @@ def _loop(model: Network, dataset: Dataset, options: FitOptions, metrics: dict[s
     train_data, test_data = _data(model, dataset, options)
     model.last_inputs = recording.Samples(train_data.samples())
     _warn_if_far(model, train_data.samples())
+    if test_data is not None:
+        _warn_of_new_labels(train_data, test_data)
     if options.loss_fn is None:
         _warn_of_labels(model, train_data.labels(), optimizer)
     if not options.moves_grids:
@@ -295,6 +299,25 @@ def _warn_of_labels(model: Network, y: Tensor, optimizer: Optimizer) -> None:
         "y.std(0), as the estimators of kan_fast.sklearn do; formulas come back to their units by output_normalizer",
         UserWarning,
     )
+
+
+def _warn_of_new_labels(train: Source, test: Source) -> None:
+    """Of classes, or values beside the one of training, that test data alone have: nothing can learn them."""
+    seen, asked = train.labels(), test.labels()
+    if not isinstance(train, TensorSource) and len(seen) >= ENOUGH:
+        return  # the rest of a DataLoader may have them
+    if seen.dtype == torch.long:
+        new = sorted(set(asked.unique().tolist()) - set(seen.unique().tolist()))
+        found = f"test_label holds classes that train_label lacks: {', '.join(map(str, new[:SHOWN]))}"
+    else:
+        new = ((seen == seen[0]).all(0) & (asked != seen[0]).any(0)).flatten().nonzero().flatten().tolist()
+        found = f"train_label has one value in columns where test_label has others: {', '.join(map(str, new[:SHOWN]))}"
+    if new:
+        warn(
+            f"{found}. A network can't learn what it never sees; train on some of these rows too, by a split at random "
+            "or by class",
+            UserWarning,
+        )
 
 
 def _warn_if_outside(model: Network, x: Tensor) -> None:

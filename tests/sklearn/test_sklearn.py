@@ -20,6 +20,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from kan_fast import KAN
 from kan_fast.sklearn import KANClassifier, KANRegressor, describe, rebuild
 from kan_fast.sklearn.estimators import _mean_and_scale
+from kan_fast.sklearn.splits import split_rows
 
 
 @parametrize_with_checks([KANRegressor((4,), steps=30), KANClassifier((4,), steps=30)])
@@ -95,6 +96,19 @@ def test_classes_are_told_apart_and_probabilities_are_those_of_the_scores():
     assert model.score(x, y) > 0.95
     np.testing.assert_array_equal(model.predict(x), model.predict_proba(x).argmax(1))
     assert model.predict_proba(x).shape == (150, 3)
+
+
+def test_every_class_is_trained_on():
+    x, y = np.random.default_rng(0).uniform(-1, 1, (40, 2)), np.array(["often"] * 39 + ["rare"])
+    for seed in range(12):  # in some of them the one row would be held out
+        learn, held_out = split_rows(40, 4, y, seed)
+        assert 39 in learn
+        assert sorted([*learn, *held_out]) == list(range(40))
+        assert len(held_out) in (3, 4)
+    x[39] = 3, 3
+    seed = next(seed for seed in range(99) if 39 in split_rows(40, 4, None, np.random.RandomState(seed))[1])
+    model = KANClassifier((), steps=100, weight_decay=0, random_state=seed).fit(x, y)
+    assert model.predict(x[39:]) == ["rare"]
 
 
 def test_formulas_predict_as_well_as_networks_in_the_units_of_the_table():

@@ -162,6 +162,28 @@ def test_a_vector_of_labels_is_the_column_of_the_one_output(kind, opt):
     assert torch.equal(score, same)
 
 
+def test_classes_that_test_data_alone_have_are_named():
+    x, two, three = torch.rand(12, 2), torch.arange(12) % 2, torch.arange(12) % 3
+    batches = loader(x, three, shuffle=True)
+
+    def trained(outputs, y, val, loss=F.cross_entropy):
+        return fit(KAN([2, outputs], seed=0), y if isinstance(y, DataLoader) else (x, y), steps=1, val=val, loss_fn=loss)
+
+    named = r"test_label holds classes that train_label lacks: 2\. .*train on some of these rows"
+    for val in ((x, three), batches):
+        with pytest.warns(UserWarning, match=named):
+            trained(3, two, val)
+    with pytest.warns(UserWarning, match=named):
+        trained(3, loader(x, two), (x, three))
+    for one, other, loss in ((0 * two, two, F.binary_cross_entropy_with_logits), (0 * two, two, None)):
+        with pytest.warns(UserWarning, match="train_label has one value in columns where test_label has others: 0"):
+            trained(1, one[:, None], (x, other[:, None]), loss)
+    with pytest.warns(UserWarning, match="train_label has one value in columns where test_label has others: 2"):
+        trained(3, F.one_hot(two, 3).float(), (x, F.one_hot(three, 3).float()))
+    trained(3, three, (x, two))
+    trained(3, batches, (x, three))
+
+
 # Raw inputs
 
 
