@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from kan_fast._support.checks import integer, is_number, listed, real
+from kan_fast._support.samples import check_sizes
 from kan_fast.model import KAN
 from kan_fast.sklearn.splits import split_rows
 from kan_fast.training.objective import Loss
@@ -117,7 +118,7 @@ class _Estimator(BaseEstimator):
         loss = losses[name]
         random = check_random_state(self.random_state)
         self.__dict__.pop("symbolic_", None)  # of another fit
-        self.x_mean_, self.x_scale_ = _mean_and_scale(x)
+        self.x_mean_, self.x_scale_ = _mean_and_scale("X", x)
         learn, held_out = self._split(len(x), classes, random)
         self.model_ = KAN(
             [x.shape[1], *([self.hidden] if is_number(self.hidden) else listed("hidden", self.hidden)), outputs],
@@ -279,7 +280,7 @@ class KANRegressor(RegressorMixin, _Estimator):
         """Train on samples `(n, n_features)` and targets `(n,)` or `(n, outputs)`."""
         x, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, y_numeric=True)
         targets = y.reshape(len(y), -1).astype(np.float64)
-        self.y_mean_, self.y_scale_ = _mean_and_scale(targets)
+        self.y_mean_, self.y_scale_ = _mean_and_scale("y", targets)
         self._single = y.ndim == 1
         self._fit(x, torch.from_numpy((targets - self.y_mean_) / self.y_scale_), targets.shape[1])
         return self
@@ -355,7 +356,12 @@ def _cross_entropy(output: Tensor, label: Tensor) -> Tensor:
     return (F.binary_cross_entropy_with_logits if output.shape[1] == 1 else F.cross_entropy)(output, label)
 
 
-def _mean_and_scale(values: Array) -> tuple[Array, Array]:
-    """Mean and standard deviation of the columns; the latter 1 for a column that is constant but for rounding."""
+def _mean_and_scale(name: str, values: Array) -> tuple[Array, Array]:
+    """Mean and standard deviation of the columns; the latter 1 for a column that is constant but for rounding.
+
+    Raises:
+        ValueError: numbers are so large or small that their squares don't fit into float64.
+    """
+    check_sizes(name, torch.tensor(values))
     scaler = StandardScaler().fit(values)
     return scaler.mean_, scaler.scale_

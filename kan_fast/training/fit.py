@@ -284,7 +284,9 @@ def _warn_of_labels(model: Network, y: Tensor, optimizer: Optimizer) -> None:
     """
     if not model.layers[-1].kinds.spline.any():
         return
-    deviation, size = y.std(0, correction=0), y.abs().median(0).values
+    largest = y.abs().amax(0).clamp_min(torch.finfo(y.dtype).tiny)
+    deviation = (y / largest).std(0, correction=0) * largest  # squares of small labels would be 0
+    size = y.abs().median(0).values
     least = torch.finfo(y.dtype).eps ** 0.5 if isinstance(optimizer, optim.LevenbergMarquardt) else FLAT
     most = math.inf if isinstance(optimizer, LINE_SEARCHES) else FAR
     flat = (deviation < least) & ~are_constant(y)

@@ -232,7 +232,7 @@ def test_constant_columns_and_targets():
 def test_columns_that_are_constant_but_for_rounding_are_not_scaled(n, order):
     """Standard deviations of equal numbers are rounding errors of their mean."""
     values = np.random.default_rng(n).uniform(-20, 20, 50).round(2)
-    assert (_mean_and_scale(np.asarray(np.repeat(values[None], n, 0), order=order))[1] == 1).all()
+    assert (_mean_and_scale("X", np.asarray(np.repeat(values[None], n, 0), order=order))[1] == 1).all()
 
 
 @pytest.mark.parametrize("rate", [None, 0.1, 0.5, 2.0])
@@ -276,6 +276,28 @@ def test_bad_options(estimator, message):
     x, y = table(30)
     with pytest.raises(ValueError, match=message):
         estimator.fit(x, y)
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-200, 1e-102, 1e102, 1e200, 1e300])
+def test_numbers_whose_squares_do_not_fit_are_refused(size):
+    """Deviations of tiny numbers were 0: columns stayed as they were, predictions were far off, and scores perfect."""
+    x, y = table(30)
+    far = x * [1, 1, size / 1e-3]
+    for estimator in (KANRegressor(steps=5), KANClassifier(steps=5)):
+        with pytest.raises(ValueError, match=r"X reaches \S+ in column 2; numbers must reach 1e-100 to 1e\+100"):
+            estimator.fit(far, y if isinstance(estimator, KANRegressor) else y > 0)
+    with pytest.raises(ValueError, match=r"y reaches \S+ in column 0; .*: change the unit"):
+        KANRegressor(steps=5).fit(x, y * size)
+
+
+def test_numbers_close_to_the_largest_and_smallest_are_learnt():
+    x, y = table(100)
+    scores = [
+        KANRegressor((3,), opt="LM", steps=10, random_state=0).fit(x * a, y * b).score(x * a, y * b)
+        for a, b in ((1, 1), (2.0**-320, 2.0**320), (2.0**310, 2.0**-325))
+    ]
+    assert scores[0] > 0.99
+    assert scores[1:] == pytest.approx(scores[:1] * 2, rel=1e-9)
 
 
 def test_samples_beyond_the_range_of_the_dtype_are_refused():

@@ -167,7 +167,9 @@ def test_classes_that_test_data_alone_have_are_named():
     batches = loader(x, three, shuffle=True)
 
     def trained(outputs, y, val, loss=F.cross_entropy):
-        return fit(KAN([2, outputs], seed=0), y if isinstance(y, DataLoader) else (x, y), steps=1, val=val, loss_fn=loss)
+        return fit(
+            KAN([2, outputs], seed=0), y if isinstance(y, DataLoader) else (x, y), steps=1, val=val, loss_fn=loss
+        )
 
     named = r"test_label holds classes that train_label lacks: 2\. .*train on some of these rows"
     for val in ((x, three), batches):

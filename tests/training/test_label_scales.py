@@ -53,6 +53,14 @@ def test_labels_that_are_not(y, opt):
     trained(y, opt)
 
 
+def test_the_warning_knows_the_deviation_of_labels_whose_squares_are_0():
+    for y in (Y * 1e-25, Y.double() * 1e-200):
+        with pytest.warns(UserWarning, match=SMALL) as heard:
+            trained(y)
+        deviation = (y / y.max()).std(correction=0) * y.max()
+        assert f"labels deviate by {deviation:.3g} from" in str(heard[0].message)
+
+
 def test_the_warning_is_right_and_its_advice_helps():
     def share(y):  # of the deviation that remains
         return ((trained(y, steps=20)(X) - y).square().mean().sqrt() / y.std()).item()
