@@ -119,7 +119,7 @@ def _split(target: pd.Series, options: argparse.Namespace, classes: bool) -> tup
     if len(test) < 2:
         raise Refused(
             f"--test {options.test} of {len(target)} rows leaves fewer than two to test beside a row of every class to "
-            f"train on; classes without a row to test: {', '.join(untested)}. Give more rows of them, or a larger --test"
+            f"train on; classes without a row to test: {', '.join(untested)}. Give more of them, or a larger --test"
         )
     notes = [f"classes without a row to test, of which scores say nothing: {', '.join(untested)}"] if untested else []
     return target.index[train], target.index[test], notes

@@ -95,7 +95,7 @@ def test_report_with_normalizers():
     scale = ([0.3, -1], [2.0, 0.5])
     raw = points * torch.tensor(scale[1]) + torch.tensor(scale[0])
     label = model(points).detach() * 2 + 1
-    report = model.formula_report(raw, label, normalizer=scale, output_normalizer=([1.0], [2.0]))
+    report = model.formula_report(raw, label, normalizer=scale, output_normalizer=(1.0, 2.0))
     assert all(o.formula.rmse < 1e-8 and o.model.rmse < 1e-8 for o in report.outputs)
 
 
