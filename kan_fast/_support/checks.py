@@ -12,6 +12,9 @@ import torch
 from torch import Tensor
 
 
+_DATES = ("date", "time", "period", "duration")  # beginnings of names of dtypes: of numpy, pandas and polars
+
+
 def integer(name: str, value: Any, least: int | None = None) -> int:
     """`value` as an int; TypeError if it is no int or a bool, ValueError below `least`."""
     try:
@@ -98,6 +101,29 @@ def _items(given: Any) -> Any:
     return given.item() if isinstance(given, np.ndarray | Tensor) and given.ndim == 0 else given
 
 
+def no_dates(name: str, data: Any) -> None:
+    """Refuse dates and lengths of time: as numbers they count nanoseconds, or another unit that nobody chose.
+
+    Args:
+        name: of the data.
+        data: an array, a table or column of pandas or polars, or lists.
+
+    Raises:
+        TypeError: some of the data have a dtype of dates or lengths of time.
+    """
+    if hasattr(data, "columns") and hasattr(data, "dtypes"):
+        several = list(data.dtypes)
+    else:
+        several = [data.dtype if hasattr(data, "dtype") else np.asarray(data).dtype]
+    for column, dtype in enumerate(several):
+        if str(dtype).lower().startswith(_DATES):
+            where = f" in column {data.columns[column]!r}" if hasattr(data, "columns") else ""
+            raise TypeError(
+                f"{name} holds {dtype}{where}, dates or lengths of time; turn them into numbers of a unit of your "
+                "choice first, such as days: (dates - dates.min()) / np.timedelta64(1, 'D')"
+            )
+
+
 def tensor(name: str, data: Any) -> Tensor:
     """`data` as a dense tensor without history: a tensor, an array, a table of pandas, or lists.
 
@@ -115,6 +141,7 @@ def tensor(name: str, data: Any) -> Tensor:
         data = data.detach()
         return data.clone() if data.is_inference() else data  # autograd can't keep tensors of inference mode
     try:
+        no_dates(name, data)
         return torch.from_numpy(_array(data))
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{name} must be a tensor or an array of numbers, got {described(data)} ({error})") from None

@@ -21,7 +21,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from kan_fast._support.checks import integer, is_number, listed, real
+from kan_fast._support.checks import integer, is_number, listed, no_dates, real
 from kan_fast._support.samples import check_sizes
 from kan_fast.model import KAN
 from kan_fast.sklearn.splits import split_rows
@@ -250,6 +250,7 @@ class _Estimator(BaseEstimator):
     def _outputs(self, X: Any) -> Array:
         """Outputs of the network for samples in the user's units: `(n, outputs)`, float64."""
         check_is_fitted(self)
+        no_dates("X", X)
         x = validate_data(self, X, reset=False, dtype=np.float64)
         with torch.no_grad():
             return self.model_(self.standardize(x)).double().cpu().numpy()
@@ -278,6 +279,8 @@ class KANRegressor(RegressorMixin, _Estimator):
 
     def fit(self, X: Any, y: Any) -> KANRegressor:
         """Train on samples `(n, n_features)` and targets `(n,)` or `(n, outputs)`."""
+        no_dates("y", y)
+        no_dates("X", X)
         x, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, y_numeric=True)
         targets = y.reshape(len(y), -1).astype(np.float64)
         self.y_mean_, self.y_scale_ = _mean_and_scale("y", targets)
@@ -319,6 +322,7 @@ class KANClassifier(ClassifierMixin, _Estimator):
 
     def fit(self, X: Any, y: Any) -> KANClassifier:
         """Train on samples `(n, n_features)` and class labels `(n,)`."""
+        no_dates("X", X)
         x, y = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(y)
         self.classes_, numbers = np.unique(y, return_inverse=True)

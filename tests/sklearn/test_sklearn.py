@@ -290,6 +290,30 @@ def test_numbers_whose_squares_do_not_fit_are_refused(size):
         KANRegressor(steps=5).fit(x, y * size)
 
 
+def test_dates_are_no_numbers_but_can_be_classes():
+    """They were nanoseconds or microseconds, whichever unit their dtype had."""
+    pandas = pytest.importorskip("pandas")
+    x, y = table(30)
+    dates = pandas.Series(pandas.date_range("2026-01-01", periods=30))
+    mixed = pandas.DataFrame({"size": x[:, 0], "when": dates})
+    unit = r"turn them into numbers of a unit of your choice first, such as days"
+    several = (mixed, mixed[["when"]], mixed[["when"]].to_numpy(), (dates - dates[0]).to_frame("when"))
+    for columns in (*several, dates.dt.tz_localize("UTC").to_frame("when"), dates.dt.to_period("M").to_frame("when")):
+        where = " in column 'when'" if isinstance(columns, pandas.DataFrame) else ""
+        for estimator in (KANRegressor(), KANClassifier()):
+            with pytest.raises(TypeError, match=rf"X holds \S+( UTC\])?{where}, dates or lengths of time; {unit}"):
+                estimator.fit(columns, y > 0)
+    for target in (dates, dates.to_numpy(), dates - dates[0], dates.to_frame("when"), list(dates.to_numpy())):
+        with pytest.raises(TypeError, match=rf"y holds .*{unit}"):
+            KANRegressor().fit(x, target)
+    with pytest.raises(TypeError, match=r"X holds datetime64"):
+        KANRegressor(steps=2).fit(x[:, :1], y).predict(dates.to_frame("when").to_numpy())
+    assert (
+        KANClassifier(steps=2).fit(x, dates[np.arange(30) % 2].to_numpy()).classes_.tolist()
+        == dates[:2].to_numpy().tolist()
+    )
+
+
 def test_numbers_close_to_the_largest_and_smallest_are_learnt():
     x, y = table(100)
     scores = [
