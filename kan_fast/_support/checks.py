@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-
 _DATES = ("date", "time", "period", "duration")  # beginnings of names of dtypes: of numpy, pandas and polars
 
 
