@@ -67,6 +67,13 @@ CASES = {
         lambda: network().formula_report(DATA[0], torch.full_like(DATA[1], torch.nan)),
         "formula_report needs finite labels",
     ),
+    "a number that floats lack": (lambda: fit(lr=10**400), "lr must be finite and greater than 0, got 1000"),
+    "a range that floats lack": (
+        lambda: KAN([2, 1], grid_range=(0, 10**400)),
+        "grid_range must be .* finite start < end",
+    ),
+    "numbers that floats lack": (lambda: scales("normalizer", (10**400, 1), 2), "must have numbers of at most 1.8e308"),
+    "a metric that floats lack": (lambda: fit(metrics=lambda: 10**400), "must return a number, got 1000"),
     "margin": (lambda: network().update_grid(DATA[0], margin=-1), "margin must be finite and at least 0, got -1"),
 }
 

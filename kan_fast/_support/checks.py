@@ -47,10 +47,18 @@ def real(name: str, value: Any, *, positive: bool = False) -> float:
     """`value` as a float; TypeError if it isn't a number, ValueError unless finite and >= 0 (> 0 if `positive`)."""
     if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
         raise TypeError(f"{name} must be a number, got {value!r}")
-    number = float(value)
+    number = _float(value)
     if not (math.isfinite(number) and (number > 0 if positive else number >= 0)):
         raise ValueError(f"{name} must be finite and {'greater than' if positive else 'at least'} 0, got {value}")
     return number
+
+
+def _float(value: Any) -> float:
+    """`value` as a float, infinite where that is a whole number beyond all of them."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def is_number(value: Any) -> bool:
@@ -88,6 +96,8 @@ def numbers(name: str, given: Any) -> Tensor:
     try:
         if not (isinstance(given, Tensor) and given.is_complex()):
             return torch.as_tensor(_items(given), dtype=torch.float64).detach()
+    except OverflowError:
+        raise ValueError(f"{name} must have numbers of at most 1.8e308, got {given!r:.80}") from None
     except (TypeError, ValueError, RuntimeError):
         pass
     raise TypeError(f"{name} must have real numbers, got {given!r}")
