@@ -46,17 +46,34 @@ CASES = {
     "normalizer": (lambda: scales("normalizer", 3, 2), "normalizer must be a list, got 3"),
     "normalizer of one part": (
         lambda: scales("normalizer", [[1, 2]], 2),
-        r"must be \(mean, std\) with a finite number",
+        r"normalizer must be \(mean, std\), got 1 parts: \[\[1, 2\]\]",
     ),
-    "normalizer NaN": (lambda: scales("normalizer", (np.nan, 1), 2), r"must be \(mean, std\) with a finite number"),
-    "normalizer inf": (
-        lambda: scales("normalizer", (0, [1, np.inf]), 2),
-        r"must be \(mean, std\) with a finite number",
+    "normalizer NaN": (lambda: scales("normalizer", (np.nan, 1), 2), r"must be \(mean, std\) with finite numbers"),
+    "normalizer inf": (lambda: scales("normalizer", (0, [1, np.inf]), 2), r"must be \(mean, std\) with finite numbers"),
+    "normalizer of one column": (
+        lambda: scales("normalizer", ([0], [1]), 2),
+        r"the mean in normalizer must have a number for each of 2 columns, or be one number for all, got 1: \[0\]",
     ),
+    "normalizer of a column too many": (
+        lambda: scales("normalizer", (0, torch.ones(3)), 2),
+        "the std in normalizer must have a number for each of 2 columns, or be one number for all, got 3: tensor",
+    ),
+    "output_normalizer": (
+        lambda: network().formula_report(*DATA, output_normalizer=([], 1)),
+        "the mean in output_normalizer must have a number for each of . columns, .* got 0",
+    ),
+    "normalizer of text": (lambda: scales("normalizer", ("a", 1), 2), "the mean in normalizer must have real numbers"),
     "labels": (
         lambda: network().formula_report(DATA[0], torch.full_like(DATA[1], torch.nan)),
         "formula_report needs finite labels",
     ),
+    "a number that floats lack": (lambda: fit(lr=10**400), "lr must be finite and greater than 0, got 1000"),
+    "a range that floats lack": (
+        lambda: KAN([2, 1], grid_range=(0, 10**400)),
+        "grid_range must be .* finite start < end",
+    ),
+    "numbers that floats lack": (lambda: scales("normalizer", (10**400, 1), 2), "must have numbers of at most 1.8e308"),
+    "a metric that floats lack": (lambda: fit(metrics=lambda: 10**400), "must return a number, got 1000"),
     "margin": (lambda: network().update_grid(DATA[0], margin=-1), "margin must be finite and at least 0, got -1"),
 }
 

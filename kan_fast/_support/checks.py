@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+_DATES = ("date", "time", "period", "duration")  # beginnings of names of dtypes: of numpy, pandas and polars
+
 
 def integer(name: str, value: Any, least: int | None = None) -> int:
     """`value` as an int; TypeError if it is no int or a bool, ValueError below `least`."""
@@ -45,10 +47,18 @@ def real(name: str, value: Any, *, positive: bool = False) -> float:
     """`value` as a float; TypeError if it isn't a number, ValueError unless finite and >= 0 (> 0 if `positive`)."""
     if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
         raise TypeError(f"{name} must be a number, got {value!r}")
-    number = float(value)
+    number = _float(value)
     if not (math.isfinite(number) and (number > 0 if positive else number >= 0)):
         raise ValueError(f"{name} must be finite and {'greater than' if positive else 'at least'} 0, got {value}")
     return number
+
+
+def _float(value: Any) -> float:
+    """`value` as a float, infinite where that is a whole number beyond all of them."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def is_number(value: Any) -> bool:
@@ -86,6 +96,8 @@ def numbers(name: str, given: Any) -> Tensor:
     try:
         if not (isinstance(given, Tensor) and given.is_complex()):
             return torch.as_tensor(_items(given), dtype=torch.float64).detach()
+    except OverflowError:
+        raise ValueError(f"{name} must have numbers of at most 1.8e308, got {given!r:.80}") from None
     except (TypeError, ValueError, RuntimeError):
         pass
     raise TypeError(f"{name} must have real numbers, got {given!r}")
@@ -96,6 +108,29 @@ def _items(given: Any) -> Any:
     if isinstance(given, list | tuple):
         return [_items(one) for one in given]
     return given.item() if isinstance(given, np.ndarray | Tensor) and given.ndim == 0 else given
+
+
+def no_dates(name: str, data: Any) -> None:
+    """Refuse dates and lengths of time: as numbers they count nanoseconds, or another unit that nobody chose.
+
+    Args:
+        name: of the data.
+        data: an array, a table or column of pandas or polars, or lists.
+
+    Raises:
+        TypeError: some of the data have a dtype of dates or lengths of time.
+    """
+    if hasattr(data, "columns") and hasattr(data, "dtypes"):
+        several = list(data.dtypes)
+    else:
+        several = [data.dtype if hasattr(data, "dtype") else np.asarray(data).dtype]
+    for column, dtype in enumerate(several):
+        if str(dtype).lower().startswith(_DATES):
+            where = f" in column {data.columns[column]!r}" if hasattr(data, "columns") else ""
+            raise TypeError(
+                f"{name} holds {dtype}{where}, dates or lengths of time; turn them into numbers of a unit of your "
+                "choice first, such as days: (dates - dates.min()) / np.timedelta64(1, 'D')"
+            )
 
 
 def tensor(name: str, data: Any) -> Tensor:
@@ -115,6 +150,7 @@ def tensor(name: str, data: Any) -> Tensor:
         data = data.detach()
         return data.clone() if data.is_inference() else data  # autograd can't keep tensors of inference mode
     try:
+        no_dates(name, data)
         return torch.from_numpy(_array(data))
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{name} must be a tensor or an array of numbers, got {described(data)} ({error})") from None

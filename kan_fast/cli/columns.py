@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from kan_fast._support.samples import LARGEST
 from kan_fast._support.saved import Saved
 from kan_fast.cli.messages import Refused
 from kan_fast.cli.tables import require
@@ -21,7 +22,6 @@ Array = npt.NDArray[Any]
 
 MOST_LEVELS = 20  # most values of a column of text that becomes features
 MOST_CLASSES = 10  # most values of a target of whole numbers that counts as classes
-LARGEST = 1e100  # largest number, and inverse of the smallest: squares of others don't fit into float64
 NUMBERS = ("integer", "floating", "mixed-integer-float", "decimal", "boolean")  # pandas' names of kinds
 TEXTS = ("string", "categorical")
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from sklearn.model_selection import train_test_split
 
 from kan_fast._support import samples
 from kan_fast.cli import columns, report, tables
@@ -22,6 +21,7 @@ from kan_fast.cli.scores import baseline, brief, scores
 from kan_fast.cli.table_model import FILE, TableModel
 from kan_fast.model import KAN
 from kan_fast.sklearn import KANClassifier, KANRegressor
+from kan_fast.sklearn.splits import split_rows
 
 FEWEST_ROWS = 10
 MOST_SPANS = 200  # largest number of spans of a grid; memory grows with its square
@@ -35,7 +35,8 @@ def run(options: argparse.Namespace) -> int:
     table, notes = _table(options)
     classes = _is_classification(table[options.target], options.task)
     target = _target(table[options.target], classes)
-    train, test = _split(target, options, classes)
+    train, test, said = _split(target, options, classes)
+    notes += said
     inputs = table.drop(columns=[options.target, *options.drop])
     used, said = _columns(inputs, train)
     notes += said
@@ -108,17 +109,20 @@ def _target(target: pd.Series, classes: bool) -> pd.Series:
     return columns.texts(target) if classes else pd.Series(columns.numbers(target), target.index)
 
 
-def _split(target: pd.Series, options: argparse.Namespace, classes: bool) -> tuple[pd.Index, pd.Index]:
-    """Rows to train on and rows to test; the same share of every class in both, if there are enough of each."""
+def _split(target: pd.Series, options: argparse.Namespace, classes: bool) -> tuple[pd.Index, pd.Index, list[str]]:
+    """Rows to train on, rows to test, and notes; every class has rows to train on."""
     tested = round(options.test * len(target))
     if not 2 <= tested <= len(target) - 2:
         raise Refused(f"--test {options.test} of {len(target)} rows leaves fewer than two to test, or to train on")
-    counts = target.value_counts()
-    even = classes and counts.min() > 1 and len(counts) <= min(tested, len(target) - tested)
-    train, test = train_test_split(
-        target.index, test_size=tested, random_state=options.seed, stratify=target if even else None
-    )
-    return train, test
+    train, test = split_rows(len(target), tested, target.to_numpy() if classes else None, options.seed)
+    untested = sorted(set(target.iloc[train]) - set(target.iloc[test])) if classes else []
+    if len(test) < 2:
+        raise Refused(
+            f"--test {options.test} of {len(target)} rows leaves fewer than two to test beside a row of every class to "
+            f"train on; classes without a row to test: {', '.join(untested)}. Give more of them, or a larger --test"
+        )
+    notes = [f"classes without a row to test, of which scores say nothing: {', '.join(untested)}"] if untested else []
+    return target.index[train], target.index[test], notes
 
 
 def _columns(inputs: pd.DataFrame, train: pd.Index) -> tuple[list[columns.Column], list[str]]:

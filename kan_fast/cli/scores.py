@@ -48,7 +48,6 @@ def _errors(y: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> Scores:
 def _agreement(
     y: npt.NDArray[Any], predicted: npt.NDArray[Any], shares: npt.NDArray[Any], names: npt.NDArray[Any]
 ) -> Scores:
-    """Accuracy and log loss; a row of a class that was not in training counts as wrong, and not for the log loss."""
-    known = np.isin(y, names)
-    loss = metrics.log_loss(y[known], shares[known], labels=names) if known.any() else float("nan")
+    """Accuracy and log loss; all classes have the names that were in training."""
+    loss = metrics.log_loss(y, shares, labels=names)
     return {"accuracy": float((y == predicted).mean()), "log loss": float(loss)}

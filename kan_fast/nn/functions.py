@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -136,7 +137,8 @@ def bessel_j1(z: Tensor) -> Tensor:
 def power(exponent: float) -> Function:
     """`z^n`, for negative n as `1/z^-n`; real for z >= 0 alone unless n is an integer."""
     n = int(exponent) if exponent == int(exponent) else exponent
-    name = f"1/x^{-n:g}" if n < 0 else f"x^{n:g}"
+    digits = f"{Decimal(repr(abs(n))):f}"  # all of them: files know the function by its name
+    name = f"1/x^{digits}" if n < 0 else f"x^{digits}"
     return Function(
         {"x^1": "x", "1/x^1": "1/x"}.get(name, name),
         lambda z: z**n,
@@ -167,6 +169,7 @@ _ALIASES = {
     "acosh": "arccosh",
     "asinh": "arcsinh",
 }
+_EXPONENTS = 2.0**53  # from here on not all whole numbers are floats
 _POWER = re.compile(r"(1/)?x\^(-?\d+(?:\.\d+)?)")
 
 LIBRARY: dict[str, Function] = {
@@ -262,7 +265,7 @@ def find(name: str | Function) -> Function:
     if name in LIBRARY:
         return LIBRARY[name]
     match = _POWER.fullmatch(name)
-    if match is None or float(match[2]) == 0:
+    if match is None or not 0 < abs(float(match[2])) < _EXPONENTS:
         raise ValueError(
             f"unknown function {name!r}; allowed: {', '.join(LIBRARY)}, powers such as 'x^7'; add_symbolic adds others"
         )

@@ -32,7 +32,7 @@ def checked_range(given: Range, in_features: int) -> Range:
     """
     try:
         array = np.asarray(given, dtype=float)
-    except (TypeError, ValueError):  # text, lists of unequal lengths
+    except (TypeError, ValueError, OverflowError):  # text, lists of unequal lengths, whole numbers beyond 1e308
         array = np.empty(0)
     if array.shape not in ((2,), (in_features, 2)) or not (
         np.isfinite(array).all() and (array[..., 0] < array[..., 1]).all()

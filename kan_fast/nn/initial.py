@@ -46,8 +46,9 @@ def scales(
         if math.isfinite(mean) and mean > 0:
             base_power, base_scale = mean, base_exponent
     fan_in = max(len(grid), 1)
-    bound = math.ldexp(math.sqrt(3 * power / (fan_in * base_power)), scale - base_scale)
-    deviation = math.ldexp(0.1 * math.sqrt(power / fan_in), scale)
+    with np.errstate(over="ignore"):  # infinite where math.ldexp would be an OverflowError
+        bound = float(np.ldexp(math.sqrt(3 * power / (fan_in * base_power)), scale - base_scale))
+        deviation = float(np.ldexp(0.1 * math.sqrt(power / fan_in), scale))
     if max(bound if base != "zero" else 0, 10 * deviation) > torch.finfo(dtype).max:
         raise ValueError(
             f"weights that suit grid_range {grid_range} overflow {dtype}; scale the data or take a wider dtype"

@@ -116,17 +116,21 @@ def _dataset(
             got = tuple(label.shape) if isinstance(label, Tensor) else type(label).__name__
             raise ValueError(f"labels must have the shape ({len(x)},) or ({len(x)}, outputs), got {got}")
         labels[number] = label.reshape(len(x), -1)
-    pairs = [_normalized(inputs) if normalize_input else inputs, _normalized(labels) if normalize_label else labels]
+    pairs = [
+        _normalized("inputs", inputs) if normalize_input else inputs,
+        _normalized("labels", labels) if normalize_label else labels,
+    ]
     names = ("train_input", "test_input", "train_label", "test_label")
     return {name: t.to(device) for name, t in zip(names, [*pairs[0], *pairs[1]], strict=True)}
 
 
-def _normalized(parts: list[Tensor]) -> list[Tensor]:
+def _normalized(name: str, parts: list[Tensor]) -> list[Tensor]:
     """The tensors, standardised by the mean and standard deviation of the first one."""
     if len(parts[0]) < 2:
         raise ValueError(f"normalising needs at least 2 training samples, got {len(parts[0])}")
     constant = samples.are_constant(parts[0]).nonzero().flatten().tolist()
     if constant:
         raise ValueError(f"can't normalise columns {constant}, which are constant in training; leave them as they are")
-    mean, std = parts[0].mean(0), parts[0].std(0)
+    samples.check_sizes(name, parts[0])
+    mean, std = parts[0].mean(0), parts[0].double().std(0).to(parts[0].dtype)
     return [(part - mean) / std for part in parts]

@@ -14,7 +14,6 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
@@ -22,8 +21,10 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from kan_fast._support.checks import integer, is_number, listed, real
+from kan_fast._support.checks import integer, is_number, listed, no_dates, real
+from kan_fast._support.samples import check_sizes
 from kan_fast.model import KAN
+from kan_fast.sklearn.splits import split_rows
 from kan_fast.training.objective import Loss
 from kan_fast.training.stopping import EarlyStopping
 
@@ -117,7 +118,7 @@ class _Estimator(BaseEstimator):
         loss = losses[name]
         random = check_random_state(self.random_state)
         self.__dict__.pop("symbolic_", None)  # of another fit
-        self.x_mean_, self.x_scale_ = _mean_and_scale(x)
+        self.x_mean_, self.x_scale_ = _mean_and_scale("X", x)
         learn, held_out = self._split(len(x), classes, random)
         self.model_ = KAN(
             [x.shape[1], *([self.hidden] if is_number(self.hidden) else listed("hidden", self.hidden)), outputs],
@@ -201,10 +202,7 @@ class _Estimator(BaseEstimator):
         rows, held_out = np.arange(count), round(fraction * count)
         if not held_out or held_out == count:
             return rows, rows[:0]
-        if classes is not None:
-            sizes = np.bincount(classes)
-            classes = classes if sizes.min() > 1 and len(sizes) <= min(held_out, count - held_out) else None
-        return tuple(train_test_split(rows, test_size=held_out, random_state=random, stratify=classes))
+        return split_rows(count, held_out, classes, random)
 
     def _schedule(self, count: int) -> tuple[int, int, dict[str, Any]]:
         """Steps, steps per epoch, and the options of `KAN.fit` that belong to the optimiser."""
@@ -252,6 +250,7 @@ class _Estimator(BaseEstimator):
     def _outputs(self, X: Any) -> Array:
         """Outputs of the network for samples in the user's units: `(n, outputs)`, float64."""
         check_is_fitted(self)
+        no_dates("X", X)
         x = validate_data(self, X, reset=False, dtype=np.float64)
         with torch.no_grad():
             return self.model_(self.standardize(x)).double().cpu().numpy()
@@ -280,9 +279,11 @@ class KANRegressor(RegressorMixin, _Estimator):
 
     def fit(self, X: Any, y: Any) -> KANRegressor:
         """Train on samples `(n, n_features)` and targets `(n,)` or `(n, outputs)`."""
+        no_dates("y", y)
+        no_dates("X", X)
         x, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, y_numeric=True)
         targets = y.reshape(len(y), -1).astype(np.float64)
-        self.y_mean_, self.y_scale_ = _mean_and_scale(targets)
+        self.y_mean_, self.y_scale_ = _mean_and_scale("y", targets)
         self._single = y.ndim == 1
         self._fit(x, torch.from_numpy((targets - self.y_mean_) / self.y_scale_), targets.shape[1])
         return self
@@ -321,6 +322,7 @@ class KANClassifier(ClassifierMixin, _Estimator):
 
     def fit(self, X: Any, y: Any) -> KANClassifier:
         """Train on samples `(n, n_features)` and class labels `(n,)`."""
+        no_dates("X", X)
         x, y = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(y)
         self.classes_, numbers = np.unique(y, return_inverse=True)
@@ -358,7 +360,12 @@ def _cross_entropy(output: Tensor, label: Tensor) -> Tensor:
     return (F.binary_cross_entropy_with_logits if output.shape[1] == 1 else F.cross_entropy)(output, label)
 
 
-def _mean_and_scale(values: Array) -> tuple[Array, Array]:
-    """Mean and standard deviation of the columns; the latter 1 for a column that is constant but for rounding."""
+def _mean_and_scale(name: str, values: Array) -> tuple[Array, Array]:
+    """Mean and standard deviation of the columns; the latter 1 for a column that is constant but for rounding.
+
+    Raises:
+        ValueError: numbers are so large or small that their squares don't fit into float64.
+    """
+    check_sizes(name, torch.tensor(values))
     scaler = StandardScaler().fit(values)
     return scaler.mean_, scaler.scale_

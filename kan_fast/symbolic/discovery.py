@@ -91,7 +91,7 @@ def discover(
     Args:
         cls: `KAN.discover(...)` gives it.
         dataset: a pair `(x, y)`, or a dict with train_input and train_label (test data are not used); inputs
-            `(samples, in)`, outputs `(samples, 1)` or `(samples,)`, in any units.
+            `(samples, in)`, outputs `(samples, 1)` or `(samples,)`, in any units in which they reach 1e-100 to 1e100.
         seed: makes the result reproducible; the global random generator stays as it was.
         lib: names of functions; None for the whole library, `kan_fast.nn.functions.LIBRARY`.
         progress: whether to show a progress bar (on stderr).
@@ -101,8 +101,8 @@ def discover(
         x_1, x_2, ... for the columns of x, and `formula_report(test_input, test_label)` its error.
 
     Raises:
-        TypeError, ValueError: the data are not finite floating point numbers of these shapes, or fewer than 40
-            samples; or there is no such function.
+        TypeError, ValueError: the data are not finite floating point numbers of these shapes and sizes, or fewer than
+            40 samples; or there is no such function.
 
     Warns:
         UserWarning: splines explain the data much better than any formula that was found.
@@ -258,6 +258,8 @@ def _samples(dataset: Mapping[str, Any] | tuple[Any, Any]) -> tuple[Tensor, Tens
     x, y = Check(columns, 1, torch.empty(0, dtype=torch.float64), own_loss=False)(x, y, ("x", "y"))
     if len(x) < LEAST or not columns:
         raise ValueError(f"discover needs at least {LEAST} samples of at least one input, got {tuple(x.shape)}")
+    samples.check_sizes("x", x)
+    samples.check_sizes("y", y)
     return x, y, rounding
 
 

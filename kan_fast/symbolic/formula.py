@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from kan_fast._support.checks import integer, listed, real, tensor
+from kan_fast._support.checks import integer, listed, numbers, real, tensor
 from kan_fast.nn.edges import Edge
 from kan_fast.nn.linear import KANLinear
 from kan_fast.nn.network import Network
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from kan_fast.symbolic.expressions.normal import Combination
 
-    Scales = Sequence[Sequence[float] | Tensor]
+    Scales = Sequence[float | Sequence[float] | Tensor]
 
 _RECOGNISED = 1e-3  # default tolerance for constants that are replaced
 _SHOWN = 8  # largest number of edges that an error names
@@ -54,7 +55,7 @@ def symbolic_formula(
             number within that distance; simple candidates may be farther off than complicated ones.
         simplify: whether to expand products and collect factors where that makes formulas shorter.
         normalizer: `(mean, std)` of the inputs, if the network was trained with `(x - mean) / std`; the formulas then
-            take x itself.
+            take x itself. Each has a number for every column, or is one number for all.
         output_normalizer: likewise of the outputs; the formulas then give `y * std + mean`.
         x: samples `(n, width_in[0])` for `digits`, in the units of the formulas; None for the inputs that `fit` trained
             on last. There are none if `fit` was not called, or if `var` has expressions.
@@ -159,12 +160,24 @@ def _nodes(nodes: Nodes, subnodes: Sequence[Combination]) -> list[Combination]:
 
 
 def scales(name: str, given: Any, count: int) -> tuple[list[float], list[float]]:
-    """Means and standard deviations as lists of floats."""
-    parts = [torch.as_tensor(part, dtype=torch.float64).reshape(-1) for part in listed(name, given)]
-    parts = [part.expand(count) if len(part) == 1 else part for part in parts]
-    finite = all(len(part) == count and part.isfinite().all() for part in parts)
-    if len(parts) != 2 or not finite or not (parts[1] > 0).all():
+    """Means and standard deviations as lists of floats; a number stands for all columns, a list has one for each."""
+    parts = listed(name, given)
+    if len(parts) != 2:
+        raise ValueError(f"{name} must be (mean, std), got {len(parts)} parts: {given!r}")
+    mean = _of_columns(f"the mean in {name}", parts[0], count)
+    std = _of_columns(f"the std in {name}", parts[1], count)
+    if not all(map(math.isfinite, [*mean, *std])) or min(std, default=1.0) <= 0:
+        raise ValueError(f"{name} must be (mean, std) with finite numbers and std > 0, got {given!r}")
+    return mean, std
+
+
+def _of_columns(name: str, given: Any, count: int) -> list[float]:
+    part = numbers(name, given)
+    if not part.dim():
+        return [part.item()] * count
+    if part.numel() != count:
         raise ValueError(
-            f"{name} must be (mean, std) with a finite number for each of {count} columns and std > 0, got {given!r}"
+            f"{name} must have a number for each of {count} columns, or be one number for all, got {part.numel()}: "
+            f"{given!r}"
         )
-    return parts[0].tolist(), parts[1].tolist()
+    return part.flatten().tolist()

@@ -217,9 +217,12 @@ def _scaled(name: str, options: dict[str, Any], x: Tensor, back: bool) -> Tensor
 def _accuracy(prediction: Tensor, label: Tensor) -> Accuracy:
     finite = prediction.isfinite()
     prediction, label = prediction[finite], label[finite]
-    squares = (prediction - label).square().mean()
-    r2 = 1 - squares / (label - label.mean()).square().mean()
-    return Accuracy(squares.sqrt().item(), r2.item() if r2.isfinite() else float("nan"), int((~finite).sum()))
+    sizes = torch.stack([prediction, label]).abs().flatten()
+    unit = sizes.max().clamp_min(torch.finfo(sizes.dtype).tiny) if len(sizes) else 1.0  # its square may be 0
+    squares = ((prediction - label) / unit).square().mean()
+    r2 = 1 - squares / ((label - label.mean()) / unit).square().mean()
+    rmse = (squares.sqrt() * unit).item()
+    return Accuracy(rmse, r2.item() if r2.isfinite() else float("nan"), int((~finite).sum()))
 
 
 def _text(expression: sympy.Expr) -> str:

@@ -40,7 +40,7 @@ class Check:
     Args:
         in_features: columns that inputs must have.
         out_features: columns of the output. Labels must have its shape, unless `own_loss`: a loss would broadcast
-            others silently.
+            others silently. A vector `(n,)` for one output becomes the column `(n, 1)`, unless `own_loss`.
         like: tensor whose dtype and device the data get.
         own_loss: whether labels go to a loss of the user's, which may take other shapes than that of the output: class
             numbers `(n,)`, one column for several outputs, several columns for one output. Integers of such shapes
@@ -73,6 +73,8 @@ class Check:
             raise ValueError(f"{input_name} is empty, shape {tuple(x.shape)}; at least one sample is needed")
         if y.dim() == 0 or len(y) != len(x):
             raise ValueError(f"{label_name} must have a row per sample: {len(x)} samples, labels {tuple(y.shape)}")
+        if y.dim() == self.out_features == 1 and not self.own_loss:
+            y = y[:, None]
         return (
             _cast(x, self.like.device, self.like.dtype, input_name),
             _cast(y, self.like.device, self._label_dtype(y, label_name), label_name),

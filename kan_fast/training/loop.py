@@ -131,5 +131,5 @@ class Loop:
 def _number(name: str, value: Any) -> float:
     try:
         return float(value.item() if isinstance(value, Tensor) else value)
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         raise TypeError(f"the metric {name} must return a number, got {value!r:.80}") from None

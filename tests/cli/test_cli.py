@@ -103,6 +103,19 @@ def test_a_classification_with_probabilities(tmp_path, capsys):
     assert "town" not in (tmp_path / "there" / "report.html").read_text()
 
 
+def test_every_class_is_trained_on_and_those_that_are_not_tested_are_named(tmp_path, capsys):
+    table = houses(60)
+    table["price"] = ["rare", *["often"] * 59]
+    table.to_csv(tmp_path / "houses.csv", index=False)
+    for seed in range(6):  # in some of them the one row would be tested, and training have one class
+        assert run("fit", tmp_path / "houses.csv", "--target", "price", "--steps", 2, "--seed", seed, "--quiet") == 0
+        assert "note: classes without a row to test, of which scores say nothing: rare" in capsys.readouterr().out
+    table[:10].assign(price=["often"] * 6 + ["a", "b", "c", "d"]).to_csv(tmp_path / "few.csv", index=False)
+    command = ("fit", tmp_path / "few.csv", "--target", "price", "--steps", 1, "--quiet", "--seed")
+    assert 1 in {run(*command, seed) for seed in range(20)}  # both rows that would be tested are the only ones
+    assert "fewer than two to test beside a row of every class to train on; classes without" in capsys.readouterr().err
+
+
 def test_classes_that_look_like_formulas(tmp_path, capsys):
     pandas = pytest.importorskip("pandas")
     table = houses(60)

@@ -115,3 +115,16 @@ def test_names_are_never_evaluated(library):
         assert isinstance(formula.func, sympy.core.function.UndefinedFunction)
         assert str(formula.func) == name
     assert add_symbolic("sec", lambda x: 1 / torch.cos(x)).formula(z) == sympy.sec(z)
+
+
+@pytest.mark.parametrize("name", ["x^1234567", "x^0.1234567", "1/x^0.00001", "x^1.00000001", "1/x^0.3"])
+def test_powers_have_all_digits_in_their_names(name):
+    """Files know functions by name: x^0.1234567 came back as x^0.123457, and x^1234567 not at all."""
+    assert find(name).name == name
+    assert find(find(name).name) is find(name)
+
+
+@pytest.mark.parametrize("name", ["x^" + "9" * 400, "1/x^" + "9" * 20, "x^0." + "0" * 400 + "1"])
+def test_powers_that_floats_lack_are_unknown(name):
+    with pytest.raises(ValueError, match="unknown function"):
+        find(name)

@@ -275,3 +275,9 @@ def test_update_grid_refuses_bad_samples() -> None:
     with pytest.raises(ValueError, match="computed from other parameters"):
         layer.update_grid(x)
     assert torch.equal(layer.grid, before)
+
+
+@pytest.mark.parametrize(("size", "reach"), [(1e-300, 1e300), (1e-300, 1e150), (1e-30, 1e300)])
+def test_a_base_that_is_tiny_on_a_large_range(size, reach):
+    with pytest.raises(ValueError, match=r"overflow torch\.float64; scale the data"):
+        KANLinear(3, 2, grid_range=(-reach, reach), base=lambda x: size * torch.tanh(x), dtype=torch.float64)

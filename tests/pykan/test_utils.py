@@ -94,3 +94,11 @@ def test_columns_that_are_constant_are_not_normalised(value):
         create_dataset(lambda x: torch.stack([x[:, 0], 0 * x[:, 0] + value], 1), 1, normalize_label=True)
     with pytest.raises(ValueError, match="at least 2 training samples, got 1"):
         create_dataset(lambda x: x[:, 0], 1, normalize_input=True, train_num=1)
+
+
+@pytest.mark.parametrize("size", [1e-25, 1e25])
+def test_columns_whose_squares_do_not_fit_are_normalised(size):
+    data = create_dataset(lambda x: x * size, 1, normalize_label=True)
+    torch.testing.assert_close(data["train_label"], create_dataset(lambda x: x, 1, normalize_label=True)["train_label"])
+    with pytest.raises(ValueError, match=r"labels reaches 1e-200 in column 0; numbers must reach 1e-100 to 1e\+100"):
+        create_dataset(lambda x: x.double() * 1e-200, 1, normalize_label=True)

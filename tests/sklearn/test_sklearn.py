@@ -20,6 +20,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from kan_fast import KAN
 from kan_fast.sklearn import KANClassifier, KANRegressor, describe, rebuild
 from kan_fast.sklearn.estimators import _mean_and_scale
+from kan_fast.sklearn.splits import split_rows
 
 
 @parametrize_with_checks([KANRegressor((4,), steps=30), KANClassifier((4,), steps=30)])
@@ -95,6 +96,19 @@ def test_classes_are_told_apart_and_probabilities_are_those_of_the_scores():
     assert model.score(x, y) > 0.95
     np.testing.assert_array_equal(model.predict(x), model.predict_proba(x).argmax(1))
     assert model.predict_proba(x).shape == (150, 3)
+
+
+def test_every_class_is_trained_on():
+    x, y = np.random.default_rng(0).uniform(-1, 1, (40, 2)), np.array(["often"] * 39 + ["rare"])
+    for seed in range(12):  # in some of them the one row would be held out
+        learn, held_out = split_rows(40, 4, y, seed)
+        assert 39 in learn
+        assert sorted([*learn, *held_out]) == list(range(40))
+        assert len(held_out) in (3, 4)
+    x[39] = 3, 3
+    seed = next(seed for seed in range(99) if 39 in split_rows(40, 4, None, np.random.RandomState(seed))[1])
+    model = KANClassifier((), steps=100, weight_decay=0, random_state=seed).fit(x, y)
+    assert model.predict(x[39:]) == ["rare"]
 
 
 def test_formulas_predict_as_well_as_networks_in_the_units_of_the_table():
@@ -218,7 +232,7 @@ def test_constant_columns_and_targets():
 def test_columns_that_are_constant_but_for_rounding_are_not_scaled(n, order):
     """Standard deviations of equal numbers are rounding errors of their mean."""
     values = np.random.default_rng(n).uniform(-20, 20, 50).round(2)
-    assert (_mean_and_scale(np.asarray(np.repeat(values[None], n, 0), order=order))[1] == 1).all()
+    assert (_mean_and_scale("X", np.asarray(np.repeat(values[None], n, 0), order=order))[1] == 1).all()
 
 
 @pytest.mark.parametrize("rate", [None, 0.1, 0.5, 2.0])
@@ -262,6 +276,52 @@ def test_bad_options(estimator, message):
     x, y = table(30)
     with pytest.raises(ValueError, match=message):
         estimator.fit(x, y)
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-200, 1e-102, 1e102, 1e200, 1e300])
+def test_numbers_whose_squares_do_not_fit_are_refused(size):
+    """Deviations of tiny numbers were 0: columns stayed as they were, predictions were far off, and scores perfect."""
+    x, y = table(30)
+    far = x * [1, 1, size / 1e-3]
+    for estimator in (KANRegressor(steps=5), KANClassifier(steps=5)):
+        with pytest.raises(ValueError, match=r"X reaches \S+ in column 2; numbers must reach 1e-100 to 1e\+100"):
+            estimator.fit(far, y if isinstance(estimator, KANRegressor) else y > 0)
+    with pytest.raises(ValueError, match=r"y reaches \S+ in column 0; .*: change the unit"):
+        KANRegressor(steps=5).fit(x, y * size)
+
+
+def test_dates_are_no_numbers_but_can_be_classes():
+    """They were nanoseconds or microseconds, whichever unit their dtype had."""
+    pandas = pytest.importorskip("pandas")
+    x, y = table(30)
+    dates = pandas.Series(pandas.date_range("2026-01-01", periods=30))
+    mixed = pandas.DataFrame({"size": x[:, 0], "when": dates})
+    unit = r"turn them into numbers of a unit of your choice first, such as days"
+    several = (mixed, mixed[["when"]], mixed[["when"]].to_numpy(), (dates - dates[0]).to_frame("when"))
+    for columns in (*several, dates.dt.tz_localize("UTC").to_frame("when"), dates.dt.to_period("M").to_frame("when")):
+        where = " in column 'when'" if isinstance(columns, pandas.DataFrame) else ""
+        for estimator in (KANRegressor(), KANClassifier()):
+            with pytest.raises(TypeError, match=rf"X holds \S+( UTC\])?{where}, dates or lengths of time; {unit}"):
+                estimator.fit(columns, y > 0)
+    for target in (dates, dates.to_numpy(), dates - dates[0], dates.to_frame("when"), list(dates.to_numpy())):
+        with pytest.raises(TypeError, match=rf"y holds .*{unit}"):
+            KANRegressor().fit(x, target)
+    with pytest.raises(TypeError, match=r"X holds datetime64"):
+        KANRegressor(steps=2).fit(x[:, :1], y).predict(dates.to_frame("when").to_numpy())
+    assert (
+        KANClassifier(steps=2).fit(x, dates[np.arange(30) % 2].to_numpy()).classes_.tolist()
+        == dates[:2].to_numpy().tolist()
+    )
+
+
+def test_numbers_close_to_the_largest_and_smallest_are_learnt():
+    x, y = table(100)
+    scores = [
+        KANRegressor((3,), opt="LM", steps=10, random_state=0).fit(x * a, y * b).score(x * a, y * b)
+        for a, b in ((1, 1), (2.0**-320, 2.0**320), (2.0**310, 2.0**-325))
+    ]
+    assert scores[0] > 0.99
+    assert scores[1:] == pytest.approx(scores[:1] * 2, rel=1e-9)
 
 
 def test_samples_beyond_the_range_of_the_dtype_are_refused():

@@ -170,6 +170,12 @@ def test_it_is_reproducible_and_leaves_random_numbers_alone():
         ((torch.rand(100, 2) / 0, torch.rand(100, 1)), "NaN|infinite|infinity"),
         ({"train_input": torch.rand(100, 2)}, "train_label"),
         (torch.rand(100, 2), "pair"),
+        ((torch.rand(100, 2).double(), torch.rand(100).double() * 1e-200), r"y reaches \S+e-201 in column 0; numbers"),
+        ((torch.rand(100, 2).double(), torch.rand(100).double() * 1e200), r"y reaches \S+e\+199 in column 0; numbers"),
+        (
+            (torch.rand(100, 2).double() * 1e-200, torch.rand(100)),
+            r"x reaches .*1e-100 to 1e\+100, .*: change the unit",
+        ),
     ],
 )
 def test_bad_data_are_refused(dataset, message):

@@ -152,3 +152,6 @@ def test_normalizers():
     np.testing.assert_allclose(numpy_function(formulas, symbols)(raw.numpy()), expected, rtol=1e-10, atol=1e-8)
     with pytest.raises(ValueError, match="std > 0"):
         model.symbolic_formula(normalizer=([0, 0], [1, 0]))
+    for one in (2, np.float32(2), torch.tensor(2.0)):
+        formulas = model.symbolic_formula(normalizer=(0, one))[0]
+        assert formulas == model.symbolic_formula(normalizer=([[0, 0]], [2.0, 2.0]))[0]

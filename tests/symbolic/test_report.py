@@ -68,6 +68,15 @@ def test_report_counts_what_is_not_finite():
     assert f"edge (0, 1, 0), log, for {broken} of them" in str(report)
 
 
+@pytest.mark.parametrize("size", [1e-200, 1e200])
+def test_errors_of_labels_whose_squares_do_not_fit(size):
+    model, points = fixed("sin", (1.0, 0, size, 0)), samples(columns=1)
+    label = model(points).detach()
+    accuracy = model.formula_report(points, label * 1.1).outputs[0].formula
+    assert accuracy.rmse == pytest.approx((label / size).square().mean().sqrt().item() * size / 10)
+    assert 0.9 < accuracy.r2 < 1
+
+
 def test_report_where_nothing_is_finite():
     model = fixed("log", (1.0, -5, 1, 0))
     report = model.formula_report(samples(columns=1), torch.zeros(300, 1))
@@ -86,7 +95,7 @@ def test_report_with_normalizers():
     scale = ([0.3, -1], [2.0, 0.5])
     raw = points * torch.tensor(scale[1]) + torch.tensor(scale[0])
     label = model(points).detach() * 2 + 1
-    report = model.formula_report(raw, label, normalizer=scale, output_normalizer=([1.0], [2.0]))
+    report = model.formula_report(raw, label, normalizer=scale, output_normalizer=(1.0, 2.0))
     assert all(o.formula.rmse < 1e-8 and o.model.rmse < 1e-8 for o in report.outputs)
 
 

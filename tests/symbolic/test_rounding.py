@@ -12,7 +12,7 @@ import torch
 
 from kan_fast import KAN
 from kan_fast.nn.recording import Samples
-from kan_fast.symbolic.expressions.rounding import rounded
+from kan_fast.symbolic.expressions.rounding import _Values, _without_small_terms, rounded
 from kan_fast.symbolic.expressions.source import numpy_function, text
 from tests.helpers.formulas import fixed, network, samples, x, y
 
@@ -212,3 +212,20 @@ def test_large_exponents_are_whole(power):
 def test_not_finite():
     assert rounded(sympy.nan * x, 3) is sympy.nan and rounded(x + sympy.oo, 3) == x + sympy.oo
     assert math.isclose(rounded(sympy.Float("1e400") * x, 3).subs(x, sympy.Float("1e-400")), 1)
+
+
+@pytest.mark.parametrize("digits", [1, 2, 3, 17])
+def test_numbers_that_would_round_to_infinity_keep_their_digits(digits):
+    for number in (1.7976931348623157e308, -1.79e308):
+        formula = number * x
+        for found in (rounded(formula, digits), rounded(formula, digits, [x, y], np.abs(POINTS))):
+            assert float(found.coeff(x)) == pytest.approx(number, rel=0.006)
+
+
+def test_terms_that_go_count_less_than_promised_all_together():
+    """Terms went one by one in pass after pass, each of which forgot what those before it had changed."""
+    terms = [sympy.Float(0.6e-4) * sympy.sin(k * x + y) for k in range(1, 30)]
+    values = _Values.near(sympy.Add(x, *terms), [x, y], POINTS)
+    rest = _without_small_terms(sympy.Add(x, *terms), values, 1e-4)
+    change = values.change(values.values, numpy_function([rest], [x, y])(values.points)[:, 0])
+    assert 0 < change <= 1e-4

@@ -11,7 +11,7 @@ import sympy
 import torch
 from scipy.special import jv
 
-from kan_fast.nn.functions import add_symbolic
+from kan_fast.nn.functions import LIBRARY, add_symbolic
 from kan_fast.symbolic.expressions.source import c_source, latex, numpy_function, numpy_source
 from tests.helpers.compiled_library import Library, needs_gcc
 from tests.helpers.formulas import assert_same, fixed, network, samples, x, y
@@ -132,3 +132,86 @@ def test_numbers_that_float64_lacks_are_infinite():
     for number in (sympy.Float("1e400"), sympy.Float("-1e400")):
         found = numpy_function([number * sympy.Symbol("x")], [sympy.Symbol("x")])([[1.0], [-2.0]])
         assert (found[:, 0] == [float(number), -float(number)]).all()
+
+
+POSITIVE = sympy.symbols("a b", positive=True)
+FUNCTIONS = {
+    "Max": sympy.Max(*POSITIVE, 0.5),
+    "Min": sympy.Min(*POSITIVE),
+    "Piecewise": sympy.Piecewise((POSITIVE[0], POSITIVE[0] > POSITIVE[1]), (0.25, POSITIVE[1] > 0.6), (7, True)),
+    "atan2": sympy.atan2(*POSITIVE),
+    "beta": sympy.beta(*POSITIVE),
+    "binomial": sympy.binomial(*POSITIVE),
+    "besselj 0": sympy.besselj(0, POSITIVE[0]),
+    "besselj 1": sympy.besselj(1, POSITIVE[0] - 0.5),
+    **{
+        name: getattr(sympy, name)(POSITIVE[0] - POSITIVE[1])
+        for name in ("Abs", "sign", "Heaviside", "erf", "erfc", "gamma", "floor", "ceiling", "sinc", "sech", "acot")
+    },
+    **{name: getattr(sympy, name)(POSITIVE[0]) for name in ("loggamma", "factorial", "cbrt", "asec", "log", "coth")},
+    **{f"edge {name}": function.expression for name, function in LIBRARY.items()},
+}
+
+
+def exact(formula, symbols, points):
+    """Values in many digits, NaN where they are not real."""
+    values = [sympy.N(formula.subs(dict(zip(symbols, map(sympy.Float, point), strict=True))), 30) for point in points]
+    return np.array([float(value) if value.is_real else np.nan for value in values])
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_the_source_runs_by_itself(name):
+    formula, symbols = FUNCTIONS[name], list(POSITIVE)
+    if name.startswith("edge"):
+        formula = sympy.sympify(formula) if isinstance(formula, str) else formula(sympy.Symbol("z"))
+        formula = formula.subs(sympy.Symbol("z"), POSITIVE[0])
+    points = np.random.default_rng(0).uniform(0.1, 1.9, (20, 2))
+    scope = {}
+    exec(numpy_source([formula], symbols, "f"), scope)
+    values = scope["f"](points)[:, 0]
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_allclose(values, exact(formula, symbols, points), rtol=1e-12, atol=1e-14)
+
+
+def test_gamma_functions_at_their_poles_and_ends():
+    points = np.array([0.0, -1, -2, 171, 172, 1e300, np.inf, np.nan])
+    gamma, log_gamma = numpy_function([sympy.gamma(x), sympy.loggamma(x)], [x])(points[:, None]).T
+    np.testing.assert_allclose(gamma, [np.nan] * 3 + [math.gamma(171)] + [np.inf] * 3 + [np.nan])
+    assert log_gamma[0] == log_gamma[6] == np.inf and np.isnan(log_gamma[[1, 2, 7]]).all()
+    assert log_gamma[5] == pytest.approx(math.lgamma(1e300))
+
+
+@pytest.mark.parametrize(
+    ("formula", "name"),
+    [
+        (sympy.zeta(x) + sympy.sin(x), "zeta"),
+        (1 + sympy.besselj(2, x), "besselj"),
+        (sympy.besselj(y, x), "besselj"),
+        (sympy.Sum(x**y, (y, 0, 3)), "Sum"),
+        (sympy.Integral(sympy.exp(-x * y), (y, 0, 1)), "Integral"),
+        (sympy.hyper((1, 2), (3,), x), "hyper"),
+        (sympy.digamma(x) + sympy.LambertW(x), "LambertW, polygamma"),
+    ],
+    ids=str,
+)
+def test_functions_that_numpy_lacks_are_named(formula, name):
+    with pytest.raises(ValueError, match=rf"^{name} can't be written in numpy"):
+        numpy_source([formula], [x, y])
+
+
+@pytest.mark.parametrize(
+    ("formula", "name"), [(sympy.besselj(2, x), "besselj"), (sympy.Sum(x**y, (y, 0, 3)), "Sum"), (sympy.I * x, "I")]
+)
+def test_functions_that_c_lacks_are_named(formula, name):
+    with pytest.raises(ValueError, match=rf"^{name} can't be written in C"):
+        c_source([formula], [x, y])
+
+
+@needs_gcc
+def test_whole_numbers_and_fractions_that_are_large(tmp_path):
+    ten = sympy.Integer(10)
+    formulas = [ten**30 * x, sympy.Rational(ten**60, 3) * x, x * sympy.Rational(1, 3) ** 500, ten**400 * x]
+    expected = [[1e30 * v, 1e60 / 3 * v, v / 3.0**500, math.inf * v] for v in (1.5, -2.0)]
+    np.testing.assert_allclose(numpy_function(formulas, [x])([[1.5], [-2.0]]), expected, rtol=1e-14)
+    library = Library(c_source(formulas[:3], [x], "f"), tmp_path, "f", ctypes.c_double, 3)
+    np.testing.assert_allclose(library(np.array([[1.5], [-2.0]])), np.array(expected)[:, :3], rtol=1e-14)

@@ -82,8 +82,10 @@ def _digits(number: float, digits: int, places: bool) -> int:
 
 
 def _short(number: float, digits: int) -> sympy.Expr:
-    """The number in this many significant digits."""
+    """The number in this many significant digits; as it is where that is beyond the largest number."""
     near = float(f"{number:.{digits - 1}e}")
+    if math.isinf(near):
+        return sympy.Float(number)
     return sympy.Integer(near) if near == round(near) and abs(near) < _LONG else sympy.Float(near)
 
 
@@ -134,9 +136,15 @@ def _evaluated(expression: sympy.Expr, symbols: Sequence[sympy.Symbol], points: 
 
 
 class _Open:
-    """A formula whose numbers are parameters, and whose sums have a factor for each term: 1, or 0 without the term."""
+    """A formula whose numbers are parameters, and whose sums have a factor for each term: 1, or 0 without the term.
 
-    def __init__(self, expression: sympy.Expr, values: _Values) -> None:
+    Args:
+        expression: the formula.
+        values: points, and the unit of changes.
+        before: values from which changes are measured; None for those of the formula.
+    """
+
+    def __init__(self, expression: sympy.Expr, values: _Values, before: npt.NDArray[Any] | None = None) -> None:
         self.numbers: dict[sympy.Float, sympy.Dummy] = {}
         self.terms: dict[tuple[sympy.Expr, sympy.Expr], sympy.Dummy] = {}  # by sum and term; outer sums first
         self._values = values
@@ -149,7 +157,7 @@ class _Open:
         rows = [np.full(len(values.points), float(number)) for number in self._given.values()]
         self._table = np.stack([*values.points.T, *rows])  # (symbols and parameters, n)
         self._function = numpy_function([self._form], [*values.symbols, *self._given])
-        self._before = self._function(self._table.T)[:, 0]
+        self._before = self._function(self._table.T)[:, 0] if before is None else before
 
     def _build(self, part: sympy.Expr) -> sympy.Expr:
         if part not in self._built:
@@ -186,7 +194,7 @@ def _without_small_terms(
 ) -> sympy.Expr:
     """The formula without terms that, all together, change its values by at most `tolerance`."""
     while expression.has(sympy.Add):
-        formula = _Open(expression, values)
+        formula = _Open(expression, values, values.values)
         small = [
             factor
             for (_, term), factor in formula.terms.items()

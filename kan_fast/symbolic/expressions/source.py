@@ -24,6 +24,8 @@ _LATEX = {letter: f"\\{letter}" for letter in "_%&#${}"} | {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
 }
+_LARGE = 2**53  # whole numbers from which on float64 lacks some; C and numpy refuse larger ones
+_SPECIAL = {"erf": "erf", "erfc": "erfc", "gamma": "gamma", "loggamma": "log_gamma"}  # names in special.py
 C_SIGN = """\
 static double kan_sign(double x) { return x > 0 ? 1 : x < 0 ? -1 : x; }
 """
@@ -48,6 +50,10 @@ static double kan_bessel(int order, double x) { /* of the first kind, orders 0 a
 """
 
 
+def _refused(printer: Any, expression: Any) -> str:
+    raise PrintMethodNotImplementedError(f"there is no code for {expression}")
+
+
 class _C(C99CodePrinter):
     def __init__(self, prefix: str, settings: dict[str, Any]) -> None:
         super().__init__(settings)
@@ -62,18 +68,70 @@ class _C(C99CodePrinter):
         return f"{self.prefix}_sign({self._print(expression.args[0])})"
 
     def _print_besselj(self, expression: Any) -> str:
-        return f"{self.prefix}_bessel({expression.order}, {self._print(expression.argument)})"
+        return f"{self.prefix}_bessel({_bessel_order(expression)}, {self._print(expression.argument)})"
+
+    def _print_Integer(self, number: Any) -> str:
+        return str(number) if abs(number) < _LARGE else str(self._print(sympy.Float(number, 17)))
+
+    _print_Sum = _print_Product = _print_ImaginaryUnit = _refused  # sympy prints what no compiler takes
 
 
 class _NumPy(NumPyPrinter):
     def _print_Float(self, number: Any) -> str:
         return repr(float(number)).replace("inf", "np.inf")  # beyond 1e308
 
-    def _print_erf(self, expression: Any) -> str:
-        return f"erf({self._print(expression.args[0])})"
+    def _print_Integer(self, number: Any) -> str:
+        return str(number) if abs(number) < _LARGE else self._print_Float(sympy.Float(number))
+
+    def _print_Rational(self, number: Any) -> str:
+        exact = max(abs(number.p), number.q) < _LARGE
+        return str(super()._print_Rational(number)) if exact else self._print_Float(sympy.Float(number))
+
+    _print_Sum = _print_Product = _refused  # sympy prints loops over numbers one by one
+
+    def _print_ComplexInfinity(self, number: Any) -> str:
+        return "np.nan"
+
+    def _print_special(self, expression: Any) -> str:
+        name = type(expression).__name__
+        return f"{_SPECIAL[name]}({self._print(expression.args[0])})"
+
+    _print_erf = _print_erfc = _print_gamma = _print_loggamma = _print_special
+
+    def _print_factorial(self, expression: Any) -> str:
+        return f"gamma({self._print(expression.args[0])} + 1)"
 
     def _print_besselj(self, expression: Any) -> str:
-        return f"bessel({expression.order}, {self._print(expression.argument)})"
+        return f"bessel({_bessel_order(expression)}, {self._print(expression.argument)})"
+
+    def _print_Max(self, expression: Any) -> str:
+        return self._print_extreme("maximum", expression.args)
+
+    def _print_Min(self, expression: Any) -> str:
+        return self._print_extreme("minimum", expression.args)
+
+    def _print_extreme(self, name: str, parts: Sequence[Any]) -> str:
+        first, *others = map(self._print, parts)
+        for part in others:
+            first = f"np.{name}({first}, {part})"
+        return first
+
+    def doprint(self, expr: Any, assign_to: Any = None) -> str:
+        """The code, which needs numpy and special.py alone.
+
+        Raises:
+            PrintMethodNotImplementedError: sympy's code needs another module, or math for numbers one by one.
+        """
+        self.module_imports.clear()
+        code = super().doprint(expr, assign_to)
+        foreign = self.module_imports.keys() - {"numpy"}
+        if foreign:
+            raise PrintMethodNotImplementedError(f"{expr} needs {', '.join(sorted(foreign))}")
+        return str(code)
+
+
+def _bessel_order(expression: Any) -> Any:
+    return expression.order if expression.order in (0, 1) else _refused(None, expression)
 
 
 def c_expression(expression: sympy.Expr, prefix: str, single: bool = False) -> str:
@@ -101,7 +159,7 @@ def c_helpers(lines: Sequence[str], prefix: str) -> list[str]:
 
 
 def numpy_expression(expression: sympy.Expr) -> str:
-    """An expression in Python with numpy as np; erf and J_n, `bessel(n, x)`, are those of special.py.
+    """An expression in Python with numpy as np, and with the functions of special.py.
 
     Raises:
         ValueError: it has a function that numpy doesn't know.
@@ -145,7 +203,8 @@ def numpy_source(formulas: Sequence[sympy.Expr], symbols: Sequence[sympy.Symbol]
     steps, results = _steps(formulas, symbols)
     lines = [f"{step} = {numpy_expression(value)}" for step, value in steps]
     lines.append(f"y = [{', '.join(map(numpy_expression, results))}]")
-    head = inspect.getsource(special) if re.search(r"\b(erf|bessel)\(", "".join(lines)) else "import numpy as np\n"
+    beyond = re.search(r"(?<!\.)\b(erfc?|bessel|(log_)?gamma)\(", "".join(lines))
+    head = inspect.getsource(special) if beyond else "import numpy as np\n"
     inner = "".join(f"        {line}\n" for line in lines)
     body = (
         f'    """{_ascii(symbols)}: (..., {len(symbols)}) to (..., {len(formulas)})."""\n'
@@ -219,16 +278,27 @@ def _printed(printer: Any, expression: sympy.Expr, language: str) -> str:
     try:
         return printer.doprint(expression)
     except PrintMethodNotImplementedError as error:
-        unknown = sorted({str(f.func) for f in expression.atoms(sympy.Function) if _unknown(printer, f)})
         raise ValueError(
-            f"{', '.join(unknown) or expression} can't be written in {language}; give a function of your own a formula "
-            "in functions that sympy knows: add_symbolic(name, fun, expression='sin(z)/z')"
+            f"{', '.join(_unknown(printer, expression))} can't be written in {language}; give a function of your own a "
+            "formula in functions that sympy knows: add_symbolic(name, fun, expression='sin(z)/z')"
         ) from error
 
 
-def _unknown(printer: Any, function: sympy.Expr) -> bool:
+def _unknown(printer: Any, expression: sympy.Expr) -> list[str]:
+    """Names of the functions, or of other parts of an expression, that the printer does not know."""
+    known: dict[sympy.Basic, bool] = {}
+    names = set()
+    for part in sympy.postorder_traversal(expression):
+        if part not in known:
+            known[part] = _is_known(printer, part)
+            if not known[part] and all(known[argument] for argument in part.args):
+                names.add(type(part).__name__ if part.args else str(part))
+    return sorted(names)
+
+
+def _is_known(printer: Any, part: sympy.Basic) -> bool:
     try:
-        printer.doprint(function.func(*(sympy.Symbol("x") if not a.is_number else a for a in function.args)))
+        printer.doprint(part)
     except PrintMethodNotImplementedError:
-        return True
-    return False
+        return False
+    return True

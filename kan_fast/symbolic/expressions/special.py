@@ -5,6 +5,25 @@ import math
 import numpy as np
 
 erf = np.vectorize(math.erf, otypes=[float])
+erfc = np.vectorize(math.erfc, otypes=[float])
+
+
+@np.vectorize(otypes=[float])
+def gamma(x: float) -> float:
+    """The gamma function; NaN at its poles 0, -1, -2, ..., infinite beyond the largest number."""
+    try:
+        return math.gamma(x)
+    except (OverflowError, ValueError):
+        return math.inf if x > 0 else math.nan
+
+
+@np.vectorize(otypes=[float])
+def log_gamma(x: float) -> float:
+    """The logarithm of the gamma function; NaN for x < 0, where that is complex, infinite at 0."""
+    try:
+        return math.lgamma(x) if x > 0 or x != x else math.nan if x < 0 else math.inf
+    except OverflowError:
+        return math.inf
 
 
 def bessel(order: int, x: np.ndarray) -> np.ndarray:
