@@ -1,37 +1,112 @@
-"""The initial parameters of a layer: their scales.
+"""The initial parameters of a layer: their scales, by one of several schemes.
 
-The base weights keep the mean square of the activations from layer to layer, `in * Var(w) * E[base(x)^2] = E[x^2]` (the
-paper's Xavier initialisation, Glorot and Bengio 2010), for normal x with the mean and variance of the uniform
-distribution on the grid range. The splines start as small noise, a hundredth of that mean square; the bias is zero.
+A scheme gives the deviations of base weights and of spline weights, the latter in units of the root mean square of the
+inputs. "variance" keeps the mean square of the activations from layer to layer by the base functions alone,
+`in * Var(w) * E[base(x)^2] = E[x^2]` (Glorot and Bengio 2010), and starts with splines of a hundredth of that mean
+square. "xavier" is the KAN paper's (arXiv 2404.19756, section 2.2): base weights by the numbers of inputs and outputs
+alone. "lecun", "glorot" and "power" are those of arXiv 2509.03417, in which splines take part. The bias is zero.
+
+Inputs are taken for normal, with the mean and variance of the uniform distribution on the grid range.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from kan_fast.nn.grids import Range
+from kan_fast.nn.grids import Range, uniform_grid
+from kan_fast.ops.reference import basis
 
 SMALL = 1000  # parameters of a network that `fit` may start anew
 
 
+class Layer(NamedTuple):
+    """What the schemes ask of a layer; means are over inputs in the grid range.
+
+    fan_in, fan_out: numbers of inputs and outputs, at least 1.
+    grid_size, degree: G and k.
+    base: E[base(x)^2] / E[x^2].
+    slope: E[base'(x)^2].
+    """
+
+    fan_in: int
+    fan_out: int
+    grid_size: int
+    degree: int
+    base: float
+    slope: float
+
+    @property
+    def functions(self) -> int:
+        """Functions of an edge: G + k splines and the base function."""
+        return self.grid_size + self.degree + 1
+
+
+def _variance(layer: Layer) -> tuple[float, float]:
+    return 1 / math.sqrt(layer.fan_in * layer.base), 0.1 / math.sqrt(layer.fan_in)
+
+
+def _xavier(layer: Layer) -> tuple[float, float]:
+    return math.sqrt(2 / (layer.fan_in + layer.fan_out)), 0.1 * math.sqrt(3) / layer.grid_size
+
+
+def _lecun(layer: Layer) -> tuple[float, float]:
+    share = layer.fan_in * layer.functions
+    spline, _ = _spline_moments(layer.grid_size, layer.degree)
+    return 1 / math.sqrt(share * layer.base), 1 / math.sqrt(share * spline)
+
+
+def _glorot(layer: Layer) -> tuple[float, float]:
+    spline, slope = _spline_moments(layer.grid_size, layer.degree)
+
+    def deviation(forward: float, backward: float) -> float:
+        return math.sqrt(2 / (layer.functions * (layer.fan_in * forward + layer.fan_out * backward)))
+
+    return deviation(layer.base, layer.slope), deviation(spline, slope)
+
+
+def _power(layer: Layer) -> tuple[float, float]:
+    share = layer.fan_in * layer.functions
+    return share**-0.25, math.sqrt(3) * share**-1.75
+
+
+SCHEMES: dict[str, Callable[[Layer], tuple[float, float]]] = {
+    "variance": _variance,
+    "xavier": _xavier,
+    "lecun": _lecun,
+    "glorot": _glorot,
+    "power": _power,
+}
+
+
+def check_scheme(name: str) -> None:
+    """Raise ValueError unless there is such a scheme."""
+    if name not in SCHEMES:
+        raise ValueError(f"unknown init {name!r}; allowed: {', '.join(SCHEMES)}")
+
+
 def scales(
-    grid_range: Range, base: str | Callable[[Tensor], Tensor], grid: Tensor, dtype: torch.dtype
+    scheme: str, grid_range: Range, base: str | Callable[[Tensor], Tensor], degree: int, weight: Tensor, grid: Tensor
 ) -> tuple[float, float]:
     """The bound of the uniform distribution of base weights, and the standard deviation of spline weights.
 
     Where features have ranges of their own, means are over the features. A callable base that can't be evaluated on the
-    range (on the meta device, out of its domain) counts as the identity.
+    range (on the meta device, out of its domain) counts as the identity, and so does the slope of one that can't be
+    differentiated.
 
     Args:
+        scheme: a key of SCHEMES.
         grid_range: of the layer.
         base: of the layer.
-        grid: knots `(in, G + 2k + 1)`; give `in`, dtype and device.
-        dtype: of the weights.
+        degree: k.
+        weight: spline weights `(out, in, G + k)`; give sizes and dtype.
+        grid: knots `(in, G + 2k + 1)`; give dtype and device of a callable base.
 
     Raises:
         ValueError: such weights overflow the dtype.
@@ -40,18 +115,25 @@ def scales(
     nodes, weights = np.polynomial.hermite_e.hermegauss(32)
     x = (start + end) / 2 + (end - start) / math.sqrt(12) * nodes  # (1 or in, nodes)
     weights /= weights.sum()
-    power, scale = base_power, base_scale = _mean_square(x, weights)
+    power, exponent = _mean_square(x, weights)
+    ratio, slope = 1.0, 1.0
     if not (callable(base) and grid.is_meta):
-        mean, base_exponent = _mean_square(_values(base, x, grid), weights)
-        if math.isfinite(mean) and mean > 0:
-            base_power, base_scale = mean, base_exponent
-    fan_in = max(len(grid), 1)
-    with np.errstate(over="ignore"):  # infinite where math.ldexp would be an OverflowError
-        bound = float(np.ldexp(math.sqrt(3 * power / (fan_in * base_power)), scale - base_scale))
-        deviation = float(np.ldexp(0.1 * math.sqrt(power / fan_in), scale))
-    if max(bound if base != "zero" else 0, 10 * deviation) > torch.finfo(dtype).max:
+        values, slopes = _values(base, x, grid)
+        mean, base_exponent = _mean_square(values, weights)
+        with np.errstate(over="ignore"):
+            relative = float(np.ldexp(mean / power, 2 * (base_exponent - exponent)))
+        if math.isfinite(relative) and relative > 0:
+            ratio = relative
+            slope_mean, slope_exponent = _mean_square(slopes, weights)
+            slope = float(np.ldexp(slope_mean, 2 * slope_exponent)) if math.isfinite(slope_mean) else 1.0
+    fan_out, fan_in, rows = (max(size, 1) for size in weight.shape)
+    base_deviation, spline_deviation = SCHEMES[scheme](Layer(fan_in, fan_out, rows - degree, degree, ratio, slope))
+    bound = math.sqrt(3) * base_deviation
+    with np.errstate(over="ignore"):
+        deviation = float(np.ldexp(spline_deviation * math.sqrt(power), exponent))
+    if max(bound if base != "zero" else 0, 10 * deviation) > torch.finfo(weight.dtype).max:
         raise ValueError(
-            f"weights that suit grid_range {grid_range} overflow {dtype}; scale the data or take a wider dtype"
+            f"weights that suit grid_range {grid_range} overflow {weight.dtype}; scale the data or take a wider dtype"
         )
     return bound, deviation
 
@@ -63,10 +145,36 @@ def _mean_square(values: np.ndarray, weights: np.ndarray) -> tuple[float, int]:
         return float((np.ldexp(values, -exponent) ** 2 @ weights).mean()), exponent
 
 
-def _values(base: str | Callable[[Tensor], Tensor], x: np.ndarray, grid: Tensor) -> np.ndarray:
-    if callable(base):
-        return base(torch.as_tensor(x, dtype=grid.dtype, device=grid.device)).double().cpu().numpy()
-    return {"silu": x * (1 + np.tanh(x / 2)) / 2, "identity": x, "zero": 0 * x}[base]
+def _values(base: str | Callable[[Tensor], Tensor], x: np.ndarray, grid: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """base(x) and base'(x)."""
+    if not callable(base):
+        gate = (1 + np.tanh(x / 2)) / 2
+        with np.errstate(over="ignore", invalid="ignore"):
+            return {
+                "silu": (x * gate, gate + np.nan_to_num(x * gate * (1 - gate))),
+                "identity": (x, np.ones_like(x)),
+                "zero": (0 * x, 0 * x),
+            }[base]
+    with torch.enable_grad():
+        given = torch.as_tensor(x, dtype=grid.dtype, device=grid.device).requires_grad_()
+        values = base(given)
+        (slopes,) = torch.autograd.grad(values.sum(), given) if values.requires_grad else (torch.ones_like(given),)
+    return tuple(t.detach().double().cpu().numpy() for t in (values, slopes))  # type: ignore[return-value]
+
+
+@cache
+def _spline_moments(size: int, degree: int) -> tuple[float, float]:
+    """E[B(x)^2] and E[x^2] E[B'(x)^2] of uniform x, in the mean over the splines of a uniform grid around 0."""
+    node, weight = np.polynomial.legendre.leggauss(degree + 1)
+    x = (np.arange(size)[:, None] + (node + 1) / 2).reshape(-1, 1)
+    knots = uniform_grid(1, size, degree, (0, size))
+    weights = torch.from_numpy(np.tile(weight / 2, size) / size)
+
+    def mean(order: int) -> float:
+        rows = basis(torch.from_numpy(x), knots, degree, order)[:, 0]
+        return (weights @ rows.square()).mean().item()
+
+    return mean(0), mean(1) * size**2 / 12
 
 
 def remembered(parameters: Iterable[Tensor]) -> list[Tensor] | None:

@@ -43,6 +43,10 @@ class KANLinear(GridLayer, EdgeLayer):
         extrapolation: "zero", "linear" or "clamp"; see `kan_fast.functional.kan_linear`.
         grid_eps: share of the uniform grid in `update_grid`, 0 to 1; the rest follows the quantiles of the samples. It
             is raised for an input where a span would be shorter than a fiftieth of the mean one.
+        init: scheme of the initial parameters, by name. "variance" keeps the mean square of the activations from layer
+            to layer by the base functions (Glorot and Bengio 2010), splines start as noise of a hundredth of it;
+            "xavier" is the KAN paper's, "lecun", "glorot" and "power" are those of arXiv 2509.03417. See
+            docs/training.md for what they are good at.
         backend: force a backend; None chooses. See `kan_fast.backends` and `kan_fast.explain`.
         device: device of the parameters.
         dtype: dtype of the parameters; the grid of 16-bit layers stays float32.
@@ -71,6 +75,7 @@ class KANLinear(GridLayer, EdgeLayer):
         base: Base = "silu",
         extrapolation: str = "linear",
         grid_eps: float = 0.02,
+        init: str = "variance",
         backend: str | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -84,9 +89,10 @@ class KANLinear(GridLayer, EdgeLayer):
         self.out_features = integer("out_features", out_features, 0)
         self.grid_size, self.spline_order = integer("grid_size", grid_size, 1), spline_order
         _check_options(grid_eps, backend)
+        initial.check_scheme(init)
         self.grid_range = grids.checked_range(grid_range, self.in_features)
         self.base, self.extrapolation = base, extrapolation
-        self.grid_eps, self.backend = float(grid_eps), backend
+        self.grid_eps, self.init, self.backend = float(grid_eps), init, backend
 
         empty = partial(torch.empty, device=device, dtype=dtype)
         edges = (self.out_features, self.in_features)
@@ -103,12 +109,13 @@ class KANLinear(GridLayer, EdgeLayer):
     def reset_parameters(self) -> None:
         """Draw new parameters on the initial grid, as the constructor does.
 
-        Base weights are uniform and keep the mean square of the activations from layer to layer (Glorot and Bengio
-        2010, as in arXiv 2404.19756); splines are noise of a hundredth of that mean square; the bias is 0.
+        Base weights are uniform, spline weights normal, with the deviations of the scheme `init`; the bias is 0.
         """
         with torch.no_grad():
             self.grid.copy_(grids.uniform_grid(self.in_features, self.grid_size, self.spline_order, self.grid_range))
-            bound, deviation = initial.scales(self.grid_range, self.base, self.grid, self.spline_weight.dtype)
+            bound, deviation = initial.scales(
+                self.init, self.grid_range, self.base, self.spline_order, self.spline_weight, self.grid
+            )
             if self.base_weight is not None:
                 nn.init.uniform_(self.base_weight, -bound, bound)
             nn.init.normal_(self.spline_weight, std=deviation)

@@ -40,6 +40,7 @@ class Network(nn.Module):
         grid_range: interval `(start, end)` that the grids cover at first. Or such a pair for every input of the
             network; the grids of the other layers then cover [-1, 1].
         grid_eps: share of the uniform grid in `update_grid`, 0 to 1.
+        init: scheme of the initial parameters, by name; see `KANLinear`.
         noise_scale: pykan's initial splines: weights are uniform within half of `noise_scale / grid` around 0. None for
             those of `KANLinear.reset_parameters`.
         backend: force a backend; None chooses.
@@ -72,6 +73,7 @@ class Network(nn.Module):
         extrapolation: str = "linear",
         grid_range: Sequence[float] | Sequence[Sequence[float]] = (-1, 1),
         grid_eps: float = 0.02,
+        init: str = "variance",
         noise_scale: float | None = None,
         backend: str | None = None,
         device: torch.device | str | None = None,
@@ -103,6 +105,7 @@ class Network(nn.Module):
                     base=base,
                     extrapolation=extrapolation,
                     grid_eps=grid_eps,
+                    init=init,
                     backend=backend,
                     device=start,
                     dtype=dtype,

@@ -13,6 +13,7 @@ from kan_fast._support.checks import real
 from kan_fast._support.files import PathLike
 from kan_fast._support.saved import Saved, check_held
 from kan_fast.nn import grids
+from kan_fast.nn.initial import SCHEMES
 from kan_fast.nn.linear import DTYPES, KANLinear
 from kan_fast.nn.network import Network
 from kan_fast.ops.arguments import BASES, EXTRAPOLATIONS, MAX_DEGREE, grid_dtype
@@ -176,6 +177,7 @@ def _options(layer: KANLinear) -> dict[str, Any]:
         "base": layer.base,
         "extrapolation": layer.extrapolation,
         "grid_eps": real("grid_eps", layer.grid_eps),
+        "init": layer.init,
         "dtype": str(layer.spline_weight.dtype).removeprefix("torch."),
     }
 
@@ -234,7 +236,7 @@ def _level(width: Saved, arities: Saved) -> tuple[int, list[int]]:
 
 
 def _layer_options(saved: Saved, inputs: int) -> dict[str, Any]:
-    degree, grid_eps = saved["spline_order"], saved["grid_eps"]
+    degree, grid_eps, init = saved["spline_order"], saved["grid_eps"], saved.get("init")
     if degree.integer() > MAX_DEGREE:
         raise degree.wrong(f"0 to {MAX_DEGREE}")
     if not 0 <= grid_eps.real() <= 1:
@@ -247,6 +249,7 @@ def _layer_options(saved: Saved, inputs: int) -> dict[str, Any]:
         "base": saved["base"].one_of(BASES),
         "extrapolation": saved["extrapolation"].one_of(EXTRAPOLATIONS),
         "grid_eps": grid_eps.value,
+        "init": "variance" if init is None else init.one_of(list(SCHEMES)),  # older files have none
         "dtype": _DTYPES[saved["dtype"].one_of(list(_DTYPES))],
     }
 
