@@ -27,12 +27,12 @@ SMALL = 1000  # parameters of a network that `fit` may start anew
 
 
 class Layer(NamedTuple):
-    """What the schemes ask of a layer; means are over inputs in the grid range.
+    """What the schemes ask of a layer; root mean squares are over inputs in the grid range.
 
     fan_in, fan_out: numbers of inputs and outputs, at least 1.
     grid_size, degree: G and k.
-    base: E[base(x)^2] / E[x^2].
-    slope: E[base'(x)^2].
+    base: of base(x), over that of x.
+    slope: of base'(x).
     """
 
     fan_in: int
@@ -49,7 +49,7 @@ class Layer(NamedTuple):
 
 
 def _variance(layer: Layer) -> tuple[float, float]:
-    return 1 / math.sqrt(layer.fan_in * layer.base), 0.1 / math.sqrt(layer.fan_in)
+    return 1 / (math.sqrt(layer.fan_in) * layer.base), 0.1 / math.sqrt(layer.fan_in)
 
 
 def _xavier(layer: Layer) -> tuple[float, float]:
@@ -57,18 +57,17 @@ def _xavier(layer: Layer) -> tuple[float, float]:
 
 
 def _lecun(layer: Layer) -> tuple[float, float]:
-    share = layer.fan_in * layer.functions
-    spline, _ = _spline_moments(layer.grid_size, layer.degree)
-    return 1 / math.sqrt(share * layer.base), 1 / math.sqrt(share * spline)
+    share = math.sqrt(layer.fan_in * layer.functions)
+    spline, _ = _of_splines(layer.grid_size, layer.degree)
+    return 1 / (share * layer.base), 1 / (share * spline)
 
 
 def _glorot(layer: Layer) -> tuple[float, float]:
-    spline, slope = _spline_moments(layer.grid_size, layer.degree)
-
-    def deviation(forward: float, backward: float) -> float:
-        return math.sqrt(2 / (layer.functions * (layer.fan_in * forward + layer.fan_out * backward)))
-
-    return deviation(layer.base, layer.slope), deviation(spline, slope)
+    share = math.sqrt(2 / layer.functions)
+    ways = math.sqrt(layer.fan_in), math.sqrt(layer.fan_out)
+    pairs = (layer.base, layer.slope), _of_splines(layer.grid_size, layer.degree)
+    base, splines = (share / math.hypot(ways[0] * value, ways[1] * slope) for value, slope in pairs)
+    return base, splines
 
 
 def _power(layer: Layer) -> tuple[float, float]:
@@ -115,22 +114,16 @@ def scales(
     nodes, weights = np.polynomial.hermite_e.hermegauss(32)
     x = (start + end) / 2 + (end - start) / math.sqrt(12) * nodes  # (1 or in, nodes)
     weights /= weights.sum()
-    power, exponent = _mean_square(x, weights)
-    ratio, slope = 1.0, 1.0
+    (root, exponent), relative, slope = _root_mean_square(x, weights), 1.0, 1.0
     if not (callable(base) and grid.is_meta):
-        values, slopes = _values(base, x, grid)
-        mean, base_exponent = _mean_square(values, weights)
-        with np.errstate(over="ignore"):
-            relative = float(np.ldexp(mean / power, 2 * (base_exponent - exponent)))
-        if math.isfinite(relative) and relative > 0:
-            ratio = relative
-            slope_mean, slope_exponent = _mean_square(slopes, weights)
-            slope = float(np.ldexp(slope_mean, 2 * slope_exponent)) if math.isfinite(slope_mean) else 1.0
+        values, slopes = (_root_mean_square(v, weights) for v in _values(base, x, grid))
+        if math.isfinite(values[0]) and values[0] > 0:
+            relative = _times_power(values[0] / root, values[1] - exponent)
+            slope = _times_power(*slopes) if math.isfinite(slopes[0]) else 1.0
     fan_out, fan_in, rows = (max(size, 1) for size in weight.shape)
-    base_deviation, spline_deviation = SCHEMES[scheme](Layer(fan_in, fan_out, rows - degree, degree, ratio, slope))
-    bound = math.sqrt(3) * base_deviation
-    with np.errstate(over="ignore"):
-        deviation = float(np.ldexp(spline_deviation * math.sqrt(power), exponent))
+    layer = Layer(fan_in, fan_out, rows - degree, degree, relative, slope)
+    base_deviation, spline_deviation = SCHEMES[scheme](layer) if relative else (math.inf, 0.0)
+    bound, deviation = math.sqrt(3) * base_deviation, _times_power(spline_deviation * root, exponent)
     if max(bound if base != "zero" else 0, 10 * deviation) > torch.finfo(weight.dtype).max:
         raise ValueError(
             f"weights that suit grid_range {grid_range} overflow {weight.dtype}; scale the data or take a wider dtype"
@@ -138,11 +131,17 @@ def scales(
     return bound, deviation
 
 
-def _mean_square(values: np.ndarray, weights: np.ndarray) -> tuple[float, int]:
-    """The mean square `m * 4^e` as (m, e), since squares can overflow."""
+def _root_mean_square(values: np.ndarray, weights: np.ndarray) -> tuple[float, int]:
+    """The root mean square `r * 2^e` as (r, e), since squares can overflow."""
     exponent = math.frexp(abs(values).max(initial=0))[1]
     with np.errstate(invalid="ignore"):
-        return float((np.ldexp(values, -exponent) ** 2 @ weights).mean()), exponent
+        return math.sqrt((np.ldexp(values, -exponent) ** 2 @ weights).mean()), exponent
+
+
+def _times_power(value: float, exponent: int) -> float:
+    """value * 2^exponent; infinite where math.ldexp would be an OverflowError."""
+    with np.errstate(over="ignore", under="ignore"):
+        return float(np.ldexp(value, exponent))
 
 
 def _values(base: str | Callable[[Tensor], Tensor], x: np.ndarray, grid: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -163,18 +162,18 @@ def _values(base: str | Callable[[Tensor], Tensor], x: np.ndarray, grid: Tensor)
 
 
 @cache
-def _spline_moments(size: int, degree: int) -> tuple[float, float]:
-    """E[B(x)^2] and E[x^2] E[B'(x)^2] of uniform x, in the mean over the splines of a uniform grid around 0."""
+def _of_splines(size: int, degree: int) -> tuple[float, float]:
+    """Root mean squares of the splines of a uniform grid around 0 and of their slopes, the latter times that of x."""
     node, weight = np.polynomial.legendre.leggauss(degree + 1)
     x = (np.arange(size)[:, None] + (node + 1) / 2).reshape(-1, 1)
     knots = uniform_grid(1, size, degree, (0, size))
     weights = torch.from_numpy(np.tile(weight / 2, size) / size)
 
-    def mean(order: int) -> float:
+    def root(order: int) -> float:
         rows = basis(torch.from_numpy(x), knots, degree, order)[:, 0]
-        return (weights @ rows.square()).mean().item()
+        return (weights @ rows.square()).mean().sqrt().item()
 
-    return mean(0), mean(1) * size**2 / 12
+    return root(0), root(1) * size / math.sqrt(12)
 
 
 def remembered(parameters: Iterable[Tensor]) -> list[Tensor] | None:
