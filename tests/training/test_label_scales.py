@@ -19,6 +19,7 @@ def trained(y, opt="LBFGS", steps=2, **options):
 
 
 SMALL, LARGE = "labels deviate by .* from their mean", "half of the labels are beyond"
+SHIFTED = r"the mean of labels is \S+ times their deviation"
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,13 @@ SMALL, LARGE = "labels deviate by .* from their mean", "half of the labels are b
         (Y.double() * 1e-12, "LM", SMALL),
         (Y + 1000, "Adam", LARGE),
         (Y * 1000, torch.optim.SGD, LARGE),
+        (Y + 30, "Adam", LARGE),
+        (Y * 1e8, "LM", LARGE),
+        (Y.double() * 1e12, "LBFGS", LARGE),
+        (Y.double() * 1e60, "LM", LARGE),
+        (Y.double() * 1e150, "LM", LARGE),
+        (Y + 1e4, "LBFGS", SHIFTED),
+        (Y.double() + 1e4, "LM", SHIFTED),
     ],
 )
 def test_labels_that_are_learnt_badly(y, opt, message):
@@ -43,7 +51,11 @@ def test_labels_that_are_learnt_badly(y, opt, message):
     [
         (Y, "Adam"),
         (Y * 1e-2, "LBFGS"),
-        (Y + 1e4, "LBFGS"),
+        (Y * 10, "Adam"),
+        (Y * 1e8, "LBFGS"),
+        (Y * 1e5, "LM"),
+        (Y + 30, "LBFGS"),
+        (Y + 30, "LM"),
         (Y.double() * 1e-7, "LM"),
         (Y * 0 + 5, "Adam"),
         (Y * 0, "LM"),
