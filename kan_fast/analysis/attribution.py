@@ -31,13 +31,16 @@ class Attribution(NamedTuple):
 def edge_shares(layer: KANLinear, x: Tensor) -> Tensor:
     """`E / N`, `(out, in)`: deviations of the edges in units of the deviation of the subnode that they lead to.
 
-    N has no gradient, as in pykan, and counts as at least 1e-4 of the largest in the layer, so that constant subnodes
-    have no shares to give. (pykan adds 1e-4 to N, which depends on the units of the output.)
+    N has no gradient, as in pykan, and counts as at least 1e-4 of the largest in the layer and as the rounding of the
+    outputs, so that constant subnodes have no shares to give. (pykan adds 1e-4 to N, which depends on the units of the
+    output.)
     """
     deviation = edge_deviation(layer, x)
     with torch.no_grad():
-        subnode = layer(x).reshape(-1, len(deviation)).double().std(0).to(deviation.dtype)
-        subnode = subnode.clamp_min((1e-4 * subnode.max()).clamp_min(1e-9))
+        outputs = layer(x).reshape(-1, len(deviation)).double()
+        subnode = outputs.std(0)
+        rounding = torch.finfo(deviation.dtype).eps * outputs.abs().max()
+        subnode = subnode.clamp_min((1e-4 * subnode.max()).clamp_min(rounding + 1e-30)).to(deviation.dtype)
     return deviation / subnode[:, None]
 
 

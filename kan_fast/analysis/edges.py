@@ -48,17 +48,17 @@ def edge_deviation(layer: KANLinear, x: Tensor) -> Tensor:
         x: inputs of the layer, `(..., in)`, at least two samples.
 
     Returns:
-        `(out, in)` in the dtype of the layer, at least 1e-15, which keeps gradients finite.
+        `(out, in)` in the dtype of the layer, at least 1e-30, which keeps gradients finite.
     """
     if layer.symbolic is None:
         return spline_deviation(layer, x)
     terms = layer.symbolic.terms(x.reshape(-1, x.shape[-1]).double())
-    symbolic = layer.symbolic.matrix(terms.var(1).clamp_min(1e-30).sqrt()).to(layer.spline_weight.dtype)
+    symbolic = layer.symbolic.matrix(terms.var(1).clamp_min(1e-60).sqrt()).to(layer.spline_weight.dtype)
     return torch.where(layer.symbolic.where, symbolic, spline_deviation(layer, x)) if layer.has_splines() else symbolic
 
 
 def spline_deviation(layer: KANLinear, x: Tensor) -> Tensor:
-    """`edge_deviation` of the splines; 1e-15 for symbolic edges.
+    """`edge_deviation` of the splines; 1e-30 for symbolic edges.
 
     The variance is a quadratic form in the weights of the edge with the covariance of the splines, so that memory is
     O(in * (G + k)^2) whatever `out` is. It is computed in float64, since its terms cancel for a curve that is constant.
@@ -74,7 +74,7 @@ def spline_deviation(layer: KANLinear, x: Tensor) -> Tensor:
     covariance = (products - total[:, :, None] * total[:, None] / len(x)) / (len(x) - 1)
     by_input = weights.transpose(0, 1)  # (in, out, r)
     variance = ((by_input @ covariance) * by_input).sum(2).T
-    return variance.clamp_min(1e-30).sqrt().to(layer.spline_weight.dtype)
+    return variance.clamp_min(1e-60).sqrt().to(layer.spline_weight.dtype)
 
 
 def bending(layer: KANLinear) -> Tensor:

@@ -38,7 +38,7 @@ def test_scores_of_one_level_and_node():
     torch.testing.assert_close(weighted.feature, 2 * parts[1], rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize("scale", [1e-6, 1e6])
+@pytest.mark.parametrize("scale", [1e-20, 1e-12, 1e-6, 1e6, 1e20])
 def test_scores_do_not_depend_on_units(scale):
     model, x = large([2, 3, 1]), samples()
     before = model.attribute(x=x)
