@@ -1,8 +1,8 @@
 """Files of things with generated options, which a fresh process loads: they have to answer with the same bits.
 
-    python -m tests.fuzz.good_files FOLDER
+    python -m tests.fuzz.good_files FOLDER [INSTRUCTION_SET]
 
-compares what the files of a folder hold with the answers beside them.
+compares what the files of a folder hold with the answers beside them, computed by kernels of the same instruction set.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from torch import Tensor
 import kan_fast
 from kan_fast import pykan
 from kan_fast._support import files
+from kan_fast.ops import native
 
 Model = Any
 FUNCTIONS = ("sin", "x^2", "exp", "tanh", "gaussian", "x", "abs")
@@ -393,6 +394,7 @@ def difference(one: Any, other: Any, place: str = "answers") -> str | None:
 
 
 if __name__ == "__main__":
-    wrong = differences(Path(sys.argv[1]))
+    with native.use_isa(sys.argv[2]) if len(sys.argv) > 2 else contextlib.nullcontext():
+        wrong = differences(Path(sys.argv[1]))
     print("\n".join(wrong))
     sys.exit(bool(wrong))

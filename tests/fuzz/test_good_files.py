@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from kan_fast.ops import native
 from tests.fuzz.good_files import KINDS, write
 
 ROOT = Path(__file__).parents[2]
@@ -19,6 +20,6 @@ def test_a_fresh_process_reads_what_was_written(tmp_path):
     for kind in [*KINDS, "checkpoint"]:
         for seed in range(FILES):
             write(kind, seed, tmp_path)
-    command = [sys.executable, "-m", "tests.fuzz.good_files", str(tmp_path)]
+    command = [sys.executable, "-m", "tests.fuzz.good_files", str(tmp_path), *filter(None, [native.isa()])]
     reader = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert reader.returncode == 0, reader.stdout + reader.stderr
