@@ -282,11 +282,13 @@ def test_grids():
 @pytest.mark.slow
 def test_compile():
     model, x = network(), samples()
+    # In torch 2.13 what inductor writes for processors without vectors is no C++: __at_align__ is not declared.
+    backend = "aot_eager" if torch.backends.cpu.get_cpu_capability() == "DEFAULT" else "inductor"
     for number in (None, 0):
         if number is not None:
             model.layers[number].unfix(0, 1)
         torch.compiler.reset()
-        compiled = torch.compile(model, fullgraph=True)
+        compiled = torch.compile(model, fullgraph=True, backend=backend)
         torch.testing.assert_close(compiled(x), model(x))
         compiled(x).sum().backward()
         grads = [None if p.grad is None else p.grad.clone() for p in model.parameters()]
