@@ -32,7 +32,7 @@ class Layer(NamedTuple):
     fan_in, fan_out: numbers of inputs and outputs, at least 1.
     grid_size, degree: G and k.
     base: of base(x), over that of x.
-    slope: of base'(x).
+    slope: gives that of base'(x), which takes a differentiation that most schemes do without.
     """
 
     fan_in: int
@@ -40,7 +40,7 @@ class Layer(NamedTuple):
     grid_size: int
     degree: int
     base: float
-    slope: float
+    slope: Callable[[], float]
 
     @property
     def functions(self) -> int:
@@ -65,7 +65,7 @@ def _lecun(layer: Layer) -> tuple[float, float]:
 def _glorot(layer: Layer) -> tuple[float, float]:
     share = math.sqrt(2 / layer.functions)
     ways = math.sqrt(layer.fan_in), math.sqrt(layer.fan_out)
-    pairs = (layer.base, layer.slope), _of_splines(layer.grid_size, layer.degree)
+    pairs = (layer.base, layer.slope()), _of_splines(layer.grid_size, layer.degree)
     base, splines = (share / math.hypot(ways[0] * value, ways[1] * slope) for value, slope in pairs)
     return base, splines
 
@@ -114,12 +114,20 @@ def scales(
     nodes, weights = np.polynomial.hermite_e.hermegauss(32)
     x = (start + end) / 2 + (end - start) / math.sqrt(12) * nodes  # (1 or in, nodes)
     weights /= weights.sum()
-    (root, exponent), relative, slope = _root_mean_square(x, weights), 1.0, 1.0
-    if not (callable(base) and grid.is_meta):
-        values, slopes = (_root_mean_square(v, weights) for v in _values(base, x, grid))
-        if math.isfinite(values[0]) and values[0] > 0:
-            relative = _times_power(values[0] / root, values[1] - exponent)
-            slope = _times_power(*slopes) if math.isfinite(slopes[0]) else 1.0
+    (root, exponent), relative = _root_mean_square(x, weights), 1.0
+    known = not (callable(base) and grid.is_meta)
+    if known:
+        value, value_exponent = _root_mean_square(_values(base, x, grid), weights)
+        known = math.isfinite(value) and value > 0
+        if known:
+            relative = _times_power(value / root, value_exponent - exponent)
+
+    def slope() -> float:
+        if not known:
+            return 1.0
+        size, exponent = _root_mean_square(_slopes(base, x, grid), weights)
+        return _times_power(size, exponent) if math.isfinite(size) else 1.0
+
     fan_out, fan_in, rows = (max(size, 1) for size in weight.shape)
     layer = Layer(fan_in, fan_out, rows - degree, degree, relative, slope)
     base_deviation, spline_deviation = SCHEMES[scheme](layer) if relative else (math.inf, 0.0)
@@ -144,21 +152,23 @@ def _times_power(value: float, exponent: int) -> float:
         return float(np.ldexp(value, exponent))
 
 
-def _values(base: str | Callable[[Tensor], Tensor], x: np.ndarray, grid: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """base(x) and base'(x)."""
-    if not callable(base):
-        gate = (1 + np.tanh(x / 2)) / 2
-        with np.errstate(over="ignore", invalid="ignore"):
-            return {
-                "silu": (x * gate, gate + np.nan_to_num(x * gate * (1 - gate))),
-                "identity": (x, np.ones_like(x)),
-                "zero": (0 * x, 0 * x),
-            }[base]
-    with torch.enable_grad():
-        given = torch.as_tensor(x, dtype=grid.dtype, device=grid.device).requires_grad_()
-        values = base(given)
-        (slopes,) = torch.autograd.grad(values.sum(), given) if values.requires_grad else (torch.ones_like(given),)
-    return tuple(t.detach().double().cpu().numpy() for t in (values, slopes))  # type: ignore[return-value]
+def _values(base: str | Callable[[Tensor], Tensor], x: np.ndarray, grid: Tensor) -> np.ndarray:
+    if callable(base):
+        return base(torch.as_tensor(x, dtype=grid.dtype, device=grid.device)).double().cpu().numpy()
+    return {"silu": x * (1 + np.tanh(x / 2)) / 2, "identity": x, "zero": 0 * x}[base]
+
+
+def _slopes(base: str | Callable[[Tensor], Tensor], x: np.ndarray, grid: Tensor) -> np.ndarray:
+    if callable(base):
+        with torch.enable_grad():
+            given = torch.as_tensor(x, dtype=grid.dtype, device=grid.device).requires_grad_()
+            values = base(given)
+            (slopes,) = torch.autograd.grad(values.sum(), given) if values.requires_grad else (torch.ones_like(given),)
+        return slopes.double().cpu().numpy()
+    gate = (1 + np.tanh(x / 2)) / 2
+    with np.errstate(over="ignore", invalid="ignore"):
+        silu = gate + np.nan_to_num(x * gate * (1 - gate))
+    return {"silu": silu, "identity": np.ones_like(x), "zero": 0 * x}[base]
 
 
 @cache

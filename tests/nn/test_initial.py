@@ -95,3 +95,13 @@ def test_a_network_and_its_file_keep_the_scheme(init: str, tmp_path) -> None:
 def test_an_unknown_scheme_is_refused_with_those_that_exist() -> None:
     with pytest.raises(ValueError, match="unknown init 'kaiming'; allowed: variance, xavier, lecun, glorot, power"):
         KANLinear(2, 3, init="kaiming")
+
+
+def test_schemes_that_need_no_slopes_evaluate_the_base_function_alone() -> None:
+    def base(x: torch.Tensor) -> torch.Tensor:
+        assert not x.requires_grad
+        return torch.from_numpy(np.sin(x.numpy()))
+
+    for init in SCHEMES:
+        if init != "glorot":
+            KANLinear(2, 3, init=init, base=base)
